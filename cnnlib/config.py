@@ -1,0 +1,224 @@
+"""Every setting of every job: typed, frozen, closed, with its default and its explanation in one place.
+
+The command line, the YAML files in conf/ and the notebooks all build these classes; `--help` prints the
+descriptions below. A class here is a section (`train`), a field a setting (`train.epochs`).
+"""
+
+import warnings
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# `register` is the section's name in the command line; the method it hides is one of Python's abstract classes.
+warnings.filterwarnings("ignore", message='Field name "register" in "TrainSettings" shadows', category=UserWarning)
+
+SourceFormat = Literal["mnist", "idx", "image_folder"]
+
+
+class Settings(BaseModel):
+    """A section of settings: immutable, and closed to unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SourceSettings(Settings):
+    """Where the images come from."""
+
+    format: SourceFormat = Field(
+        description="mnist (comes with sparkcnn, needs no path), idx (MNIST's own format), "
+        "or image_folder (DIR/CLASS/**/*.jpg|jpeg|png)"
+    )
+    path: str | None = Field(None, description="folder, as a path or any URI that Spark's file systems know")
+
+
+class ImageSettings(Settings):
+    """What every image of the set becomes."""
+
+    height: int | None = Field(None, gt=0, description="pixels; the source's own where it has one size (idx)")
+    width: int | None = Field(None, gt=0, description="pixels; the source's own where it has one size (idx)")
+    channels: Literal[1, 3] | None = Field(None, description="1 grey or 3 RGB; the source's own for idx, else 3")
+    resize: Literal["stretch"] = Field(
+        "stretch", description="how another size is brought to this one: stretch changes the proportions"
+    )
+    encoding: Literal["raw"] = Field(
+        "raw", description="how pixels are stored: raw is uint8, height x width x channels"
+    )
+
+
+class SplitSettings(Settings):
+    """How images without a given split are divided, by a stable hash of their content."""
+
+    val_fraction: float = Field(0.1, ge=0, lt=1, description="share of images for validation")
+    test_fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of images for test; unused where the source sets test images apart",
+    )
+    salt: str = Field("sparkcnn", description="changes the hash, and with it every assignment")
+
+
+class RejectsSettings(Settings):
+    """What to do about images that cannot be read."""
+
+    max_fraction: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="more rejects than this share of the images found fail the job, exit status 3",
+    )
+
+
+class ImageSetOutputSettings(Settings):
+    """Where the image set goes, and how its files are cut."""
+
+    path: str = Field(description="folder of the image set, as a path or URI")
+    overwrite: bool = Field(
+        False, description="replace what is there; readers see the old set until the new one is whole"
+    )
+    rows_per_file: int = Field(8192, gt=0, description="images a Parquet file, about, over all splits")
+    row_group_mb: float = Field(
+        2.0, gt=0, description="megabytes of pixels a row group: what the feed reads and shuffles at a time"
+    )
+
+
+class IngestSettings(Settings):
+    """Images -> image set."""
+
+    source: SourceSettings
+    output: ImageSetOutputSettings
+    image: ImageSettings = ImageSettings()
+    split: SplitSettings = SplitSettings()
+    rejects: RejectsSettings = RejectsSettings()
+
+
+class DataSettings(Settings):
+    """What is trained on."""
+
+    path: str = Field(description="an image set that ingest published")
+
+
+class ModelSettings(Settings):
+    """Which network."""
+
+    name: Literal["lenet"] = Field("lenet", description="architecture")
+    options: dict[str, Any] = Field({}, description="the architecture's own options, e.g. {activation: tanh}")
+
+
+class OptimizerSettings(Settings):
+    """How weights are updated."""
+
+    name: Literal["adam"] = Field("adam", description="optimizer, by Keras' name")
+    learning_rate: float = Field(1e-3, gt=0, description="step size")
+
+
+class FitSettings(Settings):
+    """How long and how training runs."""
+
+    epochs: int = Field(3, gt=0, description="most passes over the train split")
+    worker_batch_size: int = Field(128, gt=0, description="images a step on one worker")
+    seed: int = Field(0, ge=0, description="of weights and of the order of images")
+    patience: int = Field(
+        3, ge=0, description="epochs without a better val accuracy before training stops; 0 never stops early"
+    )
+    workers: Literal[0] = Field(0, description="0 trains in the driver; Spark workers are not built yet")
+    shuffle_rows: int = Field(
+        10_000, gt=0, description="images held in memory to shuffle among, beyond the shuffled row groups"
+    )
+
+
+class TrackingSettings(Settings):
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None = Field(
+        None, description="MLflow tracking URI; else MLFLOW_TRACKING_URI, else SQLite in the working folder"
+    )
+    experiment: str = Field("sparkcnn", description="MLflow experiment, made where it does not exist")
+
+
+class RegisterSettings(Settings):
+    """What becomes of the trained model."""
+
+    name: str | None = Field(
+        None, description="registered model that gets a new version; without it nothing is registered"
+    )
+    alias: str | None = Field("champion", description="alias that the new version gets; null for none")
+
+
+class TrainSettings(Settings):
+    """Image set -> MLflow run, checkpoints, registered model."""
+
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    train: FitSettings = FitSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    register: RegisterSettings = RegisterSettings()
+
+
+class ScoreInputSettings(Settings):
+    """What is scored."""
+
+    path: str | None = Field(None, description="image set, or what ingest reads; unused for mnist")
+    format: Literal["image_set", "mnist", "idx", "image_folder"] = Field(
+        "image_set", description="image_set, or any format that ingest reads"
+    )
+    split: Literal["train", "val", "test", "all"] = Field(
+        "test", description="split of an image set to score; other formats are scored whole"
+    )
+
+
+class PredictionsOutputSettings(Settings):
+    """Where the predictions go."""
+
+    path: str = Field(description="folder of the predictions, as a path or URI")
+    overwrite: bool = Field(False, description="replace what is there; readers see the old until the new is whole")
+
+
+class ScoringSettings(Settings):
+    """How scoring runs."""
+
+    batch_size: int = Field(1024, gt=0, description="images given to the model at a time")
+    max_failed_fraction: float = Field(
+        0.05, ge=0, le=1, description="more rows without a prediction than this share end with exit status 3"
+    )
+
+
+class ScoreSettings(Settings):
+    """Images and a registered model -> predictions."""
+
+    model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
+    input: ScoreInputSettings = ScoreInputSettings()
+    output: PredictionsOutputSettings
+    score: ScoringSettings = ScoringSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class DemoSettings(Settings):
+    """The whole pipeline: ingest, train and score, one after the other."""
+
+    ingest: IngestSettings
+    train: TrainSettings
+    score: ScoreSettings
+    min_test_accuracy: float = Field(
+        0.985, ge=0, le=1, description="a test accuracy below this ends the demo with exit status 3"
+    )
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Give every setting under its dotted name, as MLflow logs them.
+
+    >>> flatten(RegisterSettings(name="digits"))
+    {'name': 'digits', 'alias': 'champion'}
+    """
+    return dict(_dotted(settings.model_dump(mode="json")))
+
+
+def _dotted(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            pairs += _dotted(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, value))
+    return pairs

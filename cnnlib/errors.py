@@ -1,0 +1,110 @@
+"""Every failure a user can cause: one exception class a kind, each with a stable code and an exit status.
+
+The command line prints `message` as one line and ends with `exit_status`:
+
+| status | meaning |
+|---|---|
+| 0 | done |
+| 1 | a fault of the program, or of a service it relies on |
+| 2 | settings, paths or the machine are not as needed; nothing was started or changed |
+| 3 | the job ran, but its result misses a limit in the settings |
+| 130 | interrupted |
+"""
+
+
+class SparkcnnError(Exception):
+    """The root of all errors that end in one line for the user.
+
+    `message` says what is wrong, what was received and what to do.
+    """
+
+    code = "error"
+    exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(SparkcnnError):
+    """A setting is unknown, missing, of the wrong type or out of range, or two settings contradict."""
+
+    code = "config"
+    exit_status = 2
+
+
+class HostError(SparkcnnError):
+    """This machine lacks something: Java, a supported Python, a port, a folder to write."""
+
+    code = "host"
+    exit_status = 2
+
+
+class SourceError(SparkcnnError):
+    """What ingest or score was pointed at cannot be read as the format that was named."""
+
+    code = "source"
+    exit_status = 2
+
+
+class OutputExistsError(SparkcnnError):
+    """The output path holds something already and overwriting was not asked for."""
+
+    code = "output_exists"
+    exit_status = 2
+
+
+class ImageSetError(SparkcnnError):
+    """A folder is not an image set, or not one that this version reads."""
+
+    code = "image_set"
+    exit_status = 2
+
+
+class ModelError(SparkcnnError):
+    """A model is unknown, is not a sealed model, is damaged, or does not fit the images."""
+
+    code = "model"
+    exit_status = 2
+
+
+class FeedError(SparkcnnError):
+    """Petastorm cannot be used, or stopped giving data."""
+
+    code = "feed"
+
+
+class TrackingError(SparkcnnError):
+    """The MLflow server or store does not answer as it should."""
+
+    code = "tracking"
+
+
+class LimitError(SparkcnnError):
+    """The job ran, but its result misses a limit in the settings (rejects, failed rows, accuracy)."""
+
+    code = "limit"
+    exit_status = 3
+
+
+class ImageError(Exception):
+    """One image cannot be used. It becomes a row among the rejects, never the end of a job.
+
+    `code` is one of `IMAGE_ERROR_CODES`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+IMAGE_ERROR_CODES = (
+    "empty_file",
+    "not_an_image",
+    "truncated",
+    "unsupported_mode",
+    "too_many_pixels",
+    "unknown_label",
+    "unreadable",
+)

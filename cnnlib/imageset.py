@@ -1,0 +1,161 @@
+"""The image set: what ingest publishes, training feeds on and scoring reads.
+
+A folder `train/ val/ test/ rejects/` of Parquet files that any reader understands, and `dataset.json`, written
+last and atomically: a folder without it is no image set, and only the files that it names belong to the set.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cnnlib.errors import ImageSetError
+from cnnlib.images import ImageSpec
+from cnnlib.parts import PartFile
+from cnnlib.splits import SPLITS
+from cnnlib.storage import Folder, commit, open_folder
+
+COMMIT = "dataset.json"
+FORMAT_VERSION = 1
+REJECTS = "rejects"
+
+IMAGE_ID = "image_id"
+PATH = "path"
+IMAGE = "image"
+LABEL = "label"
+CODE = "code"
+MESSAGE = "message"
+SIZE_BYTES = "size_bytes"
+
+UNKNOWN_LABEL = -1
+
+SCHEMA = pa.schema([(IMAGE_ID, pa.string()), (PATH, pa.string()), (IMAGE, pa.binary()), (LABEL, pa.int32())])
+REJECTS_SCHEMA = pa.schema([(PATH, pa.string()), (CODE, pa.string()), (MESSAGE, pa.string()), (SIZE_BYTES, pa.int64())])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of every image that ingest found: found = kept + duplicate + rejected."""
+
+    found: int
+    kept: int
+    duplicate: int
+    rejected: int
+
+    def check(self) -> None:
+        """Raise ImageSetError unless every image found is accounted for."""
+        if self.found != self.kept + self.duplicate + self.rejected:
+            raise ImageSetError(
+                f"the counts do not add up: found {self.found}, but kept {self.kept} + duplicate {self.duplicate} "
+                f"+ rejected {self.rejected}; nothing was published, and this is a fault of sparkcnn: report it"
+            )
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of train, val and test: rows, rows a class in label order, and the files that hold them."""
+
+    rows: int
+    class_counts: tuple[int, ...]
+    files: tuple[PartFile, ...]
+
+    @property
+    def row_groups(self) -> int:
+        """Row groups over all files."""
+        return sum(file.row_groups for file in self.files)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A published image set.
+
+    `classes` are the class names in label order; `mean` and `std` are per channel of the train split, in 0 to 1;
+    `settings` are those of the ingest that made it; `fingerprint` is a SHA-256 over the content (pixels, labels,
+    splits, classes, image spec), and so the same for the same content under other names or at another time.
+    """
+
+    folder: Folder
+    classes: tuple[str, ...]
+    image: ImageSpec
+    counts: Counts
+    splits: dict[str, Split]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    settings: dict[str, Any]
+    fingerprint: str
+
+    def files(self, split: str) -> list[str]:
+        """URLs of the Parquet files of a split ("train", "val" or "test"), in their published order."""
+        return [self.folder.url(file.path) for file in self.split(split).files]
+
+    def split(self, name: str) -> Split:
+        """One split. Raises ImageSetError for another name, or for a split without images."""
+        if name not in SPLITS:
+            raise ImageSetError(f"split={name} is unknown; take one of {', '.join(SPLITS)}")
+        if not self.splits[name].rows:
+            raise ImageSetError(f"{self.folder.uri} has no {name} images; set the split fractions at ingest")
+        return self.splits[name]
+
+
+def open_image_set(path: str) -> ImageSet:
+    """Open an image set at a path or URI. Reads `dataset.json` and nothing else.
+
+    Raises ImageSetError when the folder has none, or one of a format that this version does not read.
+    """
+    folder = open_folder(path)
+    content = folder.read_json(COMMIT)
+    if content is None:
+        raise ImageSetError(
+            f"{folder.uri} is not an image set: it has no {COMMIT}; check the path, or make one with sparkcnn ingest"
+        )
+    if content.get("format_version") != FORMAT_VERSION:
+        raise ImageSetError(
+            f"{folder.uri} has format_version {content.get('format_version')}, this sparkcnn reads "
+            f"{FORMAT_VERSION}; ingest it anew"
+        )
+    return ImageSet(
+        folder=folder,
+        classes=tuple(content["classes"]),
+        image=ImageSpec(**content["image"]),
+        counts=Counts(**content["counts"]),
+        splits={
+            name: Split(
+                split["rows"],
+                tuple(split["class_counts"]),
+                tuple(PartFile(**file) for file in split["files"]),
+            )
+            for name, split in content["splits"].items()
+        },
+        mean=tuple(content["statistics"]["mean"]),
+        std=tuple(content["statistics"]["std"]),
+        settings=content["settings"],
+        fingerprint=content["fingerprint"],
+    )
+
+
+def publish_image_set(image_set: ImageSet, reject_files: list[PartFile]) -> None:
+    """Commit: write `dataset.json`, then remove the files of the set that stood there before.
+
+    Raises ImageSetError, and publishes nothing, when the counts do not add up.
+    """
+    image_set.counts.check()
+    content = {
+        "format_version": FORMAT_VERSION,
+        "classes": list(image_set.classes),
+        "image": image_set.image.as_dict(),
+        "counts": vars(image_set.counts),
+        "splits": {
+            name: {
+                "rows": split.rows,
+                "class_counts": list(split.class_counts),
+                "files": [file.as_dict() for file in split.files],
+            }
+            for name, split in image_set.splits.items()
+        },
+        "rejects": [file.as_dict() for file in reject_files],
+        "statistics": {"mean": list(image_set.mean), "std": list(image_set.std)},
+        "settings": image_set.settings,
+        "fingerprint": image_set.fingerprint,
+    }
+    named = {file.path for split in image_set.splits.values() for file in split.files}
+    commit(image_set.folder, COMMIT, content, keep=named | {file.path for file in reject_files})

@@ -1,0 +1,139 @@
+"""A sealed model's artifacts -> predictions, a row an image.
+
+Like `images` and `errors`, this module travels inside every registered model (see `cnnlib.sealed`) and imports
+nothing else of this project. TensorFlow is imported by the first model that is loaded.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .errors import ImageError, ModelError
+from .images import ImageSpec, decode_image, fit_array
+
+MODEL_FILE = "model.keras"
+CARD_FILE = "model.json"
+
+LABEL = "label"
+LABEL_NAME = "label_name"
+PROBABILITY = "probability"
+PROBABILITIES = "probabilities"
+ERROR = "error"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model must know of itself, kept beside its weights.
+
+    `classes` in label order; `fingerprint` of the image set it was trained on; `model_sha256` of the .keras file;
+    `code_package` the name under which this code travels with the model.
+    """
+
+    image: ImageSpec
+    classes: tuple[str, ...]
+    fingerprint: str
+    model_sha256: str
+    code_package: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The keys of `model.json`."""
+        return {**vars(self), "image": self.image.as_dict(), "classes": list(self.classes)}
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read `model.json`. Raises ModelError where there is none."""
+    try:
+        content = json.loads((folder / CARD_FILE).read_text())
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} is not a sealed model of sparkcnn: it has no {CARD_FILE}") from error
+    return ModelCard(**{**content, "image": ImageSpec(**content["image"]), "classes": tuple(content["classes"])})
+
+
+class Classifier:
+    """A loaded model. Load once, predict many times; use from one thread at a time."""
+
+    def __init__(self, model: Any, card: ModelCard) -> None:
+        import tensorflow as tf
+
+        self.card = card
+        # One graph for every batch size: the first batch pays for tracing, no later one does.
+        self._probabilities = tf.function(
+            lambda images: tf.nn.softmax(model(images, training=False)),
+            input_signature=[tf.TensorSpec((None, *card.image.shape), tf.uint8)],
+        )
+
+    def predict_pixels(self, images: np.ndarray) -> np.ndarray:
+        """(batch, height, width, channels) uint8 -> probabilities (batch, classes) float32.
+
+        Raises ModelError for another shape or type.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self.card.image.shape:
+            raise ModelError(
+                f"the model takes (batch, {', '.join(map(str, self.card.image.shape))}) uint8, "
+                f"received {images.shape} {images.dtype}"
+            )
+        return self._probabilities(images).numpy()
+
+    def predict_images(self, images: Sequence[bytes | np.ndarray | None]) -> pd.DataFrame:
+        """Predict encoded files (bytes) and arrays (height, width, channels) uint8, each brought to the model's spec.
+
+        Gives a row an image, in order: label (int), label_name, probability (of that label), probabilities (list of
+        one a class), error. An image that cannot be used has an error "code: message" and nulls, the others no error.
+        """
+        pixels: list[np.ndarray] = []
+        errors: list[str | None] = []
+        for image in images:
+            try:
+                pixels.append(self._pixels(image))
+                errors.append(None)
+            except ImageError as error:
+                errors.append(f"{error.code}: {error.message}")
+        probabilities = self.predict_pixels(np.stack(pixels)) if pixels else np.empty((0, len(self.card.classes)))
+        return self._frame(probabilities, errors)
+
+    def _pixels(self, image: bytes | np.ndarray | None) -> np.ndarray:
+        if image is None:
+            raise ImageError("empty_file", "there is no image in this row")
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode_image(bytes(image), self.card.image)
+        return fit_array(np.asarray(image), self.card.image)
+
+    def _frame(self, probabilities: np.ndarray, errors: list[str | None]) -> pd.DataFrame:
+        rows = iter(probabilities)
+        records: list[tuple[Any, ...]] = []
+        for error in errors:
+            if error is not None:
+                records.append((None, None, None, None, error))
+                continue
+            row = next(rows)
+            label = int(row.argmax())
+            records.append((label, self.card.classes[label], float(row[label]), row.tolist(), None))
+        columns = [LABEL, LABEL_NAME, PROBABILITY, PROBABILITIES, ERROR]
+        # Object columns: None stays None, where pandas would make NaN of it, and 3.0 of a label beside it.
+        return pd.DataFrame.from_records(records, columns=columns).astype(object)
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Load a sealed model from its artifacts folder.
+
+    Raises ModelError when the .keras file is not the one that was registered, by SHA-256, before it is opened.
+    """
+    card = read_card(folder)
+    path = folder / MODEL_FILE
+    received = sha256_of(path)
+    if received != card.model_sha256:
+        raise ModelError(f"{path} has SHA-256 {received}, registered was {card.model_sha256}; register it again")
+    import keras
+
+    return Classifier(keras.saving.load_model(path, compile=False, safe_mode=True), card)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,75 @@
+"""The sealed model: a .keras file, a card that says what it needs, and the very code that decodes for it.
+
+The code travels as a package of its own, named after a hash of its content. So a model registered today decodes
+next year as it did in training, whatever this project has become by then, and two models of different age can be
+loaded side by side.
+"""
+
+import hashlib
+import importlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnlib import errors, images, predict
+from cnnlib.images import ImageSpec
+from cnnlib.predict import CARD_FILE, MODEL_FILE, Classifier, ModelCard, sha256_of
+
+if TYPE_CHECKING:
+    import keras
+
+_TRAVELLING = (errors, images, predict)
+
+# Where MLflow puts a model's artifacts and its code, below the model's folder.
+ARTIFACTS = "artifacts/sealed"
+CODE = "code"
+
+
+@dataclass(frozen=True)
+class SealedFolder:
+    """A sealed model on disk, before it is logged: `artifacts` (card and .keras file) and `code` (one package)."""
+
+    artifacts: Path
+    code: Path
+    card: ModelCard
+
+
+def seal(
+    model: "keras.Model", folder: Path, *, image: ImageSpec, classes: tuple[str, ...], fingerprint: str
+) -> SealedFolder:
+    """Write a model that gives logits, with all it needs to predict, below an empty folder."""
+    artifacts = folder / "sealed"
+    artifacts.mkdir(parents=True)
+    model.save(artifacts / MODEL_FILE)
+    code = _write_code(folder)
+    card = ModelCard(image, classes, fingerprint, sha256_of(artifacts / MODEL_FILE), code.name)
+    (artifacts / CARD_FILE).write_text(json.dumps(card.as_dict(), indent=2) + "\n")
+    return SealedFolder(artifacts, code, card)
+
+
+def open_sealed(model_folder: Path) -> Classifier:
+    """Load the classifier of a model's folder as MLflow stores it, with the code that came with it.
+
+    Raises ModelError where the folder is not a sealed model, or its weights are not those registered.
+    """
+    artifacts = model_folder / ARTIFACTS
+    package = predict.read_card(artifacts).code_package
+    if package not in sys.modules:
+        sys.path.append(str(model_folder / CODE))
+    return importlib.import_module(f"{package}.predict").load_classifier(artifacts)
+
+
+def _write_code(folder: Path) -> Path:
+    sources = {
+        f"{module.__name__.rsplit('.', 1)[-1]}.py": module.__spec__.loader.get_source(module.__name__)  # type: ignore
+        for module in _TRAVELLING
+    }
+    sources["__init__.py"] = '"""The decoder and classifier that this model was sealed with."""\n'
+    digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sorted(sources.items())).encode())
+    package = folder / f"sparkcnn_sealed_{digest.hexdigest()[:12]}"
+    package.mkdir()
+    for name, text in sources.items():
+        (package / name).write_text(text)
+    return package

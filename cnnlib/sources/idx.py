@@ -1,0 +1,116 @@
+"""IDX, the format of MNIST, EMNIST and Fashion-MNIST: big-endian header, then the array's bytes.
+
+Format: the description on the MNIST page of Y. LeCun, C. Cortes and C. Burges ("THE IDX FILE FORMAT").
+"""
+
+import gzip
+import math
+import re
+import struct
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import numpy as np
+
+from cnnlib.errors import SourceError
+
+UINT8 = 0x08
+GZIP_MAGIC = b"\x1f\x8b"
+
+# train-images-idx3-ubyte.gz, t10k-images.idx3-ubyte, emnist-letters-test-images-idx3-ubyte.gz
+IMAGES_NAME = re.compile(r"^(?P<stem>.+?)-images[.-]idx3-ubyte(?P<gz>\.gz)?$")
+
+
+def parse_idx(content: bytes, name: str) -> np.ndarray:
+    """Parse an IDX file, gzipped or not, into an array of uint8 with the shape its header states.
+
+    Raises SourceError when the bytes are not IDX of unsigned bytes, or are more or fewer than stated.
+    """
+    if content.startswith(GZIP_MAGIC):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as error:
+            raise SourceError(f"{name} is a damaged gzip file ({error}); fetch it again") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UINT8:
+        raise SourceError(f"{name} is not an IDX file of unsigned bytes; it begins with {content[:4].hex()}")
+    dimensions = content[3]
+    header_bytes = 4 + 4 * dimensions
+    if len(content) < header_bytes:
+        raise SourceError(f"{name} ends within its header, after {len(content)} bytes; fetch it again")
+    shape = struct.unpack(f">{dimensions}I", content[4:header_bytes])
+    expected = header_bytes + math.prod(shape)
+    if len(content) != expected:
+        raise SourceError(f"{name} has {len(content)} bytes, its header asks for {expected}; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
+
+
+def image_size(file: BinaryIO, name: str) -> tuple[int, int]:
+    """Read (height, width) off the header of an open images file, gzipped or not.
+
+    Raises SourceError where the header is not that of images.
+    """
+    gzipped = file.read(2) == GZIP_MAGIC
+    file.seek(0)
+    try:
+        header = (gzip.GzipFile(fileobj=file) if gzipped else file).read(16)
+    except (OSError, EOFError) as error:
+        raise SourceError(f"{name} is a damaged gzip file ({error}); fetch it again") from error
+    if len(header) < 16 or header[:4] != bytes([0, 0, UINT8, 3]):
+        raise SourceError(f"{name} is not an IDX file of images; it begins with {header[:4].hex()}")
+    _, height, width = struct.unpack(">3I", header[4:])
+    return height, width
+
+
+def parse_pair(images: bytes, labels: bytes, images_name: str, labels_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Parse an images file (count, height, width) and its labels file (count,), both uint8.
+
+    Raises SourceError when either has another number of dimensions, or the counts differ.
+    """
+    image_array = parse_idx(images, images_name)
+    label_array = parse_idx(labels, labels_name)
+    if image_array.ndim != 3 or label_array.ndim != 1:
+        raise SourceError(
+            f"expected images (count, height, width) and labels (count,), received {image_array.shape} "
+            f"in {images_name} and {label_array.shape} in {labels_name}"
+        )
+    if len(image_array) != len(label_array):
+        raise SourceError(
+            f"{images_name} has {len(image_array)} images, but {labels_name} has {len(label_array)} labels"
+        )
+    return image_array, label_array
+
+
+def find_pairs(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Match the images files among `names` with their labels files: {stem: (images, labels)}, sorted by stem.
+
+    Raises SourceError when there is none, or one lacks its labels.
+
+    >>> find_pairs(["t10k-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "readme.txt"])
+    {'t10k': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
+    """
+    known = set(names)
+    pairs = {}
+    for images_name in sorted(known):
+        match = IMAGES_NAME.match(images_name)
+        if match is None:
+            continue
+        labels_name = images_name.replace("-images", "-labels").replace("idx3", "idx1")
+        twin = labels_name.removesuffix(".gz") if match["gz"] else f"{labels_name}.gz"
+        found = next((name for name in (labels_name, twin) if name in known), None)
+        if found is None:
+            raise SourceError(f"{images_name} has no {labels_name} beside it; add it, or take the images away")
+        if match["stem"] in pairs:
+            raise SourceError(f"{match['stem']} is there twice, gzipped and not; take one of them away")
+        pairs[match["stem"]] = (images_name, found)
+    if not pairs:
+        raise SourceError("no file is named like train-images-idx3-ubyte or train-images-idx3-ubyte.gz")
+    return pairs
+
+
+def is_test(stem: str) -> bool:
+    """Say whether a pair of files holds test images, by the names that the published sets use.
+
+    >>> is_test("t10k"), is_test("emnist-letters-test"), is_test("train")
+    (True, True, False)
+    """
+    return stem == "t10k" or stem.endswith("test")

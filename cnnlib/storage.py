@@ -1,0 +1,131 @@
+"""Folders at any URI (local, s3, gs, abfs, hdfs …) through fsspec, and publishing into them whole or not at all.
+
+A published folder holds data files and one JSON file that names them. Data files have names that are never used
+twice, and the JSON file is written last and atomically: it is the commit. Readers take only what it names; files
+that a dead or replaced run left behind are removed after the next commit.
+"""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from cnnlib.errors import ConfigError, OutputExistsError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a file system: `uri` as the user may pass it on, `fs` and `root` as fsspec sees it."""
+
+    uri: str
+    fs: fsspec.AbstractFileSystem
+    root: str
+
+    def path(self, relative: str) -> str:
+        """The path of a file in the folder, for `fs`."""
+        return f"{self.root}/{relative}"
+
+    def url(self, relative: str) -> str:
+        """The URL of a file in the folder, scheme included, as petastorm wants it."""
+        return self.fs.unstrip_protocol(self.path(relative))
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Read a JSON object, or give None where there is no such file."""
+        try:
+            return json.loads(self.fs.cat_file(self.path(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def files(self) -> list[str]:
+        """All files below the folder, relative to it and sorted; empty where the folder does not exist."""
+        self.fs.invalidate_cache()
+        return sorted(path[len(self.root) + 1 :] for path in self.fs.find(self.root, withdirs=False))
+
+
+def open_folder(uri: str) -> Folder:
+    """Open a path or URI; a relative path is taken from the working folder. Nothing is made or read.
+
+    Raises ConfigError when no file system for the scheme is installed.
+    """
+    try:
+        fs, root = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{uri} cannot be opened: {error}") from error
+    root = root.rstrip("/")
+    return Folder(root if _is_local(fs) else uri.rstrip("/"), fs, root)
+
+
+def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> None:
+    """Refuse to write where something is already, unless it may be replaced.
+
+    Only what this project wrote is ever replaced, never somebody else's files. Raises OutputExistsError, or
+    ConfigError for a path that is a file.
+    """
+    if folder.fs.isfile(folder.root):
+        raise ConfigError(f"output.path={folder.uri} is a file; name a folder")
+    names = folder.files()
+    foreign = [name for name in names if not _is_ours(name, commit_name)]
+    if foreign:
+        raise OutputExistsError(
+            f"output.path={folder.uri} holds files that are not ours, such as {foreign[0]}; choose another folder"
+        )
+    # Data files without a commit are what a dead run left; the next commit removes them.
+    if commit_name in names and not overwrite:
+        raise OutputExistsError(
+            f"output.path={folder.uri} has a {commit_name} already; "
+            "choose another folder, or pass --output.overwrite true"
+        )
+
+
+def new_run_id() -> str:
+    """A short id that makes the names of one run's files unlike any other's."""
+    return uuid.uuid4().hex[:12]
+
+
+def part_name(run_id: str, task: int, attempt: int) -> str:
+    """The name of a data file. Two attempts at one task never write to the same name.
+
+    >>> part_name("0f3a", 7, 0)
+    'part-00007-0f3a-0.parquet'
+    """
+    return f"part-{task:05d}-{run_id}-{attempt}.parquet"
+
+
+def commit(folder: Folder, commit_name: str, content: dict[str, Any], keep: set[str]) -> None:
+    """Publish: write the JSON file atomically, then remove our data files that it does not `keep`."""
+    _write_atomically(folder, commit_name, json.dumps(content, indent=2) + "\n")
+    discard(folder, [name for name in folder.files() if name not in keep | {commit_name}], commit_name)
+
+
+def discard(folder: Folder, names: list[str], commit_name: str) -> None:
+    """Remove data files of ours from a folder, and no others."""
+    for name in names:
+        if _is_ours(name, commit_name):
+            folder.fs.rm_file(folder.path(name))
+
+
+def _is_ours(name: str, commit_name: str) -> bool:
+    base = name.rsplit("/", 1)[-1]
+    return base.startswith((commit_name, "part-")) and base.endswith((".parquet", ".json", ".tmp"))
+
+
+def _write_atomically(folder: Folder, name: str, text: str) -> None:
+    final = folder.path(name)
+    if not _is_local(folder.fs):
+        # An object store shows an object only when all of it has arrived.
+        folder.fs.pipe_file(final, text.encode())
+        return
+    os.makedirs(folder.root, exist_ok=True)
+    temporary = f"{final}.{new_run_id()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, final)
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))

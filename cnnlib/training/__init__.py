@@ -1,0 +1,1 @@
+"""Keras training: the loop, what it tells, and the checkpoints it leaves."""

@@ -1,0 +1,26 @@
+"""Score images with a registered model: a prediction for every row."""
+
+import sys
+from collections.abc import Sequence
+
+from cnnlib.config import ScoreSettings
+from cnnlib.quiet import import_tensorflow_quietly
+from jobs.command import run_job
+from jobs.tables import predictions_table, show
+from pipelines.session import spark_session
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job and give its exit status."""
+    return run_job("score", ScoreSettings, _run, arguments)
+
+
+def _run(settings: ScoreSettings) -> None:
+    import_tensorflow_quietly()
+    from pipelines.score import score
+
+    show(predictions_table(score(spark_session("sparkcnn score"), settings)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Command line and YAML -> settings: `--config FILE`, dotted overrides, and one line for every mistake."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from cnnlib.config import Settings
+from cnnlib.errors import ConfigError
+
+SettingsClass = TypeVar("SettingsClass", bound=Settings)
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(\S+)|(?:Key|option) ['\"](\S+)['\"]", re.IGNORECASE)
+
+
+def parse_settings(
+    job: str, kind: type[SettingsClass], arguments: Sequence[str], *, config_file: str | None = None
+) -> SettingsClass:
+    """Parse a job's command line into its settings.
+
+    `config_file` names a file in conf/ that stands in for `--config` where none is given. Raises ConfigError for an
+    unknown, missing or ill-typed setting; --help and --print_config end the process with status 0.
+    """
+    parser = _Parser(prog=f"sparkcnn {job}", description=kind.__doc__, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with settings; options behind it override it")
+    parser.add_class_arguments(kind)
+    if config_file is not None and not any(argument.startswith("--config") for argument in arguments):
+        text = files("jobs.conf").joinpath(config_file).read_text()
+        arguments = ["--config", text, *arguments]
+    values = vars(parser.instantiate(parser.parse_args(list(arguments))))
+    return kind(**{name: values[name] for name in kind.model_fields})
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        known = {action.dest for action in self._actions}
+        raise ConfigError(one_line(message, known)) from ex
+
+
+def one_line(message: str, known: Iterable[str]) -> str:
+    """Bring jsonargparse's and pydantic's several lines down to what the user must know, on one.
+
+    >>> one_line("unrecognized arguments: --train.epoch 3", {"train.epochs", "train.seed"})
+    'unrecognized arguments: --train.epoch 3; did you mean train.epochs?'
+    """
+    text = " ".join(message.split())
+    text = re.sub(r"Parser key [\"']([\w.]+)[\"']: ", r"\1: ", text)
+    text = re.sub(r"\d+ validation errors? for \S+ ", "", text)
+    text = re.sub(r"\[type=[^\]]*\] For further information visit \S+\.? ", "", text)
+    text = text.replace("Got value:", "received").replace("typing.", "")
+    text = re.sub(r"<class '(\w+)'>", r"\1", text)
+    unknown = _UNKNOWN.search(text)
+    if unknown:
+        name = next(group for group in unknown.groups() if group).split("=")[0]
+        nearest = difflib.get_close_matches(name, [*known, *(key.rsplit(".", 1)[-1] for key in known)], n=1)
+        text += f"; did you mean {nearest[0]}?" if nearest else "; see --help for the known ones"
+    return text

@@ -1,0 +1,26 @@
+"""Train a CNN on an image set, track it in MLflow and register the best epoch."""
+
+import sys
+from collections.abc import Sequence
+
+from cnnlib.config import TrainSettings
+from cnnlib.quiet import import_tensorflow_quietly
+from jobs.command import run_job
+from jobs.tables import show, training_table
+from pipelines.session import spark_session
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job and give its exit status."""
+    return run_job("train", TrainSettings, _run, arguments)
+
+
+def _run(settings: TrainSettings) -> None:
+    import_tensorflow_quietly()
+    from pipelines.train import train
+
+    show(training_table(train(spark_session("sparkcnn train"), settings), settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

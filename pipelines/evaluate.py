@@ -1,0 +1,31 @@
+"""Predictions and the labels of an image set -> how good the model is."""
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from cnnlib.errors import ModelError
+from cnnlib.imageset import IMAGE_ID, LABEL, ImageSet
+from cnnlib.predictions import Predictions
+from pipelines.sources import literal_path, read_split
+
+
+def accuracy(spark: SparkSession, predictions: Predictions, image_set: ImageSet, split: str) -> float:
+    """Share of a split's images whose predicted label is the true one, from a join on image_id.
+
+    An image without a prediction counts as wrong. Raises ModelError when the predictions are not those of the split.
+    """
+    predicted = spark.read.parquet(*map(literal_path, predictions.paths())).select(
+        IMAGE_ID, F.col(LABEL).alias("predicted")
+    )
+    truth = read_split(spark, image_set, split).select(IMAGE_ID, LABEL)
+    right = F.coalesce(F.col("predicted") == F.col(LABEL), F.lit(False)).cast("int")
+    row = (
+        truth.join(predicted, IMAGE_ID, "left").agg(F.count("*").alias("rows"), F.avg(right).alias("accuracy")).first()
+    )
+    rows = image_set.split(split).rows
+    if row is None or row["rows"] != rows or predictions.counts["rows"] != rows:
+        raise ModelError(
+            f"{predictions.path} has {predictions.counts['rows']} predictions, but {image_set.folder.uri} has {rows} "
+            f"{split} images; score that split"
+        )
+    return row["accuracy"]

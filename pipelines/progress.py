@@ -1,0 +1,96 @@
+"""What a job tells while it runs: a live bar in a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+# How often a plain line tells how far a step is: often enough to see life, seldom enough for a log file.
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LOOKS = 0.25
+
+Advance = Callable[[int, int, str], None]
+
+
+class Progress:
+    """Tells lines and steps. `console` is where to; the default is standard error, which no result goes to."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Advance]:
+        """Tell how far one step is. Gives `advance(done, total, note)`; at the end a line with the seconds."""
+        start = time.monotonic()
+        with (self._live if self.console.is_terminal else self._plain)(title) as advance:
+            yield advance
+        self.say(f"{title}: done in {time.monotonic() - start:.1f} s")
+
+    @contextmanager
+    def _live(self, title: str) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+        )
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            bar = bars.add_task(title, total=1, note="")
+            yield lambda done, total, note: bars.update(bar, completed=done, total=total, note=note)
+
+    @contextmanager
+    def _plain(self, title: str) -> Iterator[Advance]:
+        self.say(f"{title} …")
+        start = last = time.monotonic()
+
+        def advance(done: int, total: int, note: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                self.say(f"{title}: {done:,}/{total:,} {note} ({last - start:.0f} s)")
+
+        yield advance
+
+
+@contextmanager
+def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator[None]:
+    """Show the Spark tasks done of those known so far, while the body runs its jobs."""
+    finished = threading.Event()
+
+    def watch(advance: Advance) -> None:
+        while not finished.wait(SECONDS_BETWEEN_LOOKS):
+            done, total = _task_counts(spark)
+            if total:
+                advance(done, total, "tasks")
+
+    with progress.step(title) as advance:
+        watcher = threading.Thread(target=watch, args=(advance,), name="sparkcnn-progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            watcher.join()
+
+
+def _task_counts(spark: SparkSession) -> tuple[int, int]:
+    """(done, known) tasks of the active jobs; (0, 0) under Spark Connect, which has no status tracker."""
+    if not hasattr(spark, "_jsparkSession"):
+        return 0, 0
+    tracker = spark.sparkContext.statusTracker()
+    done = total = 0
+    for job in tracker.getActiveJobsIds():
+        info = tracker.getJobInfo(job)
+        stages = [tracker.getStageInfo(stage) for stage in (info.stageIds if info else [])]
+        done += sum(stage.numCompletedTasks for stage in stages if stage)
+        total += sum(stage.numTasks for stage in stages if stage)
+    return done, total

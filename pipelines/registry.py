@@ -1,0 +1,110 @@
+"""The MLflow model registry: sealed models go in, a version comes out."""
+
+import re
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+from cnnlib import predict
+from cnnlib.errors import ModelError
+from cnnlib.images import encode_png
+from cnnlib.imageset import IMAGE, ImageSet
+from cnnlib.sealed import seal
+
+NAME = "model"
+CODE_FILE = "sealed_model.py"
+
+# What a sealed model imports. Its requirements are these, in the versions it was trained with.
+REQUIREMENTS = ("keras", "mlflow", "numpy", "pandas", "pillow", "tensorflow")
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.long, predict.LABEL, required=False),
+            ColSpec(DataType.string, predict.LABEL_NAME, required=False),
+            ColSpec(DataType.double, predict.PROBABILITY, required=False),
+            ColSpec(Array(DataType.double), predict.PROBABILITIES, required=False),
+            ColSpec(DataType.string, predict.ERROR, required=False),
+        ]
+    ),
+)
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model on this disk: its registered name and version (None for a model of a run), and its folder."""
+
+    name: str
+    version: str | None
+    folder: Path
+
+
+def log_sealed_model(
+    model: keras.Model, image_set: ImageSet, example: np.ndarray, *, register_as: str | None
+) -> tuple[str, str | None]:
+    """Log a model that gives logits with the active run, sealed; register it where a name is given.
+
+    `example` is (height, width, channels) uint8 and becomes the input example, as PNG. Gives (model URI, version).
+    """
+    with TemporaryDirectory(prefix="sparkcnn-seal-") as temporary:
+        sealed = seal(
+            model,
+            Path(temporary),
+            image=image_set.image,
+            classes=image_set.classes,
+            fingerprint=image_set.fingerprint,
+        )
+        # A file of its own: this package may lie in a zip, as spark-submit ships it.
+        code_file = Path(temporary) / CODE_FILE
+        code_file.write_text(resources.files("pipelines").joinpath(CODE_FILE).read_text())
+        logged = mlflow.pyfunc.log_model(
+            name=NAME,
+            python_model=str(code_file),
+            artifacts={"sealed": str(sealed.artifacts)},
+            code_paths=[str(sealed.code)],
+            signature=SIGNATURE,
+            input_example=pd.DataFrame({IMAGE: [encode_png(example)]}),
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+            registered_model_name=register_as,
+            metadata={"model_sha256": sealed.card.model_sha256, "fingerprint": sealed.card.fingerprint},
+        )
+    version = logged.registered_model_version
+    return logged.model_uri, None if version is None else str(version)
+
+
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Let an alias name a version; it leaves the version that had it."""
+    mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
+
+
+def fetch_model(uri: str, folder: Path) -> RegisteredModel:
+    """Resolve a model URI once and download what it names into a folder.
+
+    `uri` is models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/model or any other that MLflow knows. Raises
+    ModelError where there is no such model, version or alias.
+    """
+    name, version = uri, None
+    try:
+        match = re.fullmatch(r"models:/(?P<name>[^/@]+)(@(?P<alias>.+)|/(?P<version>\d+))", uri)
+        if match:
+            name, version = match["name"], match["version"]
+            if match["alias"]:
+                version = mlflow.MlflowClient().get_model_version_by_alias(name, match["alias"]).version
+            uri = f"models:/{name}/{version}"
+        local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {str(error).splitlines()[0]}; expected "
+            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
+        ) from error
+    return RegisteredModel(name, None if version is None else str(version), Path(local))

@@ -1,0 +1,89 @@
+"""The one place that builds a SparkSession, and what depends on which kind it is."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from cnnlib import errors
+from cnnlib.errors import HostError, SparkcnnError
+from pipelines.host import java_problem
+
+# Rows in an Arrow batch between the JVM and Python. Images are large: 256 of 1 MB stay far below a worker's memory.
+ROWS_PER_ARROW_BATCH = 256
+
+
+def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
+    """Give the active session (a notebook's, say), or build one.
+
+    `options` are Spark settings (dots as in Spark's own names). Without a master from spark-submit or the options,
+    Spark runs in this process on all cores, on the loopback interface only.
+
+    Raises HostError where Java is missing or too old, or Spark cannot start (a port or folder not to be had).
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    problem = java_problem()
+    if problem:
+        raise HostError(problem)
+    # Workers must be this very Python: another one would lack the project, or differ in a version.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(app_name)
+    for name, value in (_defaults(options) | options).items():
+        builder = builder.config(name, value)
+    try:
+        session = builder.getOrCreate()
+    except Exception as error:
+        raise HostError(f"Spark did not start: {_root_cause(error)}") from error
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _defaults(options: dict[str, str]) -> dict[str, str]:
+    defaults = {
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(ROWS_PER_ARROW_BATCH),
+        "spark.sql.session.timeZone": "UTC",
+    }
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if "spark.master" in options or submitted:
+        return defaults
+    log_settings = files("pipelines").joinpath("log4j2.properties")
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    return defaults | {
+        "spark.master": "local[*]",
+        "spark.driver.memory": "2g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings}",
+    }
+
+
+@contextmanager
+def user_errors_from_tasks() -> Iterator[None]:
+    """Turn a SparkcnnError that a Python worker raised back into that error, without Spark's stack traces.
+
+    Spark hands a worker's exception on as text only.
+    """
+    try:
+        yield
+    except PySparkException as error:
+        match = re.search(r"cnnlib\.errors\.(\w+): (.+)", str(error))
+        kind = getattr(errors, match.group(1), None) if match else None
+        if match is None or kind is None or not issubclass(kind, SparkcnnError):
+            raise
+        raise kind(match.group(2).strip()) from error
+
+
+def _root_cause(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if "Exception:" in line or "Error:" in line]
+    return (causes or lines or [type(error).__name__])[-1]

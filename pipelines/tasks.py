@@ -1,0 +1,48 @@
+"""Running plain Python over a DataFrame's partitions, and getting what each task gives back to the driver."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
+
+Result = TypeVar("Result")
+
+# (batches of the partition, task, attempt): the attempt's number is given to no other attempt of the application.
+Work = Callable[[Iterator[pa.RecordBatch], int, int], Result]
+
+_ARROW_BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
+_SPARKS_DEFAULT = "10000"
+
+
+def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
+    """Run `work` once a partition, and collect its small results. A task that fails is tried again by Spark.
+
+    Raises the SparkcnnError that a task ended with.
+    """
+
+    def on_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        assert context is not None  # Spark calls this in a task only
+        result = work(batches, context.partitionId(), context.taskAttemptId())
+        yield pa.RecordBatch.from_pydict({"result": [pickle.dumps(result)]})
+
+    with user_errors_from_tasks(), _small_arrow_batches(frame.sparkSession):
+        rows = frame.mapInArrow(on_partition, "result binary").collect()
+    return [pickle.loads(row["result"]) for row in rows]
+
+
+@contextmanager
+def _small_arrow_batches(spark: SparkSession) -> Iterator[None]:
+    """Bound the rows of a batch, in whatever session the caller has: Spark's 10,000 rows of images fill a worker."""
+    before = spark.conf.get(_ARROW_BATCH_SETTING, _SPARKS_DEFAULT)
+    spark.conf.set(_ARROW_BATCH_SETTING, str(ROWS_PER_ARROW_BATCH))
+    try:
+        yield
+    finally:
+        spark.conf.set(_ARROW_BATCH_SETTING, before or _SPARKS_DEFAULT)

@@ -1,0 +1,144 @@
+"""The MLflow run of a training: settings, metrics and a checkpoint of every epoch."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+import requests
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.exceptions import MlflowException
+
+from cnnlib.config import TrackingSettings
+from cnnlib.errors import TrackingError
+from cnnlib.imageset import ImageSet
+
+STORE_FILE = "mlflow.db"
+ARTIFACTS_FOLDER = "mlartifacts"
+CHECKPOINTS = "checkpoints"
+
+# MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
+DIGEST_CHARACTERS = 36
+FINGERPRINT_TAG = "sparkcnn.fingerprint"
+
+CONNECT_SECONDS = 10
+
+# What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
+# validates an example, and that a virtual environment made by uv has no pip.
+_LOG_LEVELS = {
+    "alembic": logging.WARNING,
+    "mlflow.store.db.utils": logging.WARNING,
+    "mlflow.pyfunc": logging.WARNING,
+    "mlflow.utils.environment": logging.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """An MLflow run that is under way."""
+
+    run_id: str
+    experiment_id: str
+    uri: str
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Log every resolved setting as a parameter, under its dotted name."""
+        mlflow.log_params(dict(settings))
+
+    def log_image_set(self, image_set: ImageSet) -> None:
+        """Name the image set that the run trains on, by its place and its fingerprint."""
+        with warnings.catch_warnings():
+            # MLflow knows a local folder under two names of one class, and warns of the choice.
+            warnings.simplefilter("ignore", UserWarning)
+            source = resolve_dataset_source(image_set.folder.uri)
+        name = image_set.folder.root.rsplit("/", 1)[-1]
+        digest = image_set.fingerprint[:DIGEST_CHARACTERS]
+        dataset = MetaDataset(source, name=name, digest=digest)  # type: ignore[abstract]
+        mlflow.log_input(dataset, context="training")
+        mlflow.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""
+        mlflow.log_metrics(dict(metrics), step=epoch)
+
+    def log_checkpoint(self, epoch: int, folder: Path) -> None:
+        """Upload a checkpoint folder as checkpoints/epoch-0001."""
+        mlflow.log_artifacts(str(folder), artifact_path=f"{CHECKPOINTS}/{folder.name}")
+
+    def log_result(self, values: Mapping[str, float]) -> None:
+        """Log what there is one of for the whole run."""
+        mlflow.log_metrics(dict(values))
+
+    @property
+    def ui_command(self) -> str:
+        """What to type to see this run in a browser; the server's address where there is one."""
+        where = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        if urlsplit(self.uri).scheme in ("http", "https"):
+            return f"{self.uri}/{where}"
+        return f"mlflow ui --backend-store-uri {self.uri} --port 5000, then open http://127.0.0.1:5000/{where}"
+
+
+def connect(settings: TrackingSettings) -> str:
+    """Point MLflow at the tracking store of the settings, and give its URI.
+
+    That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
+    folder. Raises TrackingError where a server does not answer.
+    """
+    uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
+    if urlsplit(uri).scheme in ("http", "https"):
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS).raise_for_status()
+        except requests.RequestException as error:
+            raise TrackingError(
+                f"tracking.uri={uri} does not answer ({type(error).__name__}); start the MLflow server, "
+                "or mend the address"
+            ) from error
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    mlflow.set_tracking_uri(uri)
+    return uri
+
+
+@contextmanager
+def tracked_run(settings: TrackingSettings) -> Iterator[Tracker]:
+    """Start a run in the experiment of the settings; it ends as finished, failed or killed with the body.
+
+    Raises TrackingError where the store cannot be opened.
+    """
+    uri = connect(settings)
+    try:
+        experiment_id = _experiment_id(uri, settings.experiment)
+        run = mlflow.start_run(experiment_id=experiment_id)
+    except MlflowException as error:
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {_first_line(error)}") from error
+    with run:
+        yield Tracker(run.info.run_id, experiment_id, uri)
+
+
+def _experiment_id(uri: str, name: str) -> str:
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        return experiment.experiment_id
+    location = None
+    if uri.startswith("sqlite:///"):
+        # Beside the store, wherever MLflow's default would be: the two belong together.
+        location = Path(uri.removeprefix("sqlite:///")).absolute().parent.joinpath(ARTIFACTS_FOLDER).as_uri()
+    return mlflow.create_experiment(name, artifact_location=location)
+
+
+def _default_uri() -> str:
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return "databricks"
+    return f"sqlite:///{Path.cwd() / STORE_FILE}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
