@@ -7,7 +7,7 @@ from cnnlib.config import DemoSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.tables import demo_table, show
-from pipelines.session import spark_session
+from pipelines.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,8 @@ def _run(settings: DemoSettings) -> None:
     import_tensorflow_quietly()
     from pipelines.demo import demo
 
-    result = demo(spark_session("sparkcnn demo"), settings)
+    with job_session("sparkcnn demo") as spark:
+        result = demo(spark, settings)
     show(demo_table(result))
     result.check(settings.min_test_accuracy)
 

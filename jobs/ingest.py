@@ -7,7 +7,7 @@ from cnnlib.config import IngestSettings
 from jobs.command import run_job
 from jobs.tables import image_set_table, show
 from pipelines.ingest import ingest
-from pipelines.session import spark_session
+from pipelines.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: IngestSettings) -> None:
-    show(image_set_table(ingest(spark_session("sparkcnn ingest"), settings)))
+    with job_session("sparkcnn ingest") as spark:
+        show(image_set_table(ingest(spark, settings)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from cnnlib.config import ScoreSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.tables import predictions_table, show
-from pipelines.session import spark_session
+from pipelines.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,8 @@ def _run(settings: ScoreSettings) -> None:
     import_tensorflow_quietly()
     from pipelines.score import score
 
-    show(predictions_table(score(spark_session("sparkcnn score"), settings)))
+    with job_session("sparkcnn score") as spark:
+        show(predictions_table(score(spark, settings)))
 
 
 if __name__ == "__main__":

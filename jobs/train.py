@@ -7,7 +7,7 @@ from cnnlib.config import TrainSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.tables import show, training_table
-from pipelines.session import spark_session
+from pipelines.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,8 @@ def _run(settings: TrainSettings) -> None:
     import_tensorflow_quietly()
     from pipelines.train import train
 
-    show(training_table(train(spark_session("sparkcnn train"), settings), settings))
+    with job_session("sparkcnn train") as spark:
+        show(training_table(train(spark, settings), settings))
 
 
 if __name__ == "__main__":

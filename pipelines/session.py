@@ -1,15 +1,20 @@
 """The one place that builds a SparkSession, and what depends on which kind it is."""
 
+import atexit
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+import cnnlib
 from cnnlib import errors
 from cnnlib.errors import HostError, SparkcnnError
 from pipelines.host import java_problem
@@ -43,7 +48,20 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     except Exception as error:
         raise HostError(f"Spark did not start: {_root_cause(error)}") from error
     session.sparkContext.setLogLevel("ERROR")
+    _ship_own_wheel(session)
     return session
+
+
+@contextmanager
+def job_session(app_name: str) -> Iterator[SparkSession]:
+    """Give a job its session, and stop it at the end unless it was there before, as in a notebook."""
+    given = SparkSession.getActiveSession()
+    session = spark_session(app_name)
+    try:
+        yield session
+    finally:
+        if given is None:
+            session.stop()
 
 
 def _defaults(options: dict[str, str]) -> dict[str, str]:
@@ -65,6 +83,20 @@ def _defaults(options: dict[str, str]) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings}",
     }
+
+
+def _ship_own_wheel(session: SparkSession) -> None:
+    """Give the workers this project where spark-submit was given it as a wheel.
+
+    `--py-files` takes a wheel to the driver, but Spark's workers import from .zip, .egg and .jar alone.
+    """
+    wheel = Path(cnnlib.__file__).parents[1]
+    if wheel.suffix != ".whl":
+        return
+    # Executors fetch the file when their first task starts, so it stays until this process ends.
+    folder = tempfile.mkdtemp(prefix="sparkcnn-wheel-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    session.sparkContext.addPyFile(shutil.copy(wheel, f"{folder}/sparkcnn.zip"))
 
 
 @contextmanager

@@ -1,0 +1,52 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # Score: images and the champion to predictions
+# MAGIC
+# MAGIC Scores with whatever version the registry calls champion, in a pandas UDF. Every row of the input gets a row
+# MAGIC in the predictions; an image that cannot be decoded gets an error there.
+
+# COMMAND ----------
+
+from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
+from cnnlib.imageset import open_image_set
+from pipelines.evaluate import accuracy
+from pipelines.notebook import widget_values
+from pipelines.score import score
+from pipelines.session import spark_session
+
+values = widget_values(
+    globals().get("dbutils"),
+    {
+        "model": "models:/mnist-lenet@champion",
+        "input_path": "sparkcnn_demo/mnist",
+        "split": "test",
+        "output_path": "sparkcnn_demo/predictions",
+    },
+)
+
+# COMMAND ----------
+
+settings = ScoreSettings(
+    model=values["model"],
+    input=ScoreInputSettings(path=values["input_path"], split=values["split"]),
+    output=PredictionsOutputSettings(path=values["output_path"], overwrite=True),
+)
+spark = spark_session("sparkcnn score")
+predictions = score(spark, settings)
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## What came out
+# MAGIC
+# MAGIC rows = scored + failed, and the accuracy from the predictions joined with the labels.
+
+# COMMAND ----------
+
+print(predictions.counts, f"{predictions.model_name} version {predictions.model_version}")
+test_accuracy = accuracy(spark, predictions, open_image_set(values["input_path"]), values["split"])
+print(f"accuracy on {values['split']}: {test_accuracy:.4f}")
+
+# COMMAND ----------
+
+spark.read.parquet(*predictions.paths()).select("path", "label_name", "probability", "error").show(5, truncate=40)
