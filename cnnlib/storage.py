@@ -41,8 +41,13 @@ class Folder:
 
     def files(self) -> list[str]:
         """All files below the folder, relative to it and sorted; empty where the folder does not exist."""
+        return sorted(self.file_sizes())
+
+    def file_sizes(self) -> dict[str, int]:
+        """Bytes of every file below the folder, by its path relative to it."""
         self.fs.invalidate_cache()
-        return sorted(path[len(self.root) + 1 :] for path in self.fs.find(self.root, withdirs=False))
+        found = self.fs.find(self.root, withdirs=False, detail=True)
+        return {path[len(self.root) + 1 :]: info["size"] for path, info in found.items()}
 
 
 def open_folder(uri: str) -> Folder:

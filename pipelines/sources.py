@@ -27,7 +27,12 @@ COLUMNS = (IMAGE_ID, PATH, CONTENT, CLASS_NAME, GIVEN_SPLIT, CODE, MESSAGE, SIZE
 _RECORDS_SCHEMA = "path string, content binary, class_name string, given_split string"
 _PAIR_SCHEMA = "stem string, images_name string, labels_name string"
 _TO_THE_END = 2**31 - 1
-_HIDDEN_MESSAGE = "Spark does not list names that begin with _ or . (the file's, or a folder's above it); rename it"
+# Codes and messages of the files that Spark does not list.
+_EMPTY = ("empty_file", "the file has no bytes")
+_HIDDEN = (
+    "unreadable",
+    "Spark does not list names that begin with _ or . (the file's, or a folder's above it); rename it",
+)
 
 
 @dataclass(frozen=True)
@@ -177,26 +182,26 @@ def _read_image_folder(spark: SparkSession, folder: Folder) -> SourceImages:
         class_rows = records.groupBy(CLASS_NAME).count().collect()
     except PySparkException as error:
         raise SourceError(f"source.path={folder.uri} cannot be read by Spark: {_first_line(error)}") from error
-    hidden = _hidden_images(spark, folder)
-    found = sum(row["count"] for row in class_rows) + hidden.count()
+    passed_over = _passed_over(spark, folder)
+    found = sum(row["count"] for row in class_rows) + passed_over.count()
     if not found:
         raise SourceError(
             f"source.path={folder.uri} has no images; expected DIR/CLASS/**/*.jpg, .jpeg or .png below it"
         )
     return SourceImages(
-        frame=_with_ids(records.unionByName(hidden, allowMissingColumns=True)),
+        frame=_with_ids(records.unionByName(passed_over, allowMissingColumns=True)),
         classes=tuple(sorted(row[CLASS_NAME] for row in class_rows if row[CLASS_NAME] is not None)),
         found=found,
         raw_shape=None,
     )
 
 
-def _hidden_images(spark: SparkSession, folder: Folder) -> DataFrame:
-    """Images that Spark's listing passes over without a word, as rows with a code: they must not vanish."""
+def _passed_over(spark: SparkSession, folder: Folder) -> DataFrame:
+    """Images that Spark's listing leaves out without a word, as rows with a code: they must not vanish."""
     rows = [
-        (name, folder.fs.size(folder.path(name)), "unreadable", _HIDDEN_MESSAGE)
-        for name in folder.files()
-        if image_folder.is_image_name(name) and image_folder.is_hidden(name)
+        (name, size, *_EMPTY) if size == 0 else (name, size, *_HIDDEN)
+        for name, size in folder.file_sizes().items()
+        if image_folder.is_image_name(name) and (size == 0 or image_folder.is_hidden(name))
     ]
     return spark.createDataFrame(rows, f"{PATH} string, {SIZE_BYTES} long, {CODE} string, {MESSAGE} string")
 

@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings, flatten
-from cnnlib.feed.dataset import read_blocks
+from cnnlib.feed.dataset import read_split
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.training.callbacks import IMAGES_PER_SECOND, EpochReport, StepReport
@@ -89,7 +89,7 @@ def _fit(
 
 def _example(image_set: ImageSet) -> np.ndarray:
     """The first train image, (height, width, channels) uint8."""
-    blocks = read_blocks(image_set, TRAIN, seed=None)
+    blocks = read_split(image_set, TRAIN)
     images, _ = next(blocks)
     blocks.close()
     return images[0]

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import tensorflow as tf
@@ -16,12 +16,14 @@ from cnnlib.imageset import IMAGE, LABEL, ImageSet
 arrow_bridge.install()
 
 from petastorm import make_batch_reader  # noqa: E402  (the bridge must be in place first)
+from petastorm.reader import Reader  # noqa: E402
 
 use_whole_thread_pool()
 
 # One reading thread gives the row groups in the order asked for, so the same seed gives the same batches.
 READER_THREADS = 1
-ROW_GROUPS_AHEAD = 4
+# The fewest that petastorm keeps.
+ROW_GROUPS_AHEAD = 5
 BATCHES_AHEAD = 8
 
 
@@ -44,33 +46,32 @@ def make_dataset(
     """
     steps = -(-image_set.split(split).rows // worker_batch_size)
     epochs = itertools.count()
-    with ExitStack() as readers:
+    open_readers: set[Reader] = set()
 
-        def one_epoch() -> Iterator[Block]:
-            epoch_seed = None if seed is None else _epoch_seed(seed, next(epochs))
-            # A pass that is given up midway leaves its reader to the `with` block of make_dataset.
-            blocks = readers.enter_context(closing(read_blocks(image_set, split, epoch_seed)))
-            if epoch_seed is None:
-                yield from in_order(blocks, worker_batch_size)
-            else:
-                random = np.random.default_rng(epoch_seed)
-                yield from shuffled(blocks, worker_batch_size, shuffle_rows, random)
+    def one_epoch() -> Iterator[Block]:
+        epoch_seed = None if seed is None else _epoch_seed(seed, next(epochs))
+        reader = open_reader(image_set, split, epoch_seed)
+        open_readers.add(reader)
+        blocks = read_blocks(reader, image_set, split)
+        if epoch_seed is None:
+            yield from in_order(blocks, worker_batch_size)
+        else:
+            yield from shuffled(blocks, worker_batch_size, shuffle_rows, np.random.default_rng(epoch_seed))
+        open_readers.discard(reader)
 
-        signature = (
-            tf.TensorSpec((None, *image_set.image.shape), tf.uint8),
-            tf.TensorSpec((None,), tf.int32),
-        )
-        dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
+    signature = (tf.TensorSpec((None, *image_set.image.shape), tf.uint8), tf.TensorSpec((None,), tf.int32))
+    dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
+    try:
         yield dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(BATCHES_AHEAD)
+    finally:
+        # A pass that was given up midway. Its generator cannot be closed, for tf.data may be inside it.
+        for reader in open_readers:
+            end_reader(reader)
 
 
-def read_blocks(image_set: ImageSet, split: str, seed: int | None) -> Generator[Block, None, None]:
-    """Read a split once, a row group at a time: ((rows, height, width, channels) uint8, (rows,) int32).
-
-    With a `seed`, which must not be 0, the row groups come shuffled. Closing the generator ends petastorm's threads.
-    """
-    # No `with reader`: its exit stops the threads, but does not wait for them.
-    reader = make_batch_reader(
+def open_reader(image_set: ImageSet, split: str, seed: int | None) -> Reader:
+    """Open petastorm's reader for one pass over a split; with a `seed`, which must not be 0, row groups are shuffled."""
+    return make_batch_reader(
         image_set.files(split),
         schema_fields=[f"^{IMAGE}$", f"^{LABEL}$"],
         reader_pool_type="thread",
@@ -81,6 +82,19 @@ def read_blocks(image_set: ImageSet, split: str, seed: int | None) -> Generator[
         num_epochs=1,
         filesystem=image_set.folder.fs,
     )
+
+
+def end_reader(reader: Reader) -> None:
+    """Stop a reader's threads and wait for them. `with reader` would do so too, and print a line."""
+    reader.stop()
+    reader.join()
+
+
+def read_blocks(reader: Reader, image_set: ImageSet, split: str) -> Generator[Block, None, None]:
+    """Read what an open reader gives, a row group at a time: ((rows, height, width, channels) uint8, (rows,) int32).
+
+    The reader is closed at the end. Raises FeedError when it gave fewer or more rows than the set has.
+    """
     rows = 0
     try:
         for row_group in reader:
@@ -90,13 +104,18 @@ def read_blocks(image_set: ImageSet, split: str, seed: int | None) -> Generator[
             rows += len(labels)
             yield images, labels
     finally:
-        reader.stop()
-        reader.join()
-    if rows != image_set.split(split).rows:
+        end_reader(reader)
+    expected = image_set.split(split).rows
+    if rows != expected:
         raise FeedError(
-            f"{image_set.folder.uri} gave {rows} {split} images, its dataset.json says "
-            f"{image_set.split(split).rows}; its files were changed: ingest it anew"
+            f"{image_set.folder.uri} gave {rows} {split} images, its dataset.json says {expected}; "
+            "its files were changed: ingest it anew"
         )
+
+
+def read_split(image_set: ImageSet, split: str) -> Generator[Block, None, None]:
+    """Read a split once in its published order, a row group at a time; see `read_blocks`."""
+    return read_blocks(open_reader(image_set, split, None), image_set, split)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -1,0 +1,54 @@
+"""What tests of several kinds share: small real data, and one Spark session for all that need one."""
+
+import gzip
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnlib.mnist import read_mnist_file
+from cnnlib.sources.idx import parse_idx
+
+TRAIN_DIGITS = 600
+TEST_DIGITS = 200
+
+
+@pytest.fixture(scope="session")
+def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the first 600 training and 200 test digits of MNIST as IDX files; the training files gzipped."""
+    folder = tmp_path_factory.mktemp("digits")
+    for stem, count, suffix in (("train", TRAIN_DIGITS, ".gz"), ("t10k", TEST_DIGITS, "")):
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            whole = parse_idx(read_mnist_file(f"{stem}-{kind}.gz"), kind)
+            content = _idx_bytes(whole[:count])
+            (folder / f"{stem}-{kind}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[object]:
+    """The session that every Spark test shares: built as users get it, on all cores of this machine."""
+    from pipelines.session import spark_session
+
+    session = spark_session("sparkcnn tests")
+    yield session
+    session.stop()
+
+
+def write_photos(folder: Path, per_class: int = 30, side: int = 40) -> Path:
+    """Write class folders of JPEG and PNG files: `dark` and `light`, noise about two levels of grey."""
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            pixels = random.integers(level - 50, level + 50, (side, side + 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:03d}.{'jpg' if number % 2 else 'png'}")
+    return folder
+
+
+def _idx_bytes(array: np.ndarray) -> bytes:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()

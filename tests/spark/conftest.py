@@ -1,0 +1,59 @@
+"""A trained and registered model that several tests look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.config import (
+    DataSettings,
+    FitSettings,
+    ImageSetOutputSettings,
+    IngestSettings,
+    RegisterSettings,
+    SourceSettings,
+    TrackingSettings,
+    TrainSettings,
+)
+from cnnlib.imageset import ImageSet
+from cnnlib.quiet import import_tensorflow_quietly
+from pipelines.ingest import ingest
+
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: its image set, its settings and what it gave."""
+
+    image_set: ImageSet
+    settings: TrainSettings
+    model: "TrainedModel"  # noqa: F821  (its import takes TensorFlow's seconds)
+
+    @property
+    def tracking(self) -> TrackingSettings:
+        return self.settings.tracking
+
+
+@pytest.fixture(scope="session")
+def trained(spark: SparkSession, digits_idx: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """LeNet on 600 digits, three epochs, registered as version 1 of `digits` with the alias champion."""
+    import_tensorflow_quietly()
+    from pipelines.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    image_set = ingest(
+        spark,
+        IngestSettings(
+            source=SourceSettings(format="idx", path=str(digits_idx)),
+            output=ImageSetOutputSettings(path=str(folder / "digits")),
+        ),
+    )
+    settings = TrainSettings(
+        data=DataSettings(path=str(folder / "digits")),
+        train=FitSettings(epochs=EPOCHS, worker_batch_size=32, seed=5),
+        tracking=TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db", experiment="digits"),
+        register=RegisterSettings(name="digits"),
+    )
+    return Trained(image_set, settings, train(spark, settings))

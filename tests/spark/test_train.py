@@ -1,0 +1,140 @@
+"""Image set -> MLflow run and registered model."""
+
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.config import DataSettings, RegisterSettings, TrackingSettings, TrainSettings, flatten
+from cnnlib.errors import ImageSetError, ModelError, TrackingError
+from cnnlib.feed.dataset import read_split
+from cnnlib.images import encode_png
+from cnnlib.imageset import ImageSet
+from pipelines.registry import fetch_model
+from pipelines.tracking import connect
+from pipelines.train import train
+from tests.spark.conftest import EPOCHS, Trained
+
+
+@pytest.fixture
+def client(trained: Trained) -> mlflow.MlflowClient:
+    connect(trained.tracking)
+    return mlflow.MlflowClient()
+
+
+def val_pixels(image_set: ImageSet) -> np.ndarray:
+    images, _ = next(read_split(image_set, "val"))
+    return images
+
+
+def test_every_setting_is_a_parameter_of_the_run(trained: Trained, client: mlflow.MlflowClient) -> None:
+    params = client.get_run(trained.model.run_id).data.params
+    assert params == {name: str(value) for name, value in flatten(trained.settings).items()}
+    assert params["train.seed"] == "5"
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"])
+def test_every_epoch_has_its_metrics(trained: Trained, client: mlflow.MlflowClient, metric: str) -> None:
+    logged = client.get_metric_history(trained.model.run_id, metric)
+    assert [(m.step, m.value) for m in logged] == list(enumerate(trained.model.history[metric], start=1))
+    assert len(logged) == EPOCHS
+
+
+def test_every_epoch_has_a_checkpoint_that_loads(trained: Trained, client: mlflow.MlflowClient, tmp_path: Path) -> None:
+    run_id = trained.model.run_id
+    names = [artifact.path for artifact in client.list_artifacts(run_id, "checkpoints")]
+    assert names == [f"checkpoints/epoch-{epoch:04d}" for epoch in range(1, EPOCHS + 1)]
+    # The last checkpoint has the last epoch's validation accuracy: it is that epoch's model, optimizer and all.
+    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=names[-1], dst_path=str(tmp_path))
+    model = keras.saving.load_model(Path(folder) / "model.keras")
+    images, labels = zip(*read_split(trained.image_set, "val"), strict=True)
+    _, accuracy = model.evaluate(np.concatenate(images), np.concatenate(labels), verbose=0)
+    assert accuracy == pytest.approx(trained.model.history["val_accuracy"][-1], abs=1e-6)
+    assert int(model.optimizer.iterations) == EPOCHS * -(-trained.image_set.split("train").rows // 32)
+
+
+def test_run_names_the_image_set(trained: Trained, client: mlflow.MlflowClient) -> None:
+    run = client.get_run(trained.model.run_id)
+    (dataset_input,) = run.inputs.dataset_inputs
+    assert dataset_input.dataset.digest == trained.image_set.fingerprint[:36]
+    assert run.data.tags["sparkcnn.fingerprint"] == trained.image_set.fingerprint
+    assert run.info.status == "FINISHED"
+
+
+def test_best_epoch_is_registered_with_signature_example_and_alias(
+    trained: Trained, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    version = client.get_model_version_by_alias("digits", "champion")
+    assert (str(version.version), version.run_id) == (trained.model.version, trained.model.run_id)
+    info = mlflow.models.get_model_info("models:/digits@champion")
+    assert [column.name for column in info.signature.inputs] == ["image"]
+    assert info.saved_input_example_info is not None
+    accuracies = trained.model.history["val_accuracy"]
+    assert accuracies[trained.model.best_epoch - 1] == max(accuracies)
+    # The registered model predicts what that epoch's checkpoint predicts.
+    folder = mlflow.artifacts.download_artifacts(
+        run_id=trained.model.run_id,
+        artifact_path=f"checkpoints/epoch-{trained.model.best_epoch:04d}",
+        dst_path=str(tmp_path),
+    )
+    pixels = val_pixels(trained.image_set)
+    logits = keras.saving.load_model(Path(folder) / "model.keras").predict(pixels, verbose=0)
+    pyfunc = mlflow.pyfunc.load_model("models:/digits@champion")
+    predicted = pyfunc.predict(pd.DataFrame({"image": [encode_png(image) for image in pixels]}))
+    probabilities = np.stack(predicted["probabilities"])
+    np.testing.assert_allclose(probabilities, keras.ops.softmax(logits), atol=1e-5)
+    assert predicted["label"].tolist() == logits.argmax(axis=1).tolist()
+
+
+def test_training_again_gives_version_2_and_moves_the_alias(
+    spark: SparkSession, trained: Trained, tmp_path: Path
+) -> None:
+    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    short = trained.settings.train.model_copy(update={"epochs": 1})
+    settings = trained.settings.model_copy(update={"tracking": tracking, "train": short})
+    assert [train(spark, settings).version, train(spark, settings).version] == ["1", "2"]
+    assert str(mlflow.MlflowClient().get_model_version_by_alias("digits", "champion").version) == "2"
+    kept = settings.model_copy(update={"register": RegisterSettings(name="digits", alias=None)})
+    assert train(spark, kept).version == "3"
+    assert str(mlflow.MlflowClient().get_model_version_by_alias("digits", "champion").version) == "2"
+
+
+def test_without_a_name_nothing_is_registered(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    short = trained.settings.train.model_copy(update={"epochs": 1})
+    settings = trained.settings.model_copy(
+        update={"tracking": tracking, "train": short, "register": RegisterSettings()}
+    )
+    model = train(spark, settings)
+    assert model.version is None
+    assert mlflow.MlflowClient().search_registered_models() == []
+    assert fetch_model(model.model_uri, tmp_path / "model").version is None
+
+
+def test_folder_that_is_no_image_set_starts_no_run(spark: SparkSession, tmp_path: Path) -> None:
+    settings = TrainSettings(
+        data=DataSettings(path=str(tmp_path)), tracking=TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    )
+    with pytest.raises(ImageSetError, match=r"has no dataset\.json"):
+        train(spark, settings)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_silent_server_is_named_before_training(spark: SparkSession, trained: Trained) -> None:
+    # Port 9 is the discard service, which nothing here offers.
+    settings = trained.settings.model_copy(update={"tracking": TrackingSettings(uri="http://127.0.0.1:9")})
+    with pytest.raises(TrackingError, match=r"tracking\.uri=http://127\.0\.0\.1:9 does not answer"):
+        train(spark, settings)
+
+
+@pytest.mark.parametrize("uri", ["models:/nobody@champion", "models:/digits/99", "models:/digits@nobody", "nonsense"])
+def test_unknown_model_is_refused_in_one_line(trained: Trained, tmp_path: Path, uri: str) -> None:
+    connect(trained.tracking)
+    with pytest.raises(ModelError) as error:
+        fetch_model(uri, tmp_path)
+    assert "\n" not in error.value.message
+    assert uri in error.value.message

@@ -1,0 +1,172 @@
+"""The settings classes: explained, frozen, closed; and the YAML files in conf/ are settings of their jobs."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from cnnlib import config
+from cnnlib.config import (
+    DemoSettings,
+    FitSettings,
+    IngestSettings,
+    ModelSettings,
+    ScoreSettings,
+    Settings,
+    TrainSettings,
+    flatten,
+)
+from jobs.settings import parse_settings
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+JOBS = {"ingest": IngestSettings, "train": TrainSettings, "score": ScoreSettings, "demo": DemoSettings}
+
+
+def dotted(values: dict, prefix: str = "") -> list[tuple[str, object]]:
+    pairs = []
+    for name, value in values.items():
+        pairs += dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return pairs
+
+
+def fields_of(kind: type[Settings], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting, however deep, under its dotted name; sections are walked, not given."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            found |= fields_of(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found
+
+
+# The demo has all that the other jobs have.
+FIELDS = fields_of(DemoSettings)
+CLASSES = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, Settings)]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_setting_is_explained(name):
+    assert len(FIELDS[name].description or "") >= 8
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_section_is_explained(kind):
+    # Not inherited: each section says what it is, as a heading of --help.
+    assert kind.__dict__.get("__doc__")
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_section_is_frozen_and_closed(kind):
+    assert kind.model_config["frozen"] is True
+    assert kind.model_config["extra"] == "forbid"
+
+
+def test_setting_cannot_be_changed():
+    settings = FitSettings(epochs=3)
+    with pytest.raises(ValidationError):
+        settings.epochs = 4
+    assert settings.epochs == 3
+
+
+def test_unknown_setting_is_refused():
+    with pytest.raises(ValidationError, match="epoch"):
+        FitSettings(epoch=3)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_default_is_a_value_that_the_setting_takes(name):
+    field = FIELDS[name]
+    if not field.is_required():
+        kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        assert TypeAdapter(kind).validate_python(field.default, strict=True) == field.default
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (FitSettings, {"epochs": 0}),
+        (FitSettings, {"worker_batch_size": 0}),
+        (FitSettings, {"seed": -1}),
+        (FitSettings, {"patience": -1}),
+        (FitSettings, {"shuffle_rows": 0}),
+        (config.ImageSettings, {"height": 0}),
+        (config.ImageSettings, {"channels": 2}),
+        (config.SplitSettings, {"val_fraction": 1.0}),
+        (config.SplitSettings, {"test_fraction": -0.1}),
+        (config.RejectsSettings, {"max_fraction": 1.1}),
+        (config.OptimizerSettings, {"learning_rate": 0}),
+        (config.OptimizerSettings, {"learning_rate": float("inf")}),
+        (config.ScoringSettings, {"batch_size": 0}),
+    ],
+    ids=str,
+)
+def test_value_out_of_range_is_refused(section, values):
+    (name,) = values
+    with pytest.raises(ValidationError, match=name):
+        section(**values)
+
+
+def test_fractions_that_leave_no_train_images_are_refused():
+    with pytest.raises(ValidationError, match="fraction"):
+        config.SplitSettings(val_fraction=0.6, test_fraction=0.6)
+
+
+# --- flatten
+
+
+def test_flatten_gives_every_setting_under_its_dotted_name():
+    flat = flatten(TrainSettings(data={"path": "set"}))
+    assert set(flat) == set(fields_of(TrainSettings))
+    assert (flat["data.path"], flat["train.epochs"], flat["register.name"]) == ("set", 3, None)
+
+
+def test_flatten_names_each_option():
+    settings = TrainSettings(
+        data={"path": "set"}, model=ModelSettings(options={"activation": "tanh", "deep": {"a": 1}})
+    )
+    flat = flatten(settings)
+    assert {name: value for name, value in flat.items() if name.startswith("model.")} == {
+        "model.name": "lenet",
+        "model.options.activation": "tanh",
+        "model.options.deep.a": 1,
+    }
+
+
+def test_flatten_keeps_an_empty_section_of_options():
+    assert flatten(ModelSettings()) == {"name": "lenet", "options": {}}
+
+
+# --- conf/*.yaml
+
+
+def test_every_job_has_its_file():
+    assert sorted(path.stem for path in CONF.glob("*.yaml")) == sorted(JOBS)
+
+
+def test_demo_file_is_whole():
+    settings = parse_settings("demo", DemoSettings, ["--config", str(CONF / "demo.yaml")])
+    assert (settings.ingest.source.format, settings.train.train.epochs, settings.min_test_accuracy) == (
+        "mnist",
+        3,
+        0.985,
+    )
+    # What one stage writes, the next reads.
+    assert settings.ingest.output.path == settings.train.data.path == settings.score.input.path
+    assert settings.score.model == f"models:/{settings.train.register.name}@{settings.train.register.alias}"
+
+
+@pytest.mark.parametrize("job", ["ingest", "train", "score"])
+def test_file_parses_with_the_options_that_its_first_line_names(job):
+    path = CONF / f"{job}.yaml"
+    text = path.read_text()
+    command, name, *arguments = shlex.split(text.splitlines()[0].removeprefix("#"))
+    assert (command, name, arguments[:2]) == ("sparkcnn", job, ["--config", f"conf/{job}.yaml"])
+    settings = parse_settings(job, JOBS[job], ["--config", str(path), *arguments[2:]])
+    flat, said = flatten(settings), dict(dotted(yaml.safe_load(text)))
+    said |= dict(zip((option.removeprefix("--") for option in arguments[2::2]), arguments[3::2], strict=True))
+    assert {name: flat[name] for name in said} == said

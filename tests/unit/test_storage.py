@@ -1,0 +1,229 @@
+"""Folders at any URI, and publishing into them whole or not at all."""
+
+import json
+import re
+import threading
+import uuid
+
+import fsspec
+import pytest
+
+from cnnlib.errors import ConfigError, OutputExistsError
+from cnnlib.storage import Folder, commit, discard, new_run_id, open_folder, part_name, refuse_occupied
+
+COMMIT = "dataset.json"
+PART = part_name(new_run_id(), 3, 0)
+OTHER_PART = part_name(new_run_id(), 3, 0)
+
+# Names that somebody else may have given: a note, Spark's own parts, an index of parts, a like-named backup.
+FOREIGN = [
+    "notes.txt",
+    "train/cat.parquet",
+    "part-00000-6c0d1c3e-09a7-4b7a-8f0e-3f6d6a1f3c55-c000.snappy.parquet",
+    "train/part-00000-6c0d1c3e-09a7-4b7a-8f0e-3f6d6a1f3c55-c000.snappy.parquet",
+    "part-list.json",
+    "dataset.json.backup.json",
+]
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path) -> Folder:
+    if request.param == "local":
+        return open_folder(str(tmp_path / "set"))
+    return open_folder(f"memory://{uuid.uuid4().hex}/set")
+
+
+def put(folder: Folder, *names: str) -> None:
+    for name in names:
+        path = folder.path(name)
+        folder.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        folder.fs.pipe_file(path, b"content")
+
+
+# --- opening
+
+
+def test_local_path_file_uri_and_relative_path_are_one_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = str(tmp_path / "a" / "set")
+    folders = [open_folder(uri) for uri in (path, f"{path}/", f"file://{path}", "a/set", "./a/set")]
+    assert {(folder.uri, folder.root) for folder in folders} == {(path, path)}
+
+
+def test_path_through_the_parent_is_the_plain_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Spark writes the paths of files below it in the plain form, and a source's classes are cut out of those.
+    for uri in ("../set", f"{tmp_path}/../set", f"{tmp_path.parent}//set"):
+        assert open_folder(uri).uri == str(tmp_path.parent / "set")
+
+
+def test_relative_folder_stays_where_it_was_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = open_folder("set")
+    monkeypatch.chdir("/")
+    commit(folder, COMMIT, {"a": 1}, keep=set())
+    assert json.loads((tmp_path / "set" / COMMIT).read_text()) == {"a": 1}
+
+
+def test_local_file_has_a_file_url(tmp_path):
+    assert open_folder(str(tmp_path)).url("train/a.parquet") == f"file://{tmp_path}/train/a.parquet"
+
+
+def test_folder_of_another_file_system_keeps_its_uri():
+    folder = open_folder("memory://bucket/set/")
+    assert folder.uri == "memory://bucket/set"
+    assert folder.url("train/a.parquet") == "memory:///bucket/set/train/a.parquet"
+
+
+def test_opening_makes_nothing(tmp_path):
+    assert open_folder(str(tmp_path / "set")).files() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_with_special_characters_is_one_folder(tmp_path):
+    folder = open_folder(str(tmp_path / "photos [1] #2 50% é"))
+    put(folder, "train/a.parquet")
+    assert folder.files() == ["train/a.parquet"]
+    assert fsspec.open(folder.url("train/a.parquet")).open().read() == b"content"
+
+
+@pytest.mark.parametrize("uri", ["nosuchscheme://bucket/set", "s4://bucket"])
+def test_unknown_scheme_is_a_config_error(uri):
+    with pytest.raises(ConfigError, match=re.escape(uri)):
+        open_folder(uri)
+
+
+# --- reading
+
+
+def test_read_json_gives_the_object(folder):
+    put(folder, "a")
+    folder.fs.pipe_file(folder.path(COMMIT), b'{"rows": 3}')
+    assert folder.read_json(COMMIT) == {"rows": 3}
+
+
+def test_read_json_of_a_missing_file_or_folder_is_none(folder):
+    assert folder.read_json(COMMIT) is None
+    put(folder, "other.json")
+    assert folder.read_json(COMMIT) is None
+
+
+def test_read_json_below_a_file_is_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert open_folder(str(tmp_path / "file")).read_json(COMMIT) is None
+
+
+def test_files_are_relative_and_sorted(folder):
+    put(folder, "val/b.parquet", "a.txt", "train/x/c")
+    assert folder.files() == ["a.txt", "train/x/c", "val/b.parquet"]
+
+
+# --- refusing
+
+
+def test_absent_and_empty_folders_are_free(tmp_path):
+    refuse_occupied(open_folder(str(tmp_path / "absent")), COMMIT, overwrite=False)
+    refuse_occupied(open_folder(str(tmp_path)), COMMIT, overwrite=False)
+
+
+def test_leftovers_of_a_dead_run_are_no_obstacle(folder):
+    put(folder, f"train/{PART}", f"rejects/{PART}", f"{COMMIT}.{new_run_id()}.tmp")
+    refuse_occupied(folder, COMMIT, overwrite=False)
+
+
+def test_published_set_is_refused_unless_it_may_be_replaced(folder):
+    commit(folder, COMMIT, {}, keep=set())
+    with pytest.raises(OutputExistsError, match="pass --output.overwrite true"):
+        refuse_occupied(folder, COMMIT, overwrite=False)
+    refuse_occupied(folder, COMMIT, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_file_is_never_written_over(folder, name, overwrite):
+    put(folder, f"train/{PART}", name)
+    with pytest.raises(OutputExistsError, match=re.escape(name)):
+        refuse_occupied(folder, COMMIT, overwrite=overwrite)
+
+
+def test_set_of_another_kind_is_foreign(folder):
+    commit(folder, "summary.json", {}, keep=set())
+    with pytest.raises(OutputExistsError, match="summary.json"):
+        refuse_occupied(folder, COMMIT, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_path_of_a_file_is_refused(tmp_path, overwrite):
+    (tmp_path / "set").write_text("precious")
+    with pytest.raises(ConfigError, match="is a file; name a folder"):
+        refuse_occupied(open_folder(str(tmp_path / "set")), COMMIT, overwrite=overwrite)
+
+
+# --- committing
+
+
+def test_commit_writes_what_is_read_again(folder):
+    content = {"classes": ["é", "b"], "counts": {"found": 3}}
+    commit(folder, COMMIT, content, keep=set())
+    assert folder.read_json(COMMIT) == content
+    assert folder.files() == [COMMIT]
+
+
+def test_commit_removes_our_stale_files_and_keeps_the_named(folder):
+    stale = [f"train/{OTHER_PART}", f"val/{OTHER_PART}", f"{COMMIT}.{new_run_id()}.tmp"]
+    put(folder, f"train/{PART}", *stale)
+    commit(folder, COMMIT, {}, keep={f"train/{PART}"})
+    assert folder.files() == [COMMIT, f"train/{PART}"]
+
+
+def test_commit_keeps_foreign_files(folder):
+    put(folder, *FOREIGN)
+    commit(folder, COMMIT, {}, keep=set())
+    assert folder.files() == sorted([*FOREIGN, COMMIT])
+
+
+def test_discard_removes_named_files_of_ours_alone(folder):
+    put(folder, f"train/{PART}", f"train/{OTHER_PART}", *FOREIGN)
+    discard(folder, [f"train/{PART}", *FOREIGN], COMMIT)
+    assert folder.files() == sorted([f"train/{OTHER_PART}", *FOREIGN])
+
+
+def test_failed_commit_leaves_the_old_set(folder):
+    put(folder, f"train/{PART}")
+    commit(folder, COMMIT, {"run": 1}, keep={f"train/{PART}"})
+    with pytest.raises(TypeError):
+        commit(folder, COMMIT, {"run": object()}, keep=set())
+    assert folder.read_json(COMMIT) == {"run": 1}
+    assert folder.files() == [COMMIT, f"train/{PART}"]
+
+
+def test_reader_never_sees_a_broken_or_missing_commit(tmp_path):
+    folder = open_folder(str(tmp_path / "set"))
+    filler = ["x" * 1000] * 100
+    commit(folder, COMMIT, {"run": 0, "filler": filler}, keep=set())
+    done, seen, faults = threading.Event(), [], []
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                content = folder.read_json(COMMIT)
+                assert content is not None
+                assert content["filler"] == filler
+                seen.append(content["run"])
+            except Exception as error:
+                faults.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for run in range(1, 201):
+        commit(folder, COMMIT, {"run": run, "filler": filler}, keep=set())
+    done.set()
+    reader.join()
+    assert faults == []
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1
+
+
+def test_part_names_of_two_attempts_or_runs_differ():
+    names = {part_name(new_run_id(), task, attempt) for task in (0, 1) for attempt in (0, 1) for _ in range(50)}
+    assert len(names) == 200
