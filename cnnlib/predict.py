@@ -116,7 +116,7 @@ class Classifier:
             records.append((label, self.card.classes[label], float(row[label]), row.tolist(), None))
         columns = [LABEL, LABEL_NAME, PROBABILITY, PROBABILITIES, ERROR]
         # Object columns: None stays None, where pandas would make NaN of it, and 3.0 of a label beside it.
-        return pd.DataFrame.from_records(records, columns=columns).astype(object)
+        return pd.DataFrame(records, columns=columns, dtype=object)
 
 
 def load_classifier(folder: Path) -> Classifier:

@@ -59,7 +59,7 @@ def open_folder(uri: str) -> Folder:
         fs, root = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{uri} cannot be opened: {error}") from error
-    root = root.rstrip("/")
+    root = (os.path.normpath(root) if _is_local(fs) else root).rstrip("/")
     return Folder(root if _is_local(fs) else uri.rstrip("/"), fs, root)
 
 

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from cnnlib.config import ScoreSettings
-from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.tables import predictions_table, show
+from pipelines.score import score
 from pipelines.session import job_session
 
 
@@ -16,9 +16,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: ScoreSettings) -> None:
-    import_tensorflow_quietly()
-    from pipelines.score import score
-
     with job_session("sparkcnn score") as spark:
         show(predictions_table(score(spark, settings)))
 

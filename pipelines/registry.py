@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from cnnlib.errors import ModelError
 from cnnlib.images import encode_png
 from cnnlib.imageset import IMAGE, ImageSet
 from cnnlib.sealed import seal
+
+if TYPE_CHECKING:
+    import keras
 
 NAME = "model"
 CODE_FILE = "sealed_model.py"
@@ -50,7 +53,7 @@ class RegisteredModel:
 
 
 def log_sealed_model(
-    model: keras.Model, image_set: ImageSet, example: np.ndarray, *, register_as: str | None
+    model: "keras.Model", image_set: ImageSet, example: np.ndarray, *, register_as: str | None
 ) -> tuple[str, str | None]:
     """Log a model that gives logits with the active run, sealed; register it where a name is given.
 

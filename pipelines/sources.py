@@ -182,28 +182,30 @@ def _read_image_folder(spark: SparkSession, folder: Folder) -> SourceImages:
         class_rows = records.groupBy(CLASS_NAME).count().collect()
     except PySparkException as error:
         raise SourceError(f"source.path={folder.uri} cannot be read by Spark: {_first_line(error)}") from error
-    passed_over = _passed_over(spark, folder)
-    found = sum(row["count"] for row in class_rows) + passed_over.count()
+    passed_over = _passed_over(folder)
+    if passed_over:
+        schema = f"{PATH} string, {SIZE_BYTES} long, {CODE} string, {MESSAGE} string"
+        records = records.unionByName(spark.createDataFrame(passed_over, schema), allowMissingColumns=True)
+    found = sum(row["count"] for row in class_rows) + len(passed_over)
     if not found:
         raise SourceError(
             f"source.path={folder.uri} has no images; expected DIR/CLASS/**/*.jpg, .jpeg or .png below it"
         )
     return SourceImages(
-        frame=_with_ids(records.unionByName(passed_over, allowMissingColumns=True)),
+        frame=_with_ids(records),
         classes=tuple(sorted(row[CLASS_NAME] for row in class_rows if row[CLASS_NAME] is not None)),
         found=found,
         raw_shape=None,
     )
 
 
-def _passed_over(spark: SparkSession, folder: Folder) -> DataFrame:
-    """Images that Spark's listing leaves out without a word, as rows with a code: they must not vanish."""
-    rows = [
-        (name, size, *_EMPTY) if size == 0 else (name, size, *_HIDDEN)
+def _passed_over(folder: Folder) -> list[tuple[str, int, str, str]]:
+    """Images that Spark's listing leaves out without a word, as (path, bytes, code, message): they must not vanish."""
+    return [
+        (name, size, *(_HIDDEN if size else _EMPTY))
         for name, size in folder.file_sizes().items()
         if image_folder.is_image_name(name) and (size == 0 or image_folder.is_hidden(name))
     ]
-    return spark.createDataFrame(rows, f"{PATH} string, {SIZE_BYTES} long, {CODE} string, {MESSAGE} string")
 
 
 def _with_ids(records: DataFrame) -> DataFrame:

@@ -70,7 +70,7 @@ def make_dataset(
 
 
 def open_reader(image_set: ImageSet, split: str, seed: int | None) -> Reader:
-    """Open petastorm's reader for one pass over a split; with a `seed`, which must not be 0, row groups are shuffled."""
+    """Open petastorm's reader for one pass over a split. With a `seed`, not 0, the row groups come shuffled."""
     return make_batch_reader(
         image_set.files(split),
         schema_fields=[f"^{IMAGE}$", f"^{LABEL}$"],

@@ -7,23 +7,20 @@ from typing import Annotated
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from cnnlib import config
 from cnnlib.config import (
     DemoSettings,
     FitSettings,
-    IngestSettings,
     ModelSettings,
-    ScoreSettings,
     Settings,
     TrainSettings,
     flatten,
 )
 from jobs.settings import parse_settings
+from tests.unit.every_setting import JOBS, fields_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-JOBS = {"ingest": IngestSettings, "train": TrainSettings, "score": ScoreSettings, "demo": DemoSettings}
 
 
 def dotted(values: dict, prefix: str = "") -> list[tuple[str, object]]:
@@ -31,17 +28,6 @@ def dotted(values: dict, prefix: str = "") -> list[tuple[str, object]]:
     for name, value in values.items():
         pairs += dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return pairs
-
-
-def fields_of(kind: type[Settings], prefix: str = "") -> dict[str, FieldInfo]:
-    """Every setting, however deep, under its dotted name; sections are walked, not given."""
-    found = {}
-    for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            found |= fields_of(field.annotation, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = field
-    return found
 
 
 # The demo has all that the other jobs have.

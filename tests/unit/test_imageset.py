@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from image_sets import copy_of, image_set_of, in_batches, plan_for, source_row, write_image_set
 
 from cnnlib.errors import ImageSetError
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import COMMIT, Counts, open_image_set, publish_image_set
 from cnnlib.imageset_writer import GIVEN_SPLIT, write_share
+from tests.unit.image_sets import copy_of, image_set_of, in_batches, plan_for, source_row, write_image_set
 
 CLASSES = ("cat", "dog", "emu")
 

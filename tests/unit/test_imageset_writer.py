@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
-from image_sets import copy_of, in_batches, plan_for, source_row
-from pictures import encoded, noise, uniform
 
 from cnnlib.config import SplitSettings
 from cnnlib.images import ImageSpec
@@ -25,6 +23,8 @@ from cnnlib.imageset_writer import (
     pixels_of,
     write_share,
 )
+from tests.unit.image_sets import copy_of, in_batches, plan_for, source_row
+from tests.unit.pictures import encoded, noise, uniform
 
 SPEC = ImageSpec(2, 3, 3)
 CLASSES = ("cat", "dog")

@@ -63,18 +63,26 @@ def test_columns_and_types_are_the_schemas(folder):
 
 @pytest.mark.parametrize("written", [0, 1, 5], ids=["nothing-written", "rows-waiting", "row-groups-written"])
 def test_exception_leaves_no_file(folder, written):
-    with pytest.raises(RuntimeError), PartWriter(folder, "train/a.parquet", SCHEMA, 2) as writer:
-        writer.write(rows(0, written))
-        raise RuntimeError
+    def fail():
+        with PartWriter(folder, "train/a.parquet", SCHEMA, 2) as writer:
+            writer.write(rows(0, written))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert folder.files() == []
 
 
 def test_exception_after_closing_leaves_no_file(folder):
     # A task closes its files one by one; the later ones may fail.
-    with pytest.raises(RuntimeError), PartWriter(folder, "train/a.parquet", SCHEMA, 2) as writer:
-        writer.write(rows(0, 5))
-        assert writer.close().rows == 5
-        raise RuntimeError
+    def fail():
+        with PartWriter(folder, "train/a.parquet", SCHEMA, 2) as writer:
+            writer.write(rows(0, 5))
+            writer.close()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert folder.files() == []
 
 
@@ -82,7 +90,12 @@ def test_exception_in_one_leaves_the_others_files(folder):
     with PartWriter(folder, "a.parquet", SCHEMA, 2) as writer:
         writer.write(rows(0, 3))
         writer.close()
-    with pytest.raises(pa.ArrowInvalid), PartWriter(folder, "b.parquet", SCHEMA, 2) as writer:
-        writer.write(rows(0, 3))
-        writer.write(pa.RecordBatch.from_pydict({"other": [1, 2]}))
+
+    def fail():
+        with PartWriter(folder, "b.parquet", SCHEMA, 2) as writer:
+            writer.write(rows(0, 3))
+            writer.write(pa.RecordBatch.from_pydict({"other": [1, 2]}))
+
+    with pytest.raises(pa.ArrowInvalid):
+        fail()
     assert folder.files() == ["a.parquet"]

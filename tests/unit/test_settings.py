@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from test_config import JOBS, fields_of
 
 from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, TrainSettings
 from cnnlib.errors import ConfigError
 from jobs.settings import parse_settings
+from tests.unit.every_setting import JOBS, fields_of
 
 INGEST = ["--source.format", "idx", "--output.path", "out"]
 TRAIN = ["--data.path", "set"]
@@ -154,14 +154,18 @@ def test_unknown_option_like_none_is_sent_to_help():
     [
         ("train:\n  epoch: 3\n", "epoch", "epochs"),
         ("trian:\n  epochs: 3\n", "trian", "train.epochs"),
-        ("model:\n  option: {activation: tanh}\n", "option", "options"),
-        ("model:\n  option: {}\n", "option", "options"),
     ],
 )
 def test_unknown_key_of_a_file_is_told_the_nearest(file, text, given, nearest):
     message = message_of(TrainSettings, ["--config", file(text), *TRAIN])
     assert given in message
     assert message.endswith(f"did you mean {nearest}?")
+
+
+def test_unknown_section_of_a_section_is_told(file):
+    assert "option.activation" in message_of(
+        TrainSettings, ["--config", file("model:\n  option: {activation: tanh}\n"), *TRAIN]
+    )
 
 
 def test_abbreviated_option_is_unknown():
@@ -178,19 +182,13 @@ def test_stray_word_is_told():
         pytest.param("train: {epochs: 3", id="broken-yaml"),
         pytest.param("- 1\n- 2\n", id="a-list"),
         pytest.param("just words\n", id="words"),
+        pytest.param("", id="empty"),
         pytest.param("train:\n  epochs: many\n", id="wrong-type"),
         pytest.param("train: 3\n", id="number-for-a-section"),
     ],
 )
 def test_file_that_does_not_fit_is_one_line(file, text):
     message_of(TrainSettings, ["--config", file(text), *TRAIN])
-
-
-@pytest.mark.parametrize("text", ["", "# nothing is set here\n"], ids=["empty", "comment-alone"])
-def test_file_without_settings_sets_nothing(file, text):
-    assert parse_settings("train", TrainSettings, ["--config", file(text), *TRAIN]) == TrainSettings(
-        data={"path": "set"}
-    )
 
 
 def test_missing_file_is_told_by_name():

@@ -1,0 +1,98 @@
+"""The jobs through spark-submit, shipped as a wheel, on this machine and on a cluster of two executors.
+
+The workers' Python has the pinned packages but not this project, so what they import of it came with the job.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = "local-cluster[2,1,2048]"
+
+pytestmark = pytest.mark.slow
+
+Submit = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # The sources are copied by git, so that the build leaves nothing here and packs nothing that is not committed.
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    for name in listed.stdout.decode().splitlines():
+        if (ROOT / name).is_file():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(folder), str(folder / "source")], check=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python_without_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment that sees the packages of this one, but not the editable install of the project."""
+    folder = tmp_path_factory.mktemp("python") / "venv"
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    # Python takes a path from a .pth file, but not the .pth files that lie there: an editable install is such a one.
+    own = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+    )
+    Path(own.stdout.strip(), "packages.pth").write_text(sysconfig.get_path("purelib"))
+    without = subprocess.run([python, "-c", "import pyspark, cnnlib"], cwd=folder, capture_output=True, text=True)
+    assert "No module named 'cnnlib'" in without.stderr
+    return python
+
+
+@pytest.fixture(scope="module")
+def submit(wheel: Path, python_without_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Submit:
+    folder = tmp_path_factory.mktemp("submit")
+
+    def run(master: str, job: str, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [
+                Path(sysconfig.get_path("scripts"), "spark-submit"),
+                *("--master", master, "--py-files", str(wheel)),
+                str(ROOT / "jobs" / f"{job}.py"),
+                *arguments,
+            ],
+            cwd=folder,
+            env=os.environ | {"PYSPARK_PYTHON": str(python_without_project), "SPARK_LOCAL_IP": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+
+    run.folder = folder
+    return run
+
+
+def test_three_jobs_on_two_executors_and_here(submit: Submit, digits_idx: Path) -> None:
+    ingest = ("ingest", "--source.format", "idx", "--source.path", str(digits_idx), "--output.path", "set")
+    done = submit(CLUSTER, *ingest)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((submit.folder / "set" / "dataset.json").read_text())["counts"]["kept"] == 800
+
+    refused = submit("local[*]", *ingest)
+    assert refused.returncode == 2
+    # spark-submit brings what a Python driver tells on standard error to standard output.
+    assert "sparkcnn ingest: output.path=" in refused.stdout
+
+    train = ("train", "--data.path", "set", "--train.epochs", "1", "--register.name", "digits")
+    done = submit("local[*]", *train)
+    assert done.returncode == 0, done.stderr
+    assert "digits version 1, alias champion" in done.stdout
+
+    score = ("score", "--model", "models:/digits@champion", "--input.path", "set", "--output.path", "predictions")
+    done = submit(CLUSTER, *score)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((submit.folder / "predictions" / "summary.json").read_text())
+    assert summary["counts"] == {"rows": 200, "scored": 200, "failed": 0}

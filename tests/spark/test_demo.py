@@ -1,0 +1,83 @@
+"""The whole pipeline in one call, on a small set."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.config import (
+    DataSettings,
+    DemoSettings,
+    FitSettings,
+    ImageSetOutputSettings,
+    IngestSettings,
+    PredictionsOutputSettings,
+    RegisterSettings,
+    ScoreInputSettings,
+    ScoreSettings,
+    SourceSettings,
+    TrackingSettings,
+    TrainSettings,
+)
+from cnnlib.errors import ConfigError, LimitError
+from cnnlib.quiet import import_tensorflow_quietly
+from tests.conftest import TEST_DIGITS, TRAIN_DIGITS
+
+
+@pytest.fixture
+def settings(digits_idx: Path, tmp_path: Path) -> DemoSettings:
+    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    image_set = str(tmp_path / "set")
+    return DemoSettings(
+        ingest=IngestSettings(
+            source=SourceSettings(format="idx", path=str(digits_idx)),
+            output=ImageSetOutputSettings(path=image_set, overwrite=True),
+        ),
+        train=TrainSettings(
+            data=DataSettings(path=image_set),
+            train=FitSettings(epochs=2, worker_batch_size=32),
+            tracking=tracking,
+            register=RegisterSettings(name="digits"),
+        ),
+        score=ScoreSettings(
+            model="models:/digits@champion",
+            input=ScoreInputSettings(path=image_set),
+            output=PredictionsOutputSettings(path=str(tmp_path / "predictions"), overwrite=True),
+            tracking=tracking,
+        ),
+        min_test_accuracy=0.5,
+    )
+
+
+def test_run_twice_it_works_twice(spark: SparkSession, settings: DemoSettings) -> None:
+    import_tensorflow_quietly()
+    from jobs.tables import demo_table
+    from pipelines.demo import demo
+
+    first, second = demo(spark, settings), demo(spark, settings)
+    assert first.image_set.fingerprint == second.image_set.fingerprint
+    assert (first.trained.version, second.trained.version) == ("1", "2")
+    assert (first.predictions.model_version, second.predictions.model_version) == ("1", "2")
+    # The same seed on the same images and threads: the same network, within what threads may reorder.
+    assert second.test_accuracy == pytest.approx(first.test_accuracy, abs=0.05)
+    assert [(stage.name, stage.images) for stage in second.stages] == [
+        ("ingest", TRAIN_DIGITS + TEST_DIGITS),
+        ("train", 2 * second.image_set.split("train").rows),
+        ("score", TEST_DIGITS),
+    ]
+    cells = [str(cell) for column in demo_table(second).columns for cell in column.cells]
+    assert f"{second.test_accuracy:.4f}" in cells
+    assert "digits version 2, alias champion" in cells
+    second.check(second.test_accuracy)
+    with pytest.raises(LimitError, match=r"is below min_test_accuracy=1\.0") as error:
+        second.check(1.0)
+    assert error.value.exit_status == 3
+
+
+def test_stages_that_do_not_follow_on_one_another_are_refused(spark: SparkSession, settings: DemoSettings) -> None:
+    import_tensorflow_quietly()
+    from pipelines.demo import demo
+
+    elsewhere = settings.score.model_copy(update={"input": ScoreInputSettings(path="elsewhere")})
+    with pytest.raises(ConfigError, match="must be one image set, received"):
+        demo(spark, settings.model_copy(update={"score": elsewhere}))

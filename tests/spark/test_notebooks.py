@@ -1,0 +1,67 @@
+"""The notebooks, top to bottom, on a few hundred images."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+class Widgets:
+    """What Databricks offers as `dbutils.widgets`, with values that a user has typed in."""
+
+    def __init__(self, typed: dict[str, str]) -> None:
+        self._typed = typed
+        self._defaults: dict[str, str] = {}
+
+    def text(self, name: str, default: str) -> None:
+        self._defaults[name] = default
+
+    def get(self, name: str) -> str:
+        return self._typed.get(name, self._defaults[name])
+
+
+class Dbutils:
+    """What Databricks puts into a notebook's globals."""
+
+    def __init__(self, **typed: str) -> None:
+        self.widgets = Widgets(typed)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    import_tensorflow_quietly()
+    return lambda name, **typed: runpy.run_path(str(NOTEBOOKS / name), {"dbutils": Dbutils(**typed)})
+
+
+def test_all_three_run_top_to_bottom(
+    spark: SparkSession, digits_idx: Path, run: Callable[..., dict], capsys: pytest.CaptureFixture
+) -> None:
+    ingested = run("01_ingest.py", source_format="idx", source_path=str(digits_idx), val_fraction="0.2")
+    assert ingested["image_set"].counts.kept == 800
+    trained = run("02_train.py", epochs="2")
+    assert trained["trained"].version == "1"
+    scored = run("03_score.py")
+    assert scored["predictions"].counts == {"rows": 200, "scored": 200, "failed": 0}
+    assert scored["test_accuracy"] > 0.3
+    printed = capsys.readouterr().out
+    assert "Counts(found=800, kept=800, duplicate=0, rejected=0)" in printed
+    assert f"best is epoch {trained['trained'].best_epoch}: mnist-lenet version 1" in printed
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in NOTEBOOKS.glob("*.py")))
+def test_format_is_that_of_databricks(notebook: str) -> None:
+    text = (NOTEBOOKS / notebook).read_text()
+    assert text.startswith("# Databricks notebook source\n# MAGIC %md\n")
+    cells = text.split("\n# COMMAND ----------\n")
+    assert len(cells) > 4
+    # No logic of their own: nothing is defined, and nothing branches.
+    for word in ("def ", "class ", "if ", "while ", "try:"):
+        assert not any(line.startswith(word) for line in text.splitlines()), word

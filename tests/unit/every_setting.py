@@ -1,0 +1,18 @@
+"""The settings of every job, found by walking its classes."""
+
+from pydantic.fields import FieldInfo
+
+from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, Settings, TrainSettings
+
+JOBS = {"ingest": IngestSettings, "train": TrainSettings, "score": ScoreSettings, "demo": DemoSettings}
+
+
+def fields_of(kind: type[Settings], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting, however deep, under its dotted name; sections are walked, not given."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            found |= fields_of(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found

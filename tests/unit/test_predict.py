@@ -1,0 +1,247 @@
+"""Sealed models: the same probabilities as in training, an error row for a bad image, and nothing unchecked opened."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
+
+from cnnlib.errors import ModelError  # noqa: E402
+from cnnlib.images import ImageSpec, encode_png  # noqa: E402
+from cnnlib.models import build_model  # noqa: E402
+from cnnlib.predict import CARD_FILE, MODEL_FILE, ModelCard, load_classifier, read_card, sha256_of  # noqa: E402
+from cnnlib.sealed import ARTIFACTS, CODE, open_sealed, seal  # noqa: E402
+
+SPEC = ImageSpec(16, 20, 3)
+CLASSES = ("cat", "dog", "emu", "fox")
+COLUMNS = ["label", "label_name", "probability", "probabilities", "error"]
+
+
+def noise(rows: int, seed: int = 0, shape=SPEC.shape) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (rows, *shape), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(3)
+    built = build_model("lenet", image_shape=SPEC.shape, classes=4, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
+    # Untrained, it must yet tell one noise from the other.
+    kernel, _ = built.get_layer("logits").weights
+    kernel.assign(40 * kernel)
+    return built
+
+
+@pytest.fixture(scope="module")
+def sealed(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("seal")
+    return seal(model, folder, image=SPEC, classes=CLASSES, fingerprint="f" * 64)
+
+
+@pytest.fixture(scope="module")
+def classifier(sealed):
+    return load_classifier(sealed.artifacts)
+
+
+@pytest.fixture
+def artifacts(sealed, tmp_path) -> Path:
+    """A copy of the artifacts, to be damaged."""
+    return Path(shutil.copytree(sealed.artifacts, tmp_path / "artifacts"))
+
+
+@pytest.fixture(scope="module")
+def model_folder(sealed, tmp_path_factory) -> Path:
+    """The model as MLflow lays it out."""
+    folder = tmp_path_factory.mktemp("model")
+    shutil.copytree(sealed.artifacts, folder / ARTIFACTS)
+    shutil.copytree(sealed.code, folder / CODE / sealed.code.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+# --- predictions
+
+
+def test_probabilities_are_the_softmax_of_the_models_logits(model, classifier):
+    images = noise(7)
+    expected = to_numpy(keras.ops.softmax(model(images)))
+    received = classifier.predict_pixels(images)
+    assert (received.shape, received.dtype) == ((7, 4), np.float32)
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    assert len(set(received.argmax(axis=1))) > 1
+
+
+def test_row_names_the_most_probable_class(classifier):
+    images = noise(20)
+    probabilities = classifier.predict_pixels(images)
+    frame = classifier.predict_images(list(images))
+    assert frame["label"].tolist() == probabilities.argmax(axis=1).tolist()
+    assert frame["label_name"].tolist() == [CLASSES[label] for label in frame["label"]]
+    np.testing.assert_allclose(frame["probability"].astype(float), probabilities.max(axis=1), atol=1e-6)
+    np.testing.assert_allclose(np.array(frame["probabilities"].tolist()), probabilities, atol=1e-6)
+    assert frame["error"].tolist() == [None] * 20
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_png_and_array_give_the_same(classifier, wrap):
+    images = list(noise(5))
+    of_files = classifier.predict_images([wrap(encode_png(image)) for image in images])
+    assert of_files.equals(classifier.predict_images(images))
+
+
+def test_image_of_another_size_is_brought_to_the_models(classifier):
+    uniform = np.full((50, 30, 1), 90, np.uint8)
+    of_the_size = np.full(SPEC.shape, 90, np.uint8)
+    assert classifier.predict_images([uniform]).equals(classifier.predict_images([of_the_size]))
+
+
+def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
+    good = list(noise(4))
+    mixed = [good[0], b"", good[1], b"no image", None, good[2], np.zeros((3, 3), np.uint8), good[3], 3.5]
+    frame = classifier.predict_images(mixed)
+    assert list(frame.columns) == COLUMNS
+    expected = classifier.predict_images(good)
+    for row, number in zip((0, 2, 5, 7), range(4), strict=True):
+        assert frame.iloc[row].tolist()[:2] == expected.iloc[number].tolist()[:2]
+        np.testing.assert_allclose(frame["probabilities"][row], expected["probabilities"][number], atol=1e-6)
+        assert frame["error"][row] is None
+    codes = {row: frame["error"][row].split(":")[0] for row in (1, 3, 4, 6, 8)}
+    assert codes == {1: "empty_file", 3: "not_an_image", 4: "empty_file", 6: "unsupported_mode", 8: "unsupported_mode"}
+    assert all(frame[column][row] is None for row in codes for column in COLUMNS[:-1])
+
+
+@pytest.mark.parametrize("images", [[], [b"", None]], ids=["none", "none-that-can-be-used"])
+def test_batch_without_images_to_predict_has_its_rows(classifier, images):
+    frame = classifier.predict_images(images)
+    assert list(frame.columns) == COLUMNS
+    assert frame["label"].tolist() == [None] * len(images)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param(noise(2).astype(np.float32), id="float"),
+        pytest.param(noise(2, shape=(16, 16, 3)), id="another-shape"),
+        pytest.param(noise(1)[0], id="no-batch"),
+    ],
+)
+def test_pixels_that_do_not_fit_are_a_model_error(classifier, images):
+    with pytest.raises(ModelError, match=r"takes \(batch, 16, 20, 3\) uint8"):
+        classifier.predict_pixels(images)
+
+
+# --- what is sealed
+
+
+def test_card_tells_what_the_model_needs(sealed):
+    card = read_card(sealed.artifacts)
+    sha256 = sha256_of(sealed.artifacts / MODEL_FILE)
+    assert card == sealed.card == ModelCard(SPEC, CLASSES, "f" * 64, sha256, sealed.code.name)
+
+
+def test_code_of_the_same_content_has_the_same_name(model, sealed, tmp_path):
+    again = seal(model, tmp_path, image=SPEC, classes=CLASSES, fingerprint="0" * 64)
+    assert again.code.name == sealed.code.name
+    assert sorted(path.name for path in again.code.iterdir()) == ["__init__.py", "errors.py", "images.py", "predict.py"]
+
+
+def test_changed_weights_are_refused_before_they_are_opened(artifacts):
+    # Opened, this would be an error of Keras' own.
+    (artifacts / MODEL_FILE).write_bytes(b"no model")
+    with pytest.raises(ModelError, match="has SHA-256 [0-9a-f]{64}, registered was [0-9a-f]{64}"):
+        load_classifier(artifacts)
+
+
+def test_sound_model_in_the_place_of_the_registered_is_refused(artifacts):
+    build_model("lenet", image_shape=SPEC.shape, classes=4).save(artifacts / MODEL_FILE)
+    with pytest.raises(ModelError, match="has SHA-256"):
+        load_classifier(artifacts)
+
+
+def test_folder_without_a_card_is_refused(artifacts):
+    (artifacts / CARD_FILE).unlink()
+    with pytest.raises(ModelError, match="is not a sealed model of sparkcnn: it has no model.json"):
+        load_classifier(artifacts)
+
+
+def test_folder_without_weights_is_refused(artifacts):
+    (artifacts / MODEL_FILE).unlink()
+    with pytest.raises(ModelError, match=MODEL_FILE):
+        load_classifier(artifacts)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"], ids=["empty", "half", "list", "no-keys"])
+def test_damaged_card_is_refused(artifacts, text):
+    (artifacts / CARD_FILE).write_text(text)
+    with pytest.raises(ModelError):
+        load_classifier(artifacts)
+
+
+# --- as MLflow keeps it
+
+
+def test_model_opens_with_the_code_that_came_with_it(model_folder, classifier, sealed):
+    opened = open_sealed(model_folder)
+    assert type(opened).__module__ == f"{sealed.code.name}.predict"
+    images = noise(3)
+    np.testing.assert_array_equal(opened.predict_pixels(images), classifier.predict_pixels(images))
+
+
+def test_folder_of_another_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="is not a sealed model"):
+        open_sealed(tmp_path)
+
+
+ELSEWHERE = """
+import importlib, importlib.util, json, sys
+from pathlib import Path
+
+# The editable install of this project would find it from anywhere.
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in f"{finder} {type(finder).__module__}"]
+for name in ("cnnlib", "pipelines", "jobs"):
+    assert importlib.util.find_spec(name) is None, name
+
+folder, images = Path(sys.argv[1]), Path(sys.argv[2])
+artifacts = folder / "artifacts" / "sealed"
+sys.path.append(str(folder / "code"))
+package = json.loads((artifacts / "model.json").read_text())["code_package"]
+classifier = importlib.import_module(f"{package}.predict").load_classifier(artifacts)
+contents = [path.read_bytes() for path in sorted(images.iterdir())]
+print(classifier.predict_images(contents)[["label", "probability", "error"]].to_json(orient="values"))
+print(sorted({name.split(".")[0] for name in sys.modules} & {"cnnlib", "pipelines", "jobs", "mlflow", "pyspark"}))
+"""
+
+
+def test_model_predicts_where_this_project_is_not_installed(model_folder, classifier, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    contents = [encode_png(image) for image in noise(3)] + [b"no image"]
+    for number, content in enumerate(contents):
+        (images / f"{number}.png").write_bytes(content)
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE, model_folder, images],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows, loaded = ended.stdout.splitlines()
+    expected = classifier.predict_images(contents)
+    received = json.loads(rows)
+    assert [row[0] for row in received] == expected["label"].tolist()
+    assert [row[1] for row in received[:3]] == pytest.approx(expected["probability"].tolist()[:3], abs=1e-6)
+    assert [row[2] for row in received[:3]] == [None] * 3
+    assert received[3][2].startswith("not_an_image: ")
+    assert loaded == "[]"
