@@ -7,7 +7,7 @@ descriptions below. A class here is a section (`train`), a field a setting (`tra
 import warnings
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # `register` is the section's name in the command line; the method it hides is one of Python's abstract classes.
 warnings.filterwarnings("ignore", message='Field name "register" in "TrainSettings" shadows', category=UserWarning)
@@ -56,6 +56,12 @@ class SplitSettings(Settings):
         description="share of images for test; unused where the source sets test images apart",
     )
     salt: str = Field("sparkcnn", description="changes the hash, and with it every assignment")
+
+    @model_validator(mode="after")
+    def _leaves_train_images(self) -> "SplitSettings":
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction + test_fraction must be below 1, or no image is left to train on")
+        return self
 
 
 class RejectsSettings(Settings):
@@ -109,7 +115,7 @@ class OptimizerSettings(Settings):
     """How weights are updated."""
 
     name: Literal["adam"] = Field("adam", description="optimizer, by Keras' name")
-    learning_rate: float = Field(1e-3, gt=0, description="step size")
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="step size")
 
 
 class FitSettings(Settings):

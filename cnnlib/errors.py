@@ -78,6 +78,7 @@ class TrackingError(SparkcnnError):
     """The MLflow server or store does not answer as it should."""
 
     code = "tracking"
+    exit_status = 2
 
 
 class LimitError(SparkcnnError):

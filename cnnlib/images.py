@@ -21,6 +21,8 @@ MODES = {1: "L", 3: "RGB"}
 # Pillow warns at this size and raises at twice of it; here both are one code, so its warning adds nothing.
 MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Transparency is dropped on purpose.
+warnings.filterwarnings("ignore", message="Palette images with Transparency", category=UserWarning)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ def decode_image(content: bytes, spec: ImageSpec) -> np.ndarray:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:
+        # Its message has but an address in memory.
+        raise ImageError("not_an_image", "neither JPEG nor PNG") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ImageError("not_an_image", f"neither JPEG nor PNG: {error}") from error
     with image:
         pixel_count = image.width * image.height
@@ -84,10 +89,10 @@ def fit_array(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
     Raises ImageError(unsupported_mode) for another type or number of channels.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in MODES:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in MODES or not pixels.size:
         raise ImageError(
             "unsupported_mode",
-            f"expected (height, width, 1 or 3) uint8, received {pixels.shape} {pixels.dtype}",
+            f"expected at least one pixel (height, width, 1 or 3) uint8, received {pixels.shape} {pixels.dtype}",
         )
     if pixels.shape == spec.shape:
         return pixels

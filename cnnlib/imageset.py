@@ -84,6 +84,11 @@ class ImageSet:
     settings: dict[str, Any]
     fingerprint: str
 
+    @property
+    def name(self) -> str:
+        """The last part of the folder's path."""
+        return self.folder.root.rsplit("/", 1)[-1]
+
     def files(self, split: str) -> list[str]:
         """URLs of the Parquet files of a split ("train", "val" or "test"), in their published order."""
         return [self.folder.url(file.path) for file in self.split(split).files]
@@ -103,6 +108,13 @@ def open_image_set(path: str) -> ImageSet:
     Raises ImageSetError when the folder has none, or one of a format that this version does not read.
     """
     folder = open_folder(path)
+    try:
+        return _read(folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ImageSetError(f"{folder.uri}/{COMMIT} is damaged ({error!r}); ingest it anew") from error
+
+
+def _read(folder: Folder) -> ImageSet:
     content = folder.read_json(COMMIT)
     if content is None:
         raise ImageSetError(
@@ -139,6 +151,12 @@ def publish_image_set(image_set: ImageSet, reject_files: list[PartFile]) -> None
     Raises ImageSetError, and publishes nothing, when the counts do not add up.
     """
     image_set.counts.check()
+    rows = sum(split.rows for split in image_set.splits.values())
+    if rows != image_set.counts.kept:
+        raise ImageSetError(
+            f"the counts do not add up: kept {image_set.counts.kept}, but the splits have {rows} rows; nothing was "
+            "published, and this is a fault of sparkcnn: report it"
+        )
     content = {
         "format_version": FORMAT_VERSION,
         "classes": list(image_set.classes),

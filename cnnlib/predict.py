@@ -52,7 +52,12 @@ def read_card(folder: Path) -> ModelCard:
         content = json.loads((folder / CARD_FILE).read_text())
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a sealed model of sparkcnn: it has no {CARD_FILE}") from error
-    return ModelCard(**{**content, "image": ImageSpec(**content["image"]), "classes": tuple(content["classes"])})
+    except ValueError as error:
+        raise ModelError(f"{folder / CARD_FILE} is damaged: {error}; register the model again") from error
+    try:
+        return ModelCard(**{**content, "image": ImageSpec(**content["image"]), "classes": tuple(content["classes"])})
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{folder / CARD_FILE} is damaged: {error!r}; register the model again") from error
 
 
 class Classifier:
@@ -126,6 +131,8 @@ def load_classifier(folder: Path) -> Classifier:
     """
     card = read_card(folder)
     path = folder / MODEL_FILE
+    if not path.is_file():
+        raise ModelError(f"{folder} is not a sealed model of sparkcnn: it has no {MODEL_FILE}")
     received = sha256_of(path)
     if received != card.model_sha256:
         raise ModelError(f"{path} has SHA-256 {received}, registered was {card.model_sha256}; register it again")

@@ -7,6 +7,7 @@ that a dead or replaced run left behind are removed after the next commit.
 
 import json
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,22 @@ def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> Non
         )
 
 
+def make_writable(folder: Folder) -> None:
+    """Make the folder, and be sure that files can be written to it, before hours of work depend on it.
+
+    Raises ConfigError where that is not so.
+    """
+    probe = folder.path(f".{new_run_id()}.tmp")
+    try:
+        folder.fs.makedirs(folder.root, exist_ok=True)
+        folder.fs.pipe_file(probe, b"")
+        folder.fs.rm_file(probe)
+    except OSError as error:
+        raise ConfigError(
+            f"output.path={folder.uri} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+
+
 def new_run_id() -> str:
     """A short id that makes the names of one run's files unlike any other's."""
     return uuid.uuid4().hex[:12]
@@ -114,7 +131,10 @@ def discard(folder: Folder, names: list[str], commit_name: str) -> None:
 
 def _is_ours(name: str, commit_name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return base.startswith((commit_name, "part-")) and base.endswith((".parquet", ".json", ".tmp"))
+    # Spark's own parts are called part-00000-<uuid>-c000.snappy.parquet: not so.
+    return name == commit_name or bool(
+        re.fullmatch(rf"part-\d{{5,}}-[0-9a-f]+-\d+\.parquet|{re.escape(commit_name)}\.[0-9a-f]+\.tmp", base)
+    )
 
 
 def _write_atomically(folder: Folder, name: str, text: str) -> None:

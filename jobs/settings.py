@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
+from pydantic import ValidationError
 
 from cnnlib.config import Settings
 from cnnlib.errors import ConfigError
@@ -30,8 +31,13 @@ def parse_settings(
     if config_file is not None and not any(argument.startswith("--config") for argument in arguments):
         text = files("jobs.conf").joinpath(config_file).read_text()
         arguments = ["--config", text, *arguments]
-    values = vars(parser.instantiate(parser.parse_args(list(arguments))))
-    return kind(**{name: values[name] for name in kind.model_fields})
+    values = parser.parse_args(list(arguments)).as_dict()
+    try:
+        return kind(**{name: values[name] for name in kind.model_fields})
+    except ValidationError as error:
+        # jsonargparse lets a few things pass, such as a number out of the range of an optional setting.
+        first = error.errors()[0]
+        parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, received {first['input']}", error)
 
 
 class _Parser(ArgumentParser):
@@ -50,6 +56,9 @@ def one_line(message: str, known: Iterable[str]) -> str:
     text = re.sub(r"Parser key [\"']([\w.]+)[\"']: ", r"\1: ", text)
     text = re.sub(r"\d+ validation errors? for \S+ ", "", text)
     text = re.sub(r"\[type=[^\]]*\] For further information visit \S+\.? ", "", text)
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes .*Given value: ", "does not fit, received ", text
+    )
     text = text.replace("Got value:", "received").replace("typing.", "")
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     unknown = _UNKNOWN.search(text)

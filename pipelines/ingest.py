@@ -13,6 +13,7 @@ from cnnlib.errors import ConfigError, LimitError
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import Counts, ImageSet, Split, publish_image_set
 from cnnlib.imageset_writer import (
+    CLASS_NAME,
     CONTENT,
     COPY,
     GIVEN_SPLIT,
@@ -23,7 +24,7 @@ from cnnlib.imageset_writer import (
     write_share,
 )
 from cnnlib.splits import SPLITS
-from cnnlib.storage import discard, new_run_id, open_folder, refuse_occupied
+from cnnlib.storage import discard, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.progress import Progress, spark_tasks
 from pipelines.sources import SourceImages, read_source
 from pipelines.tasks import run_on_partitions
@@ -55,6 +56,7 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
         split=split_settings(source, settings.split),
         rows_per_row_group=max(1, int(settings.output.row_group_mb * MB / spec.size_bytes)),
     )
+    make_writable(folder)
     tasks = max(FEWEST_FILES, math.ceil(source.found / settings.output.rows_per_file))
     kept_files: set[str] = set()
     try:
@@ -99,8 +101,13 @@ def mark_copies(images: DataFrame, tasks: int) -> DataFrame:
     The content of copies becomes null: they are only counted. Rows of a partition are in order of image_id, which
     is a random order that is the same in every run.
     """
-    # "test" sorts before "train" and "val": an image given in two splits stays in test and leaves training.
-    order = Window.partitionBy(imageset.IMAGE_ID).orderBy(F.col(GIVEN_SPLIT).asc_nulls_last(), imageset.PATH)
+    order = Window.partitionBy(imageset.IMAGE_ID).orderBy(
+        # A copy that lies in no class must not stand for one that does.
+        F.col(CLASS_NAME).isNull(),
+        # An image that is given as test and otherwise stays in test and leaves training.
+        F.col(GIVEN_SPLIT).asc_nulls_last(),
+        imageset.PATH,
+    )
     return (
         images.repartition(tasks, imageset.IMAGE_ID)
         .withColumn(COPY, F.row_number().over(order))

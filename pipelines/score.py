@@ -22,7 +22,7 @@ from cnnlib.predictions import Predictions, publish_predictions
 from cnnlib.predictions_writer import Share, write_share
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.splits import SPLITS
-from cnnlib.storage import Folder, discard, new_run_id, open_folder, refuse_occupied
+from cnnlib.storage import Folder, discard, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.prediction_udf import Shape, prediction_udf
 from pipelines.progress import Progress, spark_tasks
 from pipelines.registry import RegisteredModel, fetch_model
@@ -55,6 +55,7 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
         source = read_input(spark, settings.input, read_card(model.folder / ARTIFACTS))
+        make_writable(folder)
         run_id = new_run_id()
         archive = ship_model(spark, model, Path(temporary))
         predicted = predict_frame(source, model, archive)

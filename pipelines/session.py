@@ -118,4 +118,4 @@ def user_errors_from_tasks() -> Iterator[None]:
 def _root_cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if "Exception:" in line or "Error:" in line]
-    return (causes or lines or [type(error).__name__])[-1]
+    return (causes or lines or [type(error).__name__])[-1].lstrip(": ")

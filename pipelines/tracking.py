@@ -27,8 +27,10 @@ CHECKPOINTS = "checkpoints"
 # MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
 DIGEST_CHARACTERS = 36
 FINGERPRINT_TAG = "sparkcnn.fingerprint"
+BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 
 CONNECT_SECONDS = 10
+_SQLITE = "sqlite:///"
 
 # What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
 # validates an example, and that a virtual environment made by uv has no pip.
@@ -58,9 +60,8 @@ class Tracker:
             # MLflow knows a local folder under two names of one class, and warns of the choice.
             warnings.simplefilter("ignore", UserWarning)
             source = resolve_dataset_source(image_set.folder.uri)
-        name = image_set.folder.root.rsplit("/", 1)[-1]
         digest = image_set.fingerprint[:DIGEST_CHARACTERS]
-        dataset = MetaDataset(source, name=name, digest=digest)  # type: ignore[abstract]
+        dataset = MetaDataset(source, name=image_set.name, digest=digest)  # type: ignore[abstract]
         mlflow.log_input(dataset, context="training")
         mlflow.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
 
@@ -72,9 +73,10 @@ class Tracker:
         """Upload a checkpoint folder as checkpoints/epoch-0001."""
         mlflow.log_artifacts(str(folder), artifact_path=f"{CHECKPOINTS}/{folder.name}")
 
-    def log_result(self, values: Mapping[str, float]) -> None:
-        """Log what there is one of for the whole run."""
-        mlflow.log_metrics(dict(values))
+    def log_best(self, epoch: int, metric: str, value: float) -> None:
+        """Log which epoch is the best one, and its value, by which runs can be sorted."""
+        mlflow.set_tag(BEST_EPOCH_TAG, str(epoch))
+        mlflow.log_metric(f"best_{metric}", value)
 
     @property
     def ui_command(self) -> str:
@@ -100,6 +102,11 @@ def connect(settings: TrackingSettings) -> str:
                 f"tracking.uri={uri} does not answer ({type(error).__name__}); start the MLflow server, "
                 "or mend the address"
             ) from error
+    if uri.startswith(_SQLITE):
+        folder = Path(uri.removeprefix(_SQLITE)).absolute().parent
+        if not os.access(folder, os.W_OK):
+            # MLflow would try for minutes.
+            raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -108,15 +115,15 @@ def connect(settings: TrackingSettings) -> str:
 
 
 @contextmanager
-def tracked_run(settings: TrackingSettings) -> Iterator[Tracker]:
-    """Start a run in the experiment of the settings; it ends as finished, failed or killed with the body.
+def tracked_run(settings: TrackingSettings, name: str) -> Iterator[Tracker]:
+    """Start a run of that name in the experiment of the settings; it ends as finished or failed with the body.
 
     Raises TrackingError where the store cannot be opened.
     """
     uri = connect(settings)
     try:
         experiment_id = _experiment_id(uri, settings.experiment)
-        run = mlflow.start_run(experiment_id=experiment_id)
+        run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
     except MlflowException as error:
         raise TrackingError(f"tracking.uri={uri} cannot be used: {_first_line(error)}") from error
     with run:
@@ -128,16 +135,16 @@ def _experiment_id(uri: str, name: str) -> str:
     if experiment is not None:
         return experiment.experiment_id
     location = None
-    if uri.startswith("sqlite:///"):
+    if uri.startswith(_SQLITE):
         # Beside the store, wherever MLflow's default would be: the two belong together.
-        location = Path(uri.removeprefix("sqlite:///")).absolute().parent.joinpath(ARTIFACTS_FOLDER).as_uri()
+        location = Path(uri.removeprefix(_SQLITE)).absolute().parent.joinpath(ARTIFACTS_FOLDER).as_uri()
     return mlflow.create_experiment(name, artifact_location=location)
 
 
 def _default_uri() -> str:
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         return "databricks"
-    return f"sqlite:///{Path.cwd() / STORE_FILE}"
+    return f"{_SQLITE}{Path.cwd() / STORE_FILE}"
 
 
 def _first_line(error: Exception) -> str:

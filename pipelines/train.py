@@ -46,7 +46,7 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
     # Both must be there before a run is started that could only fail.
     image_set.split(TRAIN), image_set.split(VAL)
     with (
-        tracked_run(settings.tracking) as tracker,
+        tracked_run(settings.tracking, f"{settings.model.name} on {image_set.name}") as tracker,
         TemporaryDirectory(prefix="sparkcnn-checkpoints-") as temporary,
     ):
         tracker.log_settings(flatten(settings))
@@ -54,7 +54,7 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
         checkpoints = Path(temporary)
         history = _fit(image_set, settings, tracker, checkpoints, progress)
         best = best_epoch(history[MONITOR])
-        tracker.log_result({"best_epoch": best, f"best_{MONITOR}": history[MONITOR][best - 1]})
+        tracker.log_best(best, MONITOR, history[MONITOR][best - 1])
         model = keras.saving.load_model(checkpoint_folder(checkpoints, best) / MODEL_FILE)
         uri, version = log_sealed_model(model, image_set, _example(image_set), register_as=settings.register.name)
         if settings.register.name and settings.register.alias and version:

@@ -47,9 +47,18 @@ def make_dataset(
     steps = -(-image_set.split(split).rows // worker_batch_size)
     epochs = itertools.count()
     open_readers: set[Reader] = set()
+    faults: list[FeedError] = []
 
     def one_epoch() -> Iterator[Block]:
         epoch_seed = None if seed is None else _epoch_seed(seed, next(epochs))
+        try:
+            yield from one_pass(epoch_seed)
+        except Exception as error:
+            fault = error if isinstance(error, FeedError) else FeedError(f"{image_set.folder.uri}: {error}")
+            faults.append(fault)
+            raise
+
+    def one_pass(epoch_seed: int | None) -> Iterator[Block]:
         reader = open_reader(image_set, split, epoch_seed)
         open_readers.add(reader)
         blocks = read_blocks(reader, image_set, split)
@@ -63,9 +72,14 @@ def make_dataset(
     dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
     try:
         yield dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(BATCHES_AHEAD)
+    except tf.errors.OpError as error:
+        # tf.data makes its own error of whatever its generator raises.
+        if faults:
+            raise faults[0] from error
+        raise
     finally:
         # A pass that was given up midway. Its generator cannot be closed, for tf.data may be inside it.
-        for reader in open_readers:
+        for reader in tuple(open_readers):
             end_reader(reader)
 
 

@@ -34,6 +34,6 @@ def build_model(
     images = keras.Input(image_shape, dtype="uint8", name="image")
     try:
         logits = ARCHITECTURES[name](standardise(images, mean, std), classes=classes, **options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"model.options do not fit {name}: {error}") from error
     return keras.Model(images, logits, name=name)

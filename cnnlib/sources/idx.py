@@ -7,6 +7,7 @@ import gzip
 import math
 import re
 import struct
+import zlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
     if content.startswith(GZIP_MAGIC):
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"{name} is a damaged gzip file ({error}); fetch it again") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UINT8:
         raise SourceError(f"{name} is not an IDX file of unsigned bytes; it begins with {content[:4].hex()}")
@@ -53,7 +54,7 @@ def image_size(file: BinaryIO, name: str) -> tuple[int, int]:
     file.seek(0)
     try:
         header = (gzip.GzipFile(fileobj=file) if gzipped else file).read(16)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{name} is a damaged gzip file ({error}); fetch it again") from error
     if len(header) < 16 or header[:4] != bytes([0, 0, UINT8, 3]):
         raise SourceError(f"{name} is not an IDX file of images; it begins with {header[:4].hex()}")
@@ -94,7 +95,8 @@ def find_pairs(names: Iterable[str]) -> dict[str, tuple[str, str]]:
         match = IMAGES_NAME.match(images_name)
         if match is None:
             continue
-        labels_name = images_name.replace("-images", "-labels").replace("idx3", "idx1")
+        ending = images_name.removeprefix(f"{match['stem']}-images")
+        labels_name = f"{match['stem']}-labels{ending.replace('idx3', 'idx1')}"
         twin = labels_name.removesuffix(".gz") if match["gz"] else f"{labels_name}.gz"
         found = next((name for name in (labels_name, twin) if name in known), None)
         if found is None:
@@ -110,7 +112,7 @@ def find_pairs(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 def is_test(stem: str) -> bool:
     """Say whether a pair of files holds test images, by the names that the published sets use.
 
-    >>> is_test("t10k"), is_test("emnist-letters-test"), is_test("train")
-    (True, True, False)
+    >>> is_test("t10k"), is_test("emnist-letters-test"), is_test("train"), is_test("latest")
+    (True, True, False, False)
     """
-    return stem == "t10k" or stem.endswith("test")
+    return bool(re.search(r"(^|[-_.])(t10k|test)$", stem))

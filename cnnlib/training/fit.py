@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from cnnlib.config import OptimizerSettings, TrainSettings
+from cnnlib.errors import ConfigError
 from cnnlib.feed import make_dataset
 from cnnlib.imageset import ImageSet
 from cnnlib.models import build_model
@@ -26,6 +27,9 @@ def fit_model(
     """
     train = settings.train
     image_set.split(VAL)
+    taken = {"name", "image_shape", "classes", "mean", "std"} & settings.model.options.keys()
+    if taken:
+        raise ConfigError(f"model.options has {', '.join(sorted(taken))}, which follows from the image set; remove it")
     keras.utils.set_random_seed(train.seed)
     model = compile_model(
         build_model(

@@ -148,7 +148,9 @@ def test_a_new_image_moves_no_earlier_one(spark: SparkSession, photos: Path, tmp
 
 
 def test_class_folders_give_classes_and_pixels(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
-    image_set = ingest(spark, folder_settings(photos, tmp_path / "set"))
+    (tmp_path / "elsewhere").mkdir()
+    roundabout = tmp_path / "elsewhere" / ".." / photos.name
+    image_set = ingest(spark, folder_settings(roundabout, tmp_path / "set"))
     assert image_set.classes == ("dark", "light")
     assert image_set.image.shape == (16, 16, 3)
     rows = [
@@ -171,7 +173,8 @@ def test_bad_images_are_rejected_one_by_one(spark: SparkSession, photos: Path, t
     (photos / "dark" / "notes.png").write_text("no image at all")
     whole = (photos / "dark" / "001.jpg").read_bytes()
     (photos / "dark" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    shutil.copy(photos / "dark" / "001.jpg", photos / "unsorted.jpg")
+    # "a.jpg" comes first by name, but lies in no class.
+    shutil.copy(photos / "dark" / "001.jpg", photos / "a.jpg")
     (photos / "unsorted2.png").write_bytes((photos / "dark" / "002.png").read_bytes() + b"\0")
     Image.new("RGB", (9, 9)).save(photos / "dark" / "_hidden.jpg")
     (photos / "light" / "deeper").mkdir()
@@ -185,7 +188,7 @@ def test_bad_images_are_rejected_one_by_one(spark: SparkSession, photos: Path, t
         "unsorted2.png": "unknown_label",
         "dark/_hidden.jpg": "unreadable",
     }
-    # unsorted.jpg and light/deeper/x.jpg are copies of images that are kept.
+    # a.jpg and light/deeper/x.jpg are copies of images that are kept.
     assert image_set.counts == Counts(found=28, kept=20, duplicate=2, rejected=6)
 
 

@@ -19,6 +19,7 @@ from cnnlib.feed import arrow_bridge, make_dataset  # noqa: E402
 from cnnlib.feed.dataset import read_split  # noqa: E402
 from cnnlib.imageset import ImageSet, open_image_set  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
+from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
 
 arrow_bridge.install()
 
@@ -58,11 +59,6 @@ def batches_of(dataset) -> list[list[tuple[bytes, int]]]:
 
 def rows_of(batches) -> list[tuple[bytes, int]]:
     return [row for batch in batches for row in batch]
-
-
-def petastorm_threads() -> list[threading.Thread]:
-    """petastorm's threads have Python's own names; TensorFlow's, where Python sees them, are called Dummy."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("Thread-")]
 
 
 def within(seconds: float, work) -> None:

@@ -1,6 +1,5 @@
 """Training: it learns, repeats itself, stops in time, and leaves whole checkpoints and true numbers."""
 
-import threading
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cnnlib.training.callbacks import EPOCH_SECONDS, IMAGES_PER_SECOND, EpochRep
 from cnnlib.training.checkpoints import MODEL_FILE, EpochCheckpoint, best_epoch, checkpoint_folder  # noqa: E402
 from cnnlib.training.fit import fit_model  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
+from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
 
 CLASSES = ("above", "below", "left")
 TRAIN_ROWS, VAL_ROWS = 240, 60
@@ -216,7 +216,7 @@ def test_every_step_is_reported_once(trained):
 
 
 def test_no_petastorm_thread_is_left(trained):
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("Thread-")] == []
+    assert petastorm_threads() == []
 
 
 @pytest.mark.parametrize("seed", [0, 5])

@@ -1,0 +1,64 @@
+"""What a user can get wrong, at the real command line: one clear line, exit status 2, and nothing changed."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPARKCNN = Path(sys.executable).parent / "sparkcnn"
+# The JVM's own line, which no setting of Spark's can stop.
+JVM_LINE = "WARNING: Using incubator modules"
+
+
+def refusal(folder: Path, *arguments: str, **environment: str) -> str:
+    """Run sparkcnn, which must refuse, and give the one line that it says."""
+    done = subprocess.run(
+        [SPARKCNN, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(JVM_LINE)]
+    return line
+
+
+def test_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "spark-defaults.conf").write_text(f"spark.driver.port {port}\nspark.port.maxRetries 0\n")
+        arguments = ("ingest", "--source.format", "mnist", "--output.path", "set")
+        line = refusal(tmp_path, *arguments, SPARK_CONF_DIR=str(tmp_path))
+    assert line.startswith("sparkcnn ingest: Spark did not start: java.net.BindException")
+    assert str(port) in line
+    assert not (tmp_path / "set").exists()
+
+
+def test_missing_java_is_named(tmp_path: Path) -> None:
+    arguments = ("ingest", "--source.format", "mnist", "--output.path", "set")
+    line = refusal(tmp_path, *arguments, JAVA_HOME=str(tmp_path / "nowhere"))
+    assert line.startswith("sparkcnn ingest: Java 17 or newer is needed, but JAVA_HOME=")
+
+
+def test_unknown_setting_gives_the_nearest(tmp_path: Path) -> None:
+    line = refusal(tmp_path, "train", "--data.path", "set", "--train.epoch", "3")
+    assert line == "sparkcnn train: unrecognized arguments: --train.epoch 3; did you mean train.epochs?"
+
+
+@pytest.mark.slow
+def test_missing_paths_and_what_is_there_already(tmp_path: Path) -> None:
+    line = refusal(tmp_path, "ingest", "--source.format", "idx", "--source.path", "nowhere", "--output.path", "set")
+    assert line == "sparkcnn ingest: source.path=nowhere is not a folder that can be read; check the path"
+    (tmp_path / "mine").write_text("")
+    line = refusal(tmp_path, "ingest", "--source.format", "mnist", "--output.path", "mine/set")
+    assert line.startswith(f"sparkcnn ingest: output.path={tmp_path}/mine/set cannot be written (Not a directory)")
+    line = refusal(tmp_path, "train", "--data.path", "nowhere")
+    assert line.startswith(f"sparkcnn train: {tmp_path}/nowhere is not an image set: it has no dataset.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
