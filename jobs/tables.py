@@ -95,8 +95,9 @@ def _add_registered(table: Table, trained: "TrainedModel", settings: TrainSettin
     else:
         alias = f", alias {register.alias}" if register.alias else ""
         table.add_row("model", f"{register.name} version {trained.version}{alias}")
-    table.add_row("MLflow run", trained.run_id)
-    table.add_row("to look at it", trained.ui_command)
+    if trained.ui_command:
+        table.add_row("MLflow UI", trained.ui_command)
+    table.add_row("run", trained.run_url)
 
 
 def _add_predictions(table: Table, predictions: Predictions) -> None:

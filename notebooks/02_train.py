@@ -70,4 +70,4 @@ for epoch, (loss, val_accuracy) in enumerate(
 ):
     print(f"epoch {epoch}: loss {loss:.4f}, val accuracy {val_accuracy:.4f}")
 print(f"best is epoch {trained.best_epoch}: {values['register_as']} version {trained.version}")
-print(trained.ui_command)
+print(trained.run_url)

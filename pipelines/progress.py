@@ -40,12 +40,17 @@ class Progress:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}", markup=False),
+            TextColumn("{task.fields[shown]}", markup=False),
             TimeElapsedColumn(),
         )
         with Bars(*columns, console=self.console, transient=True) as bars:
-            bar = bars.add_task(title, total=1, note="")
-            yield lambda done, total, note: bars.update(bar, completed=done, total=total, note=note)
+            # Without a total the bar only moves to and fro.
+            bar = bars.add_task(title, total=None, shown="")
+
+            def advance(done: int, total: int, note: str) -> None:
+                bars.update(bar, completed=done, total=total, shown=f"{done:,}/{total:,} {note}")
+
+            yield advance
 
     @contextmanager
     def _plain(self, title: str) -> Iterator[Advance]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ FINGERPRINT_TAG = "sparkcnn.fingerprint"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 
 CONNECT_SECONDS = 10
+UI_PORT = 5000
 _SQLITE = "sqlite:///"
 
 # What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
@@ -79,12 +81,18 @@ class Tracker:
         mlflow.log_metric(f"best_{metric}", value)
 
     @property
-    def ui_command(self) -> str:
-        """What to type to see this run in a browser; the server's address where there is one."""
-        where = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
-        if urlsplit(self.uri).scheme in ("http", "https"):
-            return f"{self.uri}/{where}"
-        return f"mlflow ui --backend-store-uri {self.uri} --port 5000, then open http://127.0.0.1:5000/{where}"
+    def ui_command(self) -> str | None:
+        """What to type in the working folder to serve the MLflow UI; None where a server does already."""
+        if _is_server(self.uri):
+            return None
+        store = f"{_SQLITE}{_short(Path(self.uri.removeprefix(_SQLITE)))}" if self.uri.startswith(_SQLITE) else self.uri
+        return f"{_short(Path(sys.executable).with_name('mlflow'))} ui --backend-store-uri {store} --port {UI_PORT}"
+
+    @property
+    def run_url(self) -> str:
+        """The address of this run's page in the MLflow UI."""
+        server = self.uri.rstrip("/") if _is_server(self.uri) else f"http://127.0.0.1:{UI_PORT}"
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
 
 def connect(settings: TrackingSettings) -> str:
@@ -94,7 +102,7 @@ def connect(settings: TrackingSettings) -> str:
     folder. Raises TrackingError where a server does not answer.
     """
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
-    if urlsplit(uri).scheme in ("http", "https"):
+    if _is_server(uri):
         try:
             requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS).raise_for_status()
         except requests.RequestException as error:
@@ -145,6 +153,15 @@ def _default_uri() -> str:
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         return "databricks"
     return f"{_SQLITE}{Path.cwd() / STORE_FILE}"
+
+
+def _is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def _short(path: Path) -> Path:
+    """The path as one would type it in the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _first_line(error: Exception) -> str:

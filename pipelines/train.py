@@ -25,7 +25,8 @@ class TrainedModel:
     """What a training leaves.
 
     `version` is that of the registered model, None where nothing was registered; `history` has a value an epoch of
-    loss, accuracy, val_loss, val_accuracy and images_per_second; `best_epoch` counts from 1 and is what was sealed.
+    loss, accuracy, val_loss, val_accuracy and images_per_second; `best_epoch` counts from 1 and is what was sealed;
+    `ui_command` serves the MLflow UI (None where a server does already), `run_url` is this run's page there.
     """
 
     run_id: str
@@ -33,7 +34,8 @@ class TrainedModel:
     version: str | None
     history: History
     best_epoch: int
-    ui_command: str
+    ui_command: str | None
+    run_url: str
 
 
 def train(spark: SparkSession, settings: TrainSettings, progress: Progress | None = None) -> TrainedModel:
@@ -59,7 +61,7 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
         uri, version = log_sealed_model(model, image_set, _example(image_set), register_as=settings.register.name)
         if settings.register.name and settings.register.alias and version:
             set_alias(settings.register.name, settings.register.alias, version)
-    return TrainedModel(tracker.run_id, uri, version, history, best, tracker.ui_command)
+    return TrainedModel(tracker.run_id, uri, version, history, best, tracker.ui_command, tracker.run_url)
 
 
 def _fit(

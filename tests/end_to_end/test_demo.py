@@ -42,7 +42,7 @@ def test_demo_reaches_its_accuracy_within_its_memory(tmp_path: Path) -> None:
     assert "70,000 found = 70,000 kept + 0 duplicate + 0 rejected" in text
     assert "10,000 rows = 10,000 scored + 0 failed" in text
     assert "mnist-lenet version 1, alias champion" in text
-    assert "mlflow ui --backend-store-uri sqlite:///" in text
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000" in text
     # The driver, and at least two workers that hold TensorFlow.
     assert len(peaks) >= 3
     assert max(peaks.values()) < MOST_BYTES

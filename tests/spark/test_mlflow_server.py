@@ -55,10 +55,9 @@ def test_run_model_and_alias_live_on_the_server(
     assert client.get_run(model.run_id).data.metrics["val_accuracy"] == pytest.approx(model.history["val_accuracy"][-1])
     assert [a.path for a in client.list_artifacts(model.run_id, "checkpoints")] == ["checkpoints/epoch-0001"]
     assert str(client.get_model_version_by_alias("digits", "champion").version) == model.version == "1"
-    assert (
-        model.ui_command
-        == f"{server}/#/experiments/{client.get_run(model.run_id).info.experiment_id}/runs/{model.run_id}"
-    )
+    experiment_id = client.get_run(model.run_id).info.experiment_id
+    assert model.run_url == f"{server}/#/experiments/{experiment_id}/runs/{model.run_id}"
+    assert model.ui_command is None
     result = score(
         spark,
         ScoreSettings(
