@@ -4,10 +4,11 @@ The command line, the YAML files in conf/ and the notebooks all build these clas
 descriptions below. A class here is a section (`train`), a field a setting (`train.epochs`).
 """
 
+import re
 import warnings
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # `register` is the section's name in the command line; the method it hides is one of Python's abstract classes.
 warnings.filterwarnings("ignore", message='Field name "register" in "TrainSettings" shadows', category=UserWarning)
@@ -123,22 +124,29 @@ class FitSettings(Settings):
 
     epochs: int = Field(3, gt=0, description="most passes over the train split")
     worker_batch_size: int = Field(128, gt=0, description="images a step on one worker")
-    seed: int = Field(0, ge=0, description="of weights and of the order of images")
+    seed: int = Field(0, ge=0, lt=2**32, description="of weights and of the order of images")
     patience: int = Field(
         3, ge=0, description="epochs without a better val accuracy before training stops; 0 never stops early"
     )
     workers: Literal[0] = Field(0, description="0 trains in the driver; Spark workers are not built yet")
     shuffle_rows: int = Field(
-        10_000, gt=0, description="images held in memory to shuffle among, beyond the shuffled row groups"
+        10_000,
+        gt=0,
+        description="images to shuffle among, beyond the row groups; up to four times as many are in memory",
     )
 
 
-class TrackingSettings(Settings):
+class StoreSettings(Settings):
     """Where MLflow keeps runs and models."""
 
     uri: str | None = Field(
         None, description="MLflow tracking URI; else MLFLOW_TRACKING_URI, else SQLite in the working folder"
     )
+
+
+class TrackingSettings(StoreSettings):
+    """Where MLflow keeps runs and models, and under which experiment."""
+
     experiment: str = Field("sparkcnn", description="MLflow experiment, made where it does not exist")
 
 
@@ -146,9 +154,20 @@ class RegisterSettings(Settings):
     """What becomes of the trained model."""
 
     name: str | None = Field(
-        None, description="registered model that gets a new version; without it nothing is registered"
+        None,
+        pattern=r"^[^/:]+$",
+        description="registered model that gets a new version; without it nothing is registered",
     )
-    alias: str | None = Field("champion", description="alias that the new version gets; null for none")
+    alias: str | None = Field(
+        "champion", pattern=r"^[A-Za-z][\w-]*$", description="alias that the new version gets; null for none"
+    )
+
+    @field_validator("alias")
+    @classmethod
+    def _is_no_version(cls, alias: str | None) -> str | None:
+        if alias is not None and re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError("latest, v1, v2 and so on are not aliases to MLflow; take another name")
+        return alias
 
 
 class TrainSettings(Settings):
@@ -184,7 +203,6 @@ class PredictionsOutputSettings(Settings):
 class ScoringSettings(Settings):
     """How scoring runs."""
 
-    batch_size: int = Field(1024, gt=0, description="images given to the model at a time")
     max_failed_fraction: float = Field(
         0.05, ge=0, le=1, description="more rows without a prediction than this share end with exit status 3"
     )
@@ -197,7 +215,7 @@ class ScoreSettings(Settings):
     input: ScoreInputSettings = ScoreInputSettings()
     output: PredictionsOutputSettings
     score: ScoringSettings = ScoringSettings()
-    tracking: TrackingSettings = TrackingSettings()
+    tracking: StoreSettings = StoreSettings()
 
 
 class DemoSettings(Settings):

@@ -6,10 +6,12 @@ The command line prints `message` as one line and ends with `exit_status`:
 |---|---|
 | 0 | done |
 | 1 | a fault of the program, or of a service it relies on |
-| 2 | settings, paths or the machine are not as needed; nothing was started or changed |
+| 2 | settings, paths, services or the machine are not as needed; no output was changed |
 | 3 | the job ran, but its result misses a limit in the settings |
 | 130 | interrupted |
 """
+
+INTERRUPTED = 130
 
 
 class SparkcnnError(Exception):

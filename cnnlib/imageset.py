@@ -27,8 +27,6 @@ CODE = "code"
 MESSAGE = "message"
 SIZE_BYTES = "size_bytes"
 
-UNKNOWN_LABEL = -1
-
 SCHEMA = pa.schema([(IMAGE_ID, pa.string()), (PATH, pa.string()), (IMAGE, pa.binary()), (LABEL, pa.int32())])
 REJECTS_SCHEMA = pa.schema([(PATH, pa.string()), (CODE, pa.string()), (MESSAGE, pa.string()), (SIZE_BYTES, pa.int64())])
 
@@ -47,7 +45,7 @@ class Counts:
         if self.found != self.kept + self.duplicate + self.rejected:
             raise ImageSetError(
                 f"the counts do not add up: found {self.found}, but kept {self.kept} + duplicate {self.duplicate} "
-                f"+ rejected {self.rejected}; nothing was published, and this is a fault of sparkcnn: report it"
+                f"+ rejected {self.rejected}; nothing was published: was the source changed meanwhile?"
             )
 
 

@@ -85,7 +85,13 @@ class PartWriter:
         return self._writer
 
     def _abandon(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._sink is None:
+            return
+        try:
+            if self._writer is not None:
+                self._writer.close()
             self._sink.close()
-            self._folder.fs.rm_file(self._folder.path(self._path))
+        finally:
+            path = self._folder.path(self._path)
+            if self._folder.fs.exists(path):
+                self._folder.fs.rm_file(path)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,9 @@ def open_folder(uri: str) -> Folder:
 
     Raises ConfigError when no file system for the scheme is installed.
     """
+    if re.match(r"(?!file:)\w{2,}:/(?!/)", uri):
+        # It would be taken for a folder of that name here.
+        raise ConfigError(f"{uri} names a scheme with one slash; write {uri.replace(':/', '://', 1)}")
     try:
         fs, root = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -91,6 +95,10 @@ def make_writable(folder: Folder) -> None:
 
     Raises ConfigError where that is not so.
     """
+    if set("#?") & set(folder.root):
+        raise ConfigError(
+            f"output.path={folder.uri} has a # or a ?, which petastorm cannot read; choose another folder"
+        )
     probe = folder.path(f".{new_run_id()}.tmp")
     try:
         folder.fs.makedirs(folder.root, exist_ok=True)
@@ -117,9 +125,28 @@ def part_name(run_id: str, task: int, attempt: int) -> str:
 
 
 def commit(folder: Folder, commit_name: str, content: dict[str, Any], keep: set[str]) -> None:
-    """Publish: write the JSON file atomically, then remove our data files that it does not `keep`."""
+    """Publish: write the JSON file atomically, then remove our data files that it does not `keep`.
+
+    Raises OutputExistsError, and publishes nothing, when a file to keep is not there.
+    """
+    missing = sorted(keep - set(folder.files()))
+    if missing:
+        raise OutputExistsError(
+            f"output.path={folder.uri} lacks {missing[0]}, which a task wrote: either another job writes there too, or "
+            "the folder is not the same one on every machine; nothing was published"
+        )
     _write_atomically(folder, commit_name, json.dumps(content, indent=2) + "\n")
     discard(folder, [name for name in folder.files() if name not in keep | {commit_name}], commit_name)
+
+
+def discard_unpublished(folder: Folder, commit_name: str, run_id: str, keep: Iterable[str] = ()) -> None:
+    """Remove the data files of a run that failed, but for those to `keep`.
+
+    A run may also fail after its commit, while it clears away what it replaced: then its files are the set.
+    """
+    if run_id in json.dumps(folder.read_json(commit_name)):
+        return
+    discard(folder, [name for name in folder.files() if run_id in name and name not in set(keep)], commit_name)
 
 
 def discard(folder: Folder, names: list[str], commit_name: str) -> None:

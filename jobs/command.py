@@ -3,10 +3,8 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from cnnlib.errors import SparkcnnError
+from cnnlib.errors import INTERRUPTED, SparkcnnError
 from jobs.settings import SettingsClass, parse_settings
-
-INTERRUPTED = 130
 
 
 def run_job(

@@ -6,7 +6,7 @@ import importlib
 import sys
 from importlib.resources import files
 
-from cnnlib.errors import ConfigError
+from cnnlib.errors import INTERRUPTED, ConfigError
 
 JOBS = ("ingest", "train", "score", "demo")
 
@@ -23,7 +23,11 @@ def main() -> int:
         print(f"sparkcnn: {name} is no job; {hint}", file=sys.stderr)
         return ConfigError.exit_status
     # Only the job asked for is imported: Spark, TensorFlow and MLflow take seconds each.
-    return importlib.import_module(f"jobs.{name}").main(arguments)
+    try:
+        job = importlib.import_module(f"jobs.{name}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return job.main(arguments)
 
 
 def _help() -> str:

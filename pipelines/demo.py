@@ -8,7 +8,7 @@ from typing import TypeVar
 from pyspark.sql import SparkSession
 
 from cnnlib.config import DemoSettings
-from cnnlib.errors import ConfigError, LimitError
+from cnnlib.errors import ConfigError, LimitError, ModelError
 from cnnlib.imageset import ImageSet
 from cnnlib.predictions import Predictions
 from cnnlib.splits import TRAIN
@@ -60,6 +60,11 @@ def demo(spark: SparkSession, settings: DemoSettings, progress: Progress | None 
     image_set, ingest_seconds = _timed(lambda: ingest(spark, settings.ingest, progress))
     trained, train_seconds = _timed(lambda: train(spark, settings.train, progress))
     predictions, score_seconds = _timed(lambda: score(spark, settings.score, progress))
+    if predictions.model_version != trained.version:
+        raise ModelError(
+            f"version {trained.version} was trained, but {predictions.model_version} was scored: another training "
+            "has taken the alias meanwhile; run the demo again"
+        )
     epochs = len(trained.history["loss"])
     return DemoResult(
         settings=settings,
@@ -81,6 +86,15 @@ def _check_chain(settings: DemoSettings) -> None:
         raise ConfigError(
             "ingest.output.path, train.data.path and score.input.path must be one image set, received "
             + ", ".join(str(path) for path in paths)
+        )
+    register, tracking = settings.train.register, settings.train.tracking
+    if (
+        settings.score.model != f"models:/{register.name}@{register.alias}"
+        or settings.score.tracking.uri != tracking.uri
+    ):
+        raise ConfigError(
+            f"score.model={settings.score.model} must be what train registers, "
+            f"models:/{register.name}@{register.alias}, with the same tracking.uri"
         )
     if settings.score.input.split == "all":
         raise ConfigError("score.input.split=all would count train images too; take test")

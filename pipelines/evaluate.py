@@ -5,20 +5,23 @@ from pyspark.sql import functions as F
 
 from cnnlib.errors import ModelError
 from cnnlib.imageset import IMAGE_ID, LABEL, ImageSet
+from cnnlib.predict import LABEL_NAME
 from cnnlib.predictions import Predictions
 from pipelines.sources import literal_path, read_split
 
 
 def accuracy(spark: SparkSession, predictions: Predictions, image_set: ImageSet, split: str) -> float:
-    """Share of a split's images whose predicted label is the true one, from a join on image_id.
+    """Share of a split's images whose predicted class is the true one, from a join on image_id.
 
     An image without a prediction counts as wrong. Raises ModelError when the predictions are not those of the split.
     """
-    predicted = spark.read.parquet(*map(literal_path, predictions.paths())).select(
-        IMAGE_ID, F.col(LABEL).alias("predicted")
+    predicted = spark.read.parquet(*map(literal_path, predictions.paths())).select(IMAGE_ID, LABEL_NAME)
+    # By name: the model may have been trained on a set that orders its classes otherwise.
+    class_names = F.array(*map(F.lit, image_set.classes))
+    truth = read_split(spark, image_set, split).select(
+        IMAGE_ID, F.element_at(class_names, F.col(LABEL) + 1).alias("class_name")
     )
-    truth = read_split(spark, image_set, split).select(IMAGE_ID, LABEL)
-    right = F.coalesce(F.col("predicted") == F.col(LABEL), F.lit(False)).cast("int")
+    right = F.coalesce(F.col(LABEL_NAME) == F.col("class_name"), F.lit(False)).cast("int")
     row = (
         truth.join(predicted, IMAGE_ID, "left").agg(F.count("*").alias("rows"), F.avg(right).alias("accuracy")).first()
     )

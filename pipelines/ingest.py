@@ -24,7 +24,7 @@ from cnnlib.imageset_writer import (
     write_share,
 )
 from cnnlib.splits import SPLITS
-from cnnlib.storage import discard, make_writable, new_run_id, open_folder, refuse_occupied
+from cnnlib.storage import discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.progress import Progress, spark_tasks
 from pipelines.sources import SourceImages, read_source
 from pipelines.tasks import run_on_partitions
@@ -68,8 +68,7 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
         image_set = _image_set(share, plan, source.found, settings)
         publish_image_set(image_set, reject_files)
     except BaseException:
-        ours = [name for name in folder.files() if plan.run_id in name and name not in kept_files]
-        discard(folder, ours, imageset.COMMIT)
+        discard_unpublished(folder, imageset.COMMIT, plan.run_id, keep=kept_files)
         raise
     return image_set
 

@@ -73,7 +73,10 @@ def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator
 
     def watch(advance: Advance) -> None:
         while not finished.wait(SECONDS_BETWEEN_LOOKS):
-            done, total = _task_counts(spark)
+            try:
+                done, total = _task_counts(spark)
+            except Exception:
+                return  # the JVM is gone; the job itself will say why
             if total:
                 advance(done, total, "tasks")
 

@@ -1,7 +1,6 @@
 """Images and a registered model -> predictions: a pandas UDF that loads the model once a Python worker."""
 
 import hashlib
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,10 +21,11 @@ from cnnlib.predictions import Predictions, publish_predictions
 from cnnlib.predictions_writer import Share, write_share
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.splits import SPLITS
-from cnnlib.storage import Folder, discard, make_writable, new_run_id, open_folder, refuse_occupied
+from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.prediction_udf import Shape, prediction_udf
 from pipelines.progress import Progress, spark_tasks
 from pipelines.registry import RegisteredModel, fetch_model
+from pipelines.session import ship_folder
 from pipelines.sources import read_source, read_split
 from pipelines.tasks import run_on_partitions
 from pipelines.tracking import connect
@@ -57,7 +57,7 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
         source = read_input(spark, settings.input, read_card(model.folder / ARTIFACTS))
         make_writable(folder)
         run_id = new_run_id()
-        archive = ship_model(spark, model, Path(temporary))
+        archive = ship_model(spark, model)
         predicted = predict_frame(source, model, archive)
         try:
             with spark_tasks(progress, spark, f"score {source.rows:,} images"):
@@ -65,7 +65,7 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
             predictions = _predictions(shares, folder, model, source.rows)
             publish_predictions(predictions, settings.model_dump(mode="json"))
         except BaseException:
-            discard(folder, [name for name in folder.files() if run_id in name], contract.COMMIT)
+            discard_unpublished(folder, contract.COMMIT, run_id)
             raise
     _check_failed(predictions, settings.score.max_failed_fraction)
     return predictions
@@ -99,15 +99,11 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     return ScoreInput(frame, sum(image_set.splits[split].rows for split in splits), image_set.image.shape)
 
 
-def ship_model(spark: SparkSession, model: RegisteredModel, work_folder: Path) -> str:
+def ship_model(spark: SparkSession, model: RegisteredModel) -> str:
     """Send a model's folder to every executor, which unpacks it once. Gives the name that it has there."""
     # Named by content: a model that this session has scored with before is there already, and loaded in its workers.
     card = (model.folder / ARTIFACTS / CARD_FILE).read_bytes()
-    base = f"sparkcnn-model-{hashlib.sha256(card).hexdigest()[:16]}"
-    context = spark.sparkContext
-    if not any(archive.endswith(f"/{base}.zip") for archive in context.listArchives):
-        context.addArchive(shutil.make_archive(str(work_folder / base), "zip", model.folder))
-    return f"{base}.zip"
+    return ship_folder(spark, model.folder, f"sparkcnn-model-{hashlib.sha256(card).hexdigest()[:16]}")
 
 
 def predict_frame(source: ScoreInput, model: RegisteredModel, archive: str) -> DataFrame:

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 import cnnlib
 from cnnlib import errors
-from cnnlib.errors import HostError, SparkcnnError
+from cnnlib.errors import HostError, SourceError, SparkcnnError
 from pipelines.host import java_problem
 
-# Rows in an Arrow batch between the JVM and Python. Images are large: 256 of 1 MB stay far below a worker's memory.
+# Rows in an Arrow batch between the JVM and Python: enough to make the way there cheap, few enough for large images.
 ROWS_PER_ARROW_BATCH = 256
 
 
@@ -66,7 +67,6 @@ def job_session(app_name: str) -> Iterator[SparkSession]:
 
 def _defaults(options: dict[str, str]) -> dict[str, str]:
     defaults = {
-        "spark.sql.execution.arrow.maxRecordsPerBatch": str(ROWS_PER_ARROW_BATCH),
         "spark.sql.session.timeZone": "UTC",
     }
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
@@ -93,10 +93,22 @@ def _ship_own_wheel(session: SparkSession) -> None:
     wheel = Path(cnnlib.__file__).parents[1]
     if wheel.suffix != ".whl":
         return
-    # Executors fetch the file when their first task starts, so it stays until this process ends.
-    folder = tempfile.mkdtemp(prefix="sparkcnn-wheel-")
+    session.sparkContext.addPyFile(shutil.copy(wheel, f"{_folder_until_exit()}/sparkcnn.zip"))
+
+
+def ship_folder(spark: SparkSession, folder: Path, name: str) -> str:
+    """Send a folder to every executor, once a session. Gives the name under which `SparkFiles.get` finds it there."""
+    context = spark.sparkContext
+    if not any(archive.endswith(f"/{name}.zip") for archive in context.listArchives):
+        context.addArchive(shutil.make_archive(f"{_folder_until_exit()}/{name}", "zip", folder))
+    return f"{name}.zip"
+
+
+def _folder_until_exit() -> str:
+    """A folder for files that executors fetch when they start, and that may be at any time until this process ends."""
+    folder = tempfile.mkdtemp(prefix="sparkcnn-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    session.sparkContext.addPyFile(shutil.copy(wheel, f"{folder}/sparkcnn.zip"))
+    return folder
 
 
 @contextmanager
@@ -107,12 +119,15 @@ def user_errors_from_tasks() -> Iterator[None]:
     """
     try:
         yield
-    except PySparkException as error:
-        match = re.search(r"cnnlib\.errors\.(\w+): (.+)", str(error))
+    except (PySparkException, Py4JJavaError) as error:
+        # A sealed model raises the errors of the code that travels with it.
+        match = re.search(r"(?:cnnlib|sparkcnn_sealed_\w+)\.errors\.(\w+): (.+)", str(error))
         kind = getattr(errors, match.group(1), None) if match else None
-        if match is None or kind is None or not issubclass(kind, SparkcnnError):
-            raise
-        raise kind(match.group(2).strip()) from error
+        if match and kind and issubclass(kind, SparkcnnError):
+            raise kind(match.group(2).strip()) from error
+        if isinstance(error, Py4JJavaError):
+            raise SourceError(f"Spark could not read its input: {_root_cause(error)}") from error
+        raise
 
 
 def _root_cause(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,6 +26,9 @@ from pipelines.session import ROWS_PER_ARROW_BATCH
 COLUMNS = (IMAGE_ID, PATH, CONTENT, CLASS_NAME, GIVEN_SPLIT, CODE, MESSAGE, SIZE_BYTES)
 
 _RECORDS_SCHEMA = "path string, content binary, class_name string, given_split string"
+_ARROW_RECORDS = pa.schema(
+    [(PATH, pa.string()), (CONTENT, pa.binary()), (CLASS_NAME, pa.string()), (GIVEN_SPLIT, pa.string())]
+)
 _PAIR_SCHEMA = "stem string, images_name string, labels_name string"
 _TO_THE_END = 2**31 - 1
 # Codes and messages of the files that Spark does not list.
@@ -135,13 +139,15 @@ def _idx_records(row: dict[str, Any], images: bytes, labels: bytes) -> Iterator[
     for start in range(0, len(pixels), ROWS_PER_ARROW_BATCH):
         chunk = slice(start, start + ROWS_PER_ARROW_BATCH)
         count = len(classes[chunk])
+        # Spelt out, for a column of nulls alone would have a type of its own.
         yield pa.RecordBatch.from_pydict(
             {
                 PATH: [f"{row['images_name']}#{start + i:05d}" for i in range(count)],
                 CONTENT: [image.tobytes() for image in pixels[chunk]],
                 CLASS_NAME: [str(label) for label in classes[chunk]],
                 GIVEN_SPLIT: [split] * count,
-            }
+            },
+            schema=_ARROW_RECORDS,
         )
 
 
@@ -152,6 +158,8 @@ def _idx_images(
     raw_shape: tuple[int, int, int],
 ) -> SourceImages:
     values = np.unique(np.concatenate(labels))
+    if not len(values) or 0 in raw_shape:
+        raise SourceError("the IDX files have no images, or images without pixels; check the source")
     return SourceImages(
         frame=_with_ids(records.withColumn(SIZE_BYTES, F.length(CONTENT).cast("long"))),
         classes=tuple(str(value) for value in values),
@@ -169,7 +177,8 @@ def _read_image_folder(spark: SparkSession, folder: Folder) -> SourceImages:
             .option("recursiveFileLookup", "true")
             .load(literal_path(folder.uri))
         )
-        root = f"{folder.uri}/"
+        # Spark may put a host into the URI, so only the path in it is sought.
+        root = f"{folder.root}/"
         relative = F.col("path").substr(F.locate(root, F.col("path")) + F.lit(len(root)), F.lit(_TO_THE_END))
         records = files.select(
             relative.alias(PATH),
@@ -180,31 +189,37 @@ def _read_image_folder(spark: SparkSession, folder: Folder) -> SourceImages:
         )
         # Only names are read here: Spark opens no file whose content is not asked for.
         class_rows = records.groupBy(CLASS_NAME).count().collect()
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise SourceError(f"source.path={folder.uri} cannot be read by Spark: {_first_line(error)}") from error
-    passed_over = _passed_over(folder)
+    listed = sum(row["count"] for row in class_rows)
+    images = {name: size for name, size in folder.file_sizes().items() if image_folder.is_image_name(name)}
+    passed_over = _passed_over(images)
+    if listed + len(passed_over) != len(images):
+        raise SourceError(
+            f"source.path={folder.uri} has {len(images)} images, of which Spark lists {listed}; were files added or "
+            "taken away meanwhile, or have they names that Java cannot read (set LC_ALL=C.UTF-8)?"
+        )
     if passed_over:
         schema = f"{PATH} string, {SIZE_BYTES} long, {CODE} string, {MESSAGE} string"
         records = records.unionByName(spark.createDataFrame(passed_over, schema), allowMissingColumns=True)
-    found = sum(row["count"] for row in class_rows) + len(passed_over)
-    if not found:
+    if not images:
         raise SourceError(
             f"source.path={folder.uri} has no images; expected DIR/CLASS/**/*.jpg, .jpeg or .png below it"
         )
     return SourceImages(
         frame=_with_ids(records),
         classes=tuple(sorted(row[CLASS_NAME] for row in class_rows if row[CLASS_NAME] is not None)),
-        found=found,
+        found=len(images),
         raw_shape=None,
     )
 
 
-def _passed_over(folder: Folder) -> list[tuple[str, int, str, str]]:
+def _passed_over(images: dict[str, int]) -> list[tuple[str, int, str, str]]:
     """Images that Spark's listing leaves out without a word, as (path, bytes, code, message): they must not vanish."""
     return [
         (name, size, *(_HIDDEN if size else _EMPTY))
-        for name, size in folder.file_sizes().items()
-        if image_folder.is_image_name(name) and (size == 0 or image_folder.is_hidden(name))
+        for name, size in images.items()
+        if size == 0 or image_folder.is_hidden(name)
     ]
 
 

@@ -16,8 +16,11 @@ Result = TypeVar("Result")
 # (batches of the partition, task, attempt): the attempt's number is given to no other attempt of the application.
 Work = Callable[[Iterator[pa.RecordBatch], int, int], Result]
 
-_ARROW_BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
-_SPARKS_DEFAULT = "10000"
+# Whichever is reached first ends a batch; the bytes count from Spark 4 on.
+_ARROW_BATCH = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": str(ROWS_PER_ARROW_BATCH),
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 2**20),
+}
 
 
 def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
@@ -39,10 +42,15 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
 
 @contextmanager
 def _small_arrow_batches(spark: SparkSession) -> Iterator[None]:
-    """Bound the rows of a batch, in whatever session the caller has: Spark's 10,000 rows of images fill a worker."""
-    before = spark.conf.get(_ARROW_BATCH_SETTING, _SPARKS_DEFAULT)
-    spark.conf.set(_ARROW_BATCH_SETTING, str(ROWS_PER_ARROW_BATCH))
+    """Bound a batch in whatever session the caller has: Spark's 10,000 rows would fill a worker with images."""
+    before = {name: spark.conf.get(name, None) for name in _ARROW_BATCH}
+    for name, value in _ARROW_BATCH.items():
+        spark.conf.set(name, value)
     try:
         yield
     finally:
-        spark.conf.set(_ARROW_BATCH_SETTING, before or _SPARKS_DEFAULT)
+        for name, earlier in before.items():
+            if earlier is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, earlier)

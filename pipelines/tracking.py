@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.exceptions import MlflowException
 
-from cnnlib.config import TrackingSettings
+from cnnlib.config import StoreSettings, TrackingSettings
 from cnnlib.errors import TrackingError
 from cnnlib.imageset import ImageSet
 
@@ -83,19 +84,22 @@ class Tracker:
     @property
     def ui_command(self) -> str | None:
         """What to type in the working folder to serve the MLflow UI; None where a server does already."""
-        if _is_server(self.uri):
+        if not self.uri.startswith(_SQLITE):
             return None
-        store = f"{_SQLITE}{_short(Path(self.uri.removeprefix(_SQLITE)))}" if self.uri.startswith(_SQLITE) else self.uri
-        return f"{_short(Path(sys.executable).with_name('mlflow'))} ui --backend-store-uri {store} --port {UI_PORT}"
+        mlflow_command = _short(Path(sys.executable).with_name("mlflow"))
+        store = f"{_SQLITE}{_short(Path(self.uri.removeprefix(_SQLITE)))}"
+        return shlex.join([str(mlflow_command), "ui", "--backend-store-uri", store, "--port", str(UI_PORT)])
 
     @property
     def run_url(self) -> str:
-        """The address of this run's page in the MLflow UI."""
-        server = self.uri.rstrip("/") if _is_server(self.uri) else f"http://127.0.0.1:{UI_PORT}"
-        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        """The address of this run's page in the MLflow UI; its id where no address is known."""
+        if self.uri.startswith(_SQLITE) or _is_server(self.uri):
+            server = self.uri.rstrip("/") if _is_server(self.uri) else f"http://127.0.0.1:{UI_PORT}"
+            return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return self.run_id
 
 
-def connect(settings: TrackingSettings) -> str:
+def connect(settings: StoreSettings) -> str:
     """Point MLflow at the tracking store of the settings, and give its URI.
 
     That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
@@ -104,7 +108,8 @@ def connect(settings: TrackingSettings) -> str:
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     if _is_server(uri):
         try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS).raise_for_status()
+            # Any answer will do: a proxy in front of the server may ask for a login that MLflow has.
+            requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS)
         except requests.RequestException as error:
             raise TrackingError(
                 f"tracking.uri={uri} does not answer ({type(error).__name__}); start the MLflow server, "
@@ -129,6 +134,9 @@ def tracked_run(settings: TrackingSettings, name: str) -> Iterator[Tracker]:
     Raises TrackingError where the store cannot be opened.
     """
     uri = connect(settings)
+    active = mlflow.active_run()
+    if active is not None:
+        raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
     try:
         experiment_id = _experiment_id(uri, settings.experiment)
         run = mlflow.start_run(experiment_id=experiment_id, run_name=name)

@@ -51,7 +51,7 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
         tracked_run(settings.tracking, f"{settings.model.name} on {image_set.name}") as tracker,
         TemporaryDirectory(prefix="sparkcnn-checkpoints-") as temporary,
     ):
-        tracker.log_settings(flatten(settings))
+        tracker.log_settings(flatten(settings) | {"tracking.uri": tracker.uri})
         tracker.log_image_set(image_set)
         checkpoints = Path(temporary)
         history = _fit(image_set, settings, tracker, checkpoints, progress)

@@ -52,6 +52,7 @@ def _concatenate(blocks: list[Block]) -> Block:
 
 def _permute(pool: list[Block], random: np.random.Generator) -> Block:
     images, labels = _concatenate(pool)
+    pool.clear()  # or its rows would be in memory three times
     order = random.permutation(len(images))
     return images[order], labels[order]
 

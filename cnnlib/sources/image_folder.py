@@ -26,9 +26,11 @@ def is_image_name(name: str) -> bool:
 
 
 def is_hidden(relative_path: str) -> bool:
-    """Say whether Spark's file listing passes over this path: a part of it begins with "_" or ".".
+    """Say whether Spark's file listing passes over this path: a part of it begins with "." or "_".
 
-    >>> is_hidden("cat/_DSC0001.jpg"), is_hidden("cat/a_b.jpg")
-    (True, False)
+    A name such as _size=3 is a partition's to Spark, and listed.
+
+    >>> is_hidden("cat/_DSC0001.jpg"), is_hidden("cat/a_b.jpg"), is_hidden("cat/_size=3.jpg")
+    (True, False, False)
     """
-    return any(part.startswith(("_", ".")) for part in relative_path.split("/"))
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in relative_path.split("/"))

@@ -27,6 +27,8 @@ def fit_model(
     """
     train = settings.train
     image_set.split(VAL)
+    if len(image_set.classes) < 2:
+        raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
     taken = {"name", "image_shape", "classes", "mean", "std"} & settings.model.options.keys()
     if taken:
         raise ConfigError(f"model.options has {', '.join(sorted(taken))}, which follows from the image set; remove it")

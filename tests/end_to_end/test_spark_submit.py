@@ -5,6 +5,8 @@ The workers' Python has the pinned packages but not this project, so what they i
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import write_photos
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = "local-cluster[2,1,2048]"
@@ -75,9 +79,22 @@ def submit(wheel: Path, python_without_project: Path, tmp_path_factory: pytest.T
     return run
 
 
-def test_three_jobs_on_two_executors_and_here(submit: Submit, digits_idx: Path) -> None:
+def test_command_of_the_readme(submit: Submit) -> None:
+    (command,) = re.findall(
+        r"^```sh\n(spark-submit .*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    words = shlex.split(command.replace("\\\n", "").replace("/shared", str(submit.folder)))
+    assert words[:5:2] == ["spark-submit", "spark://HOST:7077", "dist/sparkcnn-0.1.0-py3-none-any.whl"]
+    write_photos(submit.folder / "photos", per_class=10)
+    done = submit(CLUSTER, Path(words[5]).stem, *words[6:])
+    assert done.returncode == 0, done.stderr
+    assert "20 found = 20 kept + 0 duplicate + 0 rejected" in done.stdout
+    assert json.loads((submit.folder / "sets/photos/dataset.json").read_text())["image"]["height"] == 96
+
+
+def test_three_jobs_here_and_on_two_executors(submit: Submit, digits_idx: Path) -> None:
     ingest = ("ingest", "--source.format", "idx", "--source.path", str(digits_idx), "--output.path", "set")
-    done = submit(CLUSTER, *ingest)
+    done = submit("local[*]", *ingest)
     assert done.returncode == 0, done.stderr
     assert json.loads((submit.folder / "set" / "dataset.json").read_text())["counts"]["kept"] == 800
 

@@ -22,10 +22,11 @@ from cnnlib.config import (
     SplitSettings,
 )
 from cnnlib.errors import ConfigError, LimitError, OutputExistsError, SourceError
-from cnnlib.imageset import Counts, ImageSet, open_image_set
+from cnnlib.imageset import Counts, ImageSet, open_image_set, publish_image_set
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
 from pipelines.ingest import ingest
+from pipelines.sources import read_source
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 
 
@@ -280,3 +281,47 @@ def test_digits_can_be_brought_to_another_size_and_colour(
     pixels = np.frombuffer(image, np.uint8).reshape(14, 20, 3)
     assert (pixels[..., 0] == pixels[..., 1]).all()
     assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_train_and_test_files_in_one_task(
+    spark: SparkSession, digits: ImageSet, digits_idx: Path, tmp_path: Path
+) -> None:
+    """Training images have no given split, test images have one: one task must write both."""
+    source = read_source(spark, "idx", str(digits_idx))
+    rows = (
+        source.frame.coalesce(1).mapInArrow(lambda batches: batches, source.frame.schema).groupBy("given_split").count()
+    )
+    assert {row["given_split"]: row["count"] for row in rows.collect()} == {None: TRAIN_DIGITS, "test": TEST_DIGITS}
+
+
+def test_part_that_has_vanished_is_never_published(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
+    old = ingest(spark, idx_settings(digits_idx, tmp_path / "set"))
+    lost = Path(old.folder.root) / old.split("train").files[0].path
+    lost.rename(tmp_path / "kept")
+    with pytest.raises(OutputExistsError, match="lacks train/part-.*another job writes there too"):
+        publish_image_set(old, [])
+    (tmp_path / "kept").rename(lost)
+    publish_image_set(old, [])
+
+
+def test_set_is_kept_when_the_job_fails_after_its_commit(
+    spark: SparkSession, digits_idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(spark, idx_settings(digits_idx, tmp_path / "set"))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # Clearing away the old files is what comes after the commit.
+    monkeypatch.setattr("cnnlib.storage.discard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(spark, idx_settings(digits_idx, tmp_path / "set", overwrite=True))
+    image_set = open_image_set(str(tmp_path / "set"))
+    assert all(Path(image_set.folder.path(f.path)).exists() for s in image_set.splits.values() for f in s.files)
+
+
+def test_link_to_nowhere_is_rejected(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    (photos / "dark" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    image_set = ingest(spark, folder_settings(photos, tmp_path / "set", rejects=RejectsSettings(max_fraction=0.1)))
+    assert rejects_of(tmp_path / "set") == {"dark/gone.jpg": "empty_file"}
+    assert image_set.counts == Counts(found=21, kept=20, duplicate=0, rejected=1)

@@ -31,6 +31,7 @@ from pipelines.prediction_udf import prediction_udf
 from pipelines.registry import fetch_model
 from pipelines.score import score, ship_model
 from pipelines.sources import read_split
+from pipelines.tasks import run_on_partitions
 from pipelines.tracking import connect
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
@@ -184,7 +185,7 @@ def test_existing_predictions_are_kept_unless_overwriting_is_asked_for(
 def test_worker_loads_the_model_once_for_all_its_tasks(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     connect(trained.tracking)
     model = fetch_model("models:/digits@champion", tmp_path / "model")
-    archive = ship_model(spark, model, tmp_path)
+    archive = ship_model(spark, model)
     predict = prediction_udf(archive, (28, 28, 1))
 
     def loads(batches):
@@ -205,3 +206,20 @@ def test_worker_loads_the_model_once_for_all_its_tasks(spark: SparkSession, trai
     assert tasks.groupby("pid").loads.sum().max() <= 1
     scored = images.select(predict(F.col("image")).alias("p")).select("p.*").toPandas()
     assert scored.error.isna().all()
+
+
+def test_damaged_weights_are_refused_by_every_worker(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+    connect(trained.tracking)
+    model = fetch_model("models:/digits@champion", tmp_path / "model")
+    weights = model.folder / "artifacts/sealed/model.keras"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    # A card of another name, or the sound model that the session has already would be taken.
+    card = model.folder / "artifacts/sealed/model.json"
+    card.write_text(card.read_text() + " ")
+    predict = prediction_udf(ship_model(spark, model), (28, 28, 1))
+    images = read_split(spark, trained.image_set, "test").select(predict(F.col("image")).alias("p"))
+    with pytest.raises(ModelError, match="has SHA-256 .*, registered was") as error:
+        run_on_partitions(images, lambda batches, task, attempt: sum(batch.num_rows for batch in batches))
+    assert "\n" not in error.value.message

@@ -25,7 +25,7 @@ STATUS = {
     "ImageSetError": 2,
     "ModelError": 2,
     "FeedError": 1,
-    "TrackingError": 1,
+    "TrackingError": 2,
     "LimitError": 3,
 }
 
