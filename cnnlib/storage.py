@@ -90,7 +90,7 @@ def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> Non
         )
 
 
-def make_writable(folder: Folder) -> None:
+def make_writable(folder: Folder, commit_name: str) -> None:
     """Make the folder, and be sure that files can be written to it, before hours of work depend on it.
 
     Raises ConfigError where that is not so.
@@ -99,7 +99,8 @@ def make_writable(folder: Folder) -> None:
         raise ConfigError(
             f"output.path={folder.uri} has a # or a ?, which petastorm cannot read; choose another folder"
         )
-    probe = folder.path(f".{new_run_id()}.tmp")
+    # Named like an unfinished commit: should this process die here, the next run knows the file for ours.
+    probe = folder.path(_temporary(commit_name))
     try:
         folder.fs.makedirs(folder.root, exist_ok=True)
         folder.fs.pipe_file(probe, b"")
@@ -171,12 +172,16 @@ def _write_atomically(folder: Folder, name: str, text: str) -> None:
         folder.fs.pipe_file(final, text.encode())
         return
     os.makedirs(folder.root, exist_ok=True)
-    temporary = f"{final}.{new_run_id()}.tmp"
+    temporary = folder.path(_temporary(name))
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, final)
+
+
+def _temporary(commit_name: str) -> str:
+    return f"{commit_name}.{new_run_id()}.tmp"
 
 
 def _is_local(fs: fsspec.AbstractFileSystem) -> bool:

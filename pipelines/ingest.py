@@ -56,7 +56,7 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
         split=split_settings(source, settings.split),
         rows_per_row_group=max(1, int(settings.output.row_group_mb * MB / spec.size_bytes)),
     )
-    make_writable(folder)
+    make_writable(folder, imageset.COMMIT)
     tasks = max(FEWEST_FILES, math.ceil(source.found / settings.output.rows_per_file))
     kept_files: set[str] = set()
     try:

@@ -55,7 +55,7 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
         source = read_input(spark, settings.input, read_card(model.folder / ARTIFACTS))
-        make_writable(folder)
+        make_writable(folder, contract.COMMIT)
         run_id = new_run_id()
         archive = ship_model(spark, model)
         predicted = predict_frame(source, model, archive)

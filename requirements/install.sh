@@ -23,6 +23,8 @@ give_up() {
 
 # uv must take the Python that was checked, not fetch or find another.
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
+# As pip does: where a process may not write bytecode, each would compile TensorFlow anew.
+export UV_COMPILE_BYTECODE=1
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 python=$("$python" -c 'import sys; print(sys.executable)')
 # uv does not read pip's settings, and must not go round the index that they name.

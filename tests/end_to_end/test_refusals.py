@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SPARKCNN = Path(sys.executable).parent / "sparkcnn"
 # The JVM's own line, which no setting of Spark's can stop.
 JVM_LINE = "WARNING: Using incubator modules"
@@ -50,15 +48,3 @@ def test_missing_java_is_named(tmp_path: Path) -> None:
 def test_unknown_setting_gives_the_nearest(tmp_path: Path) -> None:
     line = refusal(tmp_path, "train", "--data.path", "set", "--train.epoch", "3")
     assert line == "sparkcnn train: unrecognized arguments: --train.epoch 3; did you mean train.epochs?"
-
-
-@pytest.mark.slow
-def test_missing_paths_and_what_is_there_already(tmp_path: Path) -> None:
-    line = refusal(tmp_path, "ingest", "--source.format", "idx", "--source.path", "nowhere", "--output.path", "set")
-    assert line == "sparkcnn ingest: source.path=nowhere is not a folder that can be read; check the path"
-    (tmp_path / "mine").write_text("")
-    line = refusal(tmp_path, "ingest", "--source.format", "mnist", "--output.path", "mine/set")
-    assert line.startswith(f"sparkcnn ingest: output.path={tmp_path}/mine/set cannot be written (Not a directory)")
-    line = refusal(tmp_path, "train", "--data.path", "nowhere")
-    assert line.startswith(f"sparkcnn train: {tmp_path}/nowhere is not an image set: it has no dataset.json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]

@@ -9,7 +9,17 @@ import fsspec
 import pytest
 
 from cnnlib.errors import ConfigError, OutputExistsError
-from cnnlib.storage import Folder, commit, discard, new_run_id, open_folder, part_name, refuse_occupied
+from cnnlib.storage import (
+    Folder,
+    commit,
+    discard,
+    discard_unpublished,
+    make_writable,
+    new_run_id,
+    open_folder,
+    part_name,
+    refuse_occupied,
+)
 
 COMMIT = "dataset.json"
 PART = part_name(new_run_id(), 3, 0)
@@ -227,3 +237,48 @@ def test_reader_never_sees_a_broken_or_missing_commit(tmp_path):
 def test_part_names_of_two_attempts_or_runs_differ():
     names = {part_name(new_run_id(), task, attempt) for task in (0, 1) for attempt in (0, 1) for _ in range(50)}
     assert len(names) == 200
+
+
+def test_folder_that_can_be_written_is_left_as_it_was(tmp_path):
+    folder = open_folder(str(tmp_path / "new"))
+    make_writable(folder, "dataset.json")
+    assert (tmp_path / "new").is_dir()
+    assert folder.files() == []
+
+
+def test_probe_of_a_process_that_died_is_no_obstacle(tmp_path, monkeypatch):
+    folder = open_folder(str(tmp_path / "new"))
+    monkeypatch.setattr(type(folder.fs), "rm_file", lambda *_: None)
+    make_writable(folder, "dataset.json")
+    assert len(folder.files()) == 1
+    refuse_occupied(folder, "dataset.json", overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b"])
+def test_folder_that_petastorm_could_not_read_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="has a # or a \\?"):
+        make_writable(open_folder(str(tmp_path / name)), "dataset.json")
+
+
+@pytest.mark.parametrize("uri", ["dbfs:/x", "hdfs:/x", "s3a:/bucket/x"])
+def test_scheme_with_one_slash_is_refused(uri):
+    with pytest.raises(ConfigError, match=f"write {uri.replace(':/', '://')}"):
+        open_folder(uri)
+
+
+def test_commit_names_no_file_that_is_not_there(tmp_path):
+    folder = open_folder(str(tmp_path))
+    with pytest.raises(OutputExistsError, match="lacks train/part-00000-0a-1.parquet"):
+        commit(folder, "dataset.json", {}, {"train/part-00000-0a-1.parquet"})
+    assert folder.files() == []
+
+
+def test_run_that_failed_after_its_commit_keeps_its_files(tmp_path):
+    folder = open_folder(str(tmp_path))
+    for name in ("part-00000-0a-1.parquet", "part-00000-0b-1.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "dataset.json").write_text('{"files": ["part-00000-0a-1.parquet"]}')
+    discard_unpublished(folder, "dataset.json", "0a")
+    assert "part-00000-0a-1.parquet" in folder.files()
+    discard_unpublished(folder, "dataset.json", "0b")
+    assert folder.files() == ["dataset.json", "part-00000-0a-1.parquet"]

@@ -1,0 +1,63 @@
+"""What a user can get wrong about paths: one clear line, exit status 2, and nothing changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.quiet import import_tensorflow_quietly
+from jobs import ingest, score, train
+
+
+@pytest.fixture
+def refusal(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
+    """Run a job in an empty working folder, which must refuse, and give the one line that it says."""
+    monkeypatch.chdir(tmp_path)
+    import_tensorflow_quietly()
+
+    def run(job: Callable[[list[str]], int], *arguments: str) -> str:
+        assert job(list(arguments)) == 2
+        captured = capsys.readouterr()
+        (line,) = captured.err.splitlines()
+        assert captured.out == ""
+        return line
+
+    return run
+
+
+def test_missing_source(refusal: Callable[..., str], tmp_path: Path) -> None:
+    line = refusal(ingest.main, "--source.format", "idx", "--source.path", "nowhere", "--output.path", "set")
+    assert line == "sparkcnn ingest: source.path=nowhere is not a folder that can be read; check the path"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_below_a_file(refusal: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    line = refusal(ingest.main, "--source.format", "mnist", "--output.path", "mine/set")
+    assert line.startswith(f"sparkcnn ingest: output.path={tmp_path}/mine/set cannot be written (Not a directory)")
+
+
+def test_output_with_files_of_somebody_else(refusal: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    line = refusal(ingest.main, "--source.format", "mnist", "--output.path", "mine", "--output.overwrite", "true")
+    assert "holds files that are not ours, such as thesis.txt" in line
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+
+
+def test_missing_image_set(refusal: Callable[..., str], tmp_path: Path) -> None:
+    line = refusal(train.main, "--data.path", "nowhere")
+    assert line.startswith(f"sparkcnn train: {tmp_path}/nowhere is not an image set: it has no dataset.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_store_in_a_folder_that_is_not_there(refusal: Callable[..., str], tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/nowhere/mlflow.db"
+    line = refusal(score.main, "--model", "models:/a@b", "--output.path", "out", "--tracking.uri", uri)
+    assert (
+        line
+        == f"sparkcnn score: tracking.uri={uri} cannot be used: {tmp_path}/nowhere is no folder that can be written"
+    )
