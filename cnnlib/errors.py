@@ -90,6 +90,15 @@ class LimitError(SparkcnnError):
     exit_status = 3
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's exception says first, or its type where it says nothing.
+
+    >>> first_line(ValueError("no such table\\n(Background on this error …)")), first_line(KeyError())
+    ('no such table', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class ImageError(Exception):
     """One image cannot be used. It becomes a row among the rejects, never the end of a job.
 

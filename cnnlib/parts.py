@@ -78,7 +78,6 @@ class PartWriter:
             self._folder.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._sink = self._folder.fs.open(path, "wb")
             # Pixels hardly repeat as whole values, so a dictionary of them would only be built and thrown away.
-            # Snappy: zstd makes files a fifth smaller and reading slower.
             self._writer = pq.ParquetWriter(
                 self._sink, self._schema, use_dictionary=False, compression="snappy", write_statistics=False
             )

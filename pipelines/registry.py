@@ -15,7 +15,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from cnnlib import predict
-from cnnlib.errors import ModelError
+from cnnlib.errors import ModelError, first_line
 from cnnlib.images import encode_png
 from cnnlib.imageset import IMAGE, ImageSet
 from cnnlib.sealed import seal
@@ -107,7 +107,7 @@ def fetch_model(uri: str, folder: Path) -> RegisteredModel:
         local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise ModelError(
-            f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {str(error).splitlines()[0]}; expected "
+            f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {first_line(error)}; expected "
             "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
         ) from error
     return RegisteredModel(name, None if version is None else str(version), Path(local))

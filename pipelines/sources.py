@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cnnlib.config import SourceFormat
-from cnnlib.errors import ConfigError, SourceError
+from cnnlib.errors import ConfigError, SourceError, first_line
 from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, SIZE_BYTES, ImageSet
 from cnnlib.imageset_writer import CLASS_NAME, CONTENT, GIVEN_SPLIT
 from cnnlib.mnist import MD5 as MNIST_FILES
@@ -190,7 +190,7 @@ def _read_image_folder(spark: SparkSession, folder: Folder) -> SourceImages:
         # Only names are read here: Spark opens no file whose content is not asked for.
         class_rows = records.groupBy(CLASS_NAME).count().collect()
     except (PySparkException, Py4JJavaError) as error:
-        raise SourceError(f"source.path={folder.uri} cannot be read by Spark: {_first_line(error)}") from error
+        raise SourceError(f"source.path={folder.uri} cannot be read by Spark: {first_line(error)}") from error
     listed = sum(row["count"] for row in class_rows)
     images = {name: size for name, size in folder.file_sizes().items() if image_folder.is_image_name(name)}
     passed_over = _passed_over(images)
@@ -240,10 +240,6 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
 def literal_path(path: str) -> str:
     """Escape what Hadoop would take for a pattern: a folder may well be called photos[1]."""
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 _READERS: dict[str, Callable[[SparkSession, Folder], SourceImages]] = {

@@ -19,7 +19,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.exceptions import MlflowException
 
 from cnnlib.config import StoreSettings, TrackingSettings
-from cnnlib.errors import TrackingError
+from cnnlib.errors import TrackingError, first_line
 from cnnlib.imageset import ImageSet
 
 STORE_FILE = "mlflow.db"
@@ -87,7 +87,7 @@ class Tracker:
         if not self.uri.startswith(_SQLITE):
             return None
         mlflow_command = _short(Path(sys.executable).with_name("mlflow"))
-        store = f"{_SQLITE}{_short(Path(self.uri.removeprefix(_SQLITE)))}"
+        store = f"{_SQLITE}{_short(_sqlite_file(self.uri))}"
         return shlex.join([str(mlflow_command), "ui", "--backend-store-uri", store, "--port", str(UI_PORT)])
 
     @property
@@ -116,7 +116,7 @@ def connect(settings: StoreSettings) -> str:
                 "or mend the address"
             ) from error
     if uri.startswith(_SQLITE):
-        folder = Path(uri.removeprefix(_SQLITE)).absolute().parent
+        folder = _sqlite_file(uri).parent
         if not os.access(folder, os.W_OK):
             # MLflow would try for minutes.
             raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
@@ -141,7 +141,7 @@ def tracked_run(settings: TrackingSettings, name: str) -> Iterator[Tracker]:
         experiment_id = _experiment_id(uri, settings.experiment)
         run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
     except MlflowException as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {_first_line(error)}") from error
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
     with run:
         yield Tracker(run.info.run_id, experiment_id, uri)
 
@@ -153,7 +153,7 @@ def _experiment_id(uri: str, name: str) -> str:
     location = None
     if uri.startswith(_SQLITE):
         # Beside the store, wherever MLflow's default would be: the two belong together.
-        location = Path(uri.removeprefix(_SQLITE)).absolute().parent.joinpath(ARTIFACTS_FOLDER).as_uri()
+        location = _sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
     return mlflow.create_experiment(name, artifact_location=location)
 
 
@@ -167,10 +167,10 @@ def _is_server(uri: str) -> bool:
     return urlsplit(uri).scheme in ("http", "https")
 
 
+def _sqlite_file(uri: str) -> Path:
+    return Path(uri.removeprefix(_SQLITE)).absolute()
+
+
 def _short(path: Path) -> Path:
     """The path as one would type it in the working folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
