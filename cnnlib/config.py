@@ -103,6 +103,16 @@ class DataSettings(Settings):
     """What is trained on."""
 
     path: str = Field(description="an image set that ingest published")
+    shuffle_mb: float = Field(
+        128.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="megabytes of stored images to shuffle among, beyond the row groups; up to four times as much "
+        "is in memory of each worker",
+    )
+    timeout_s: float = Field(
+        120.0, gt=0, allow_inf_nan=False, description="seconds without data after which training ends with an error"
+    )
 
 
 class ModelSettings(Settings):
@@ -116,7 +126,15 @@ class OptimizerSettings(Settings):
     """How weights are updated."""
 
     name: Literal["adam"] = Field("adam", description="optimizer, by Keras' name")
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="step size")
+    learning_rate: float = Field(
+        1e-3, gt=0, allow_inf_nan=False, description="step size, as tuned for a global batch of base_batch_size"
+    )
+    scaling: Literal["none", "linear", "square_root"] = Field(
+        "none",
+        description="how learning_rate follows the global batch: multiplied by 1, by its ratio to base_batch_size "
+        "(Goyal et al. 2017), or by the root of that",
+    )
+    base_batch_size: int = Field(128, gt=0, description="global batch that learning_rate was tuned for")
 
 
 class FitSettings(Settings):
@@ -125,15 +143,37 @@ class FitSettings(Settings):
     epochs: int = Field(3, gt=0, description="most passes over the train split")
     worker_batch_size: int = Field(128, gt=0, description="images a step on one worker")
     seed: int = Field(0, ge=0, lt=2**32, description="of weights and of the order of images")
+    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = Field(
+        "val_accuracy", description="metric by which the best epoch is chosen and patience is counted"
+    )
+    direction: Literal["auto", "max", "min"] = Field(
+        "auto", description="whether monitor is best at its highest or its lowest; auto: max for accuracy, min for loss"
+    )
     patience: int = Field(
-        3, ge=0, description="epochs without a better val accuracy before training stops; 0 never stops early"
+        3, ge=0, description="epochs without a better value of monitor before training stops; 0 never stops early"
     )
-    workers: Literal[0] = Field(0, description="0 trains in the driver; Spark workers are not built yet")
-    shuffle_rows: int = Field(
-        10_000,
-        gt=0,
-        description="images to shuffle among, beyond the row groups; up to four times as many are in memory",
+    workers: int = Field(
+        0, ge=0, description="Spark tasks that train together, each in a process of its own; 0 trains in the driver"
     )
+    gpus_per_worker: Literal[0, 1] = Field(
+        0, description="1 takes the GPU that Spark assigned to each worker's task; for more GPUs take more workers"
+    )
+    deterministic: bool = Field(
+        False, description="have TensorFlow repeat itself bit for bit on one machine; slower on a GPU"
+    )
+    resume: str | None = Field(
+        None, description="id of a run to go on with, or auto: the newest unfinished run of the same settings"
+    )
+    max_restarts: int = Field(
+        2, ge=0, description="times that training starts again from its last checkpoint after a worker was lost"
+    )
+    keep_last: int = Field(2, gt=0, description="checkpoints kept on the local disk; the MLflow run keeps them all")
+
+    @model_validator(mode="after")
+    def _gpus_need_workers(self) -> "FitSettings":
+        if self.gpus_per_worker and not self.workers:
+            raise ValueError("gpus_per_worker=1 needs workers of 1 or more: Spark assigns GPUs to its tasks")
+        return self
 
 
 class StoreSettings(Settings):

@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings, flatten
-from cnnlib.feed.dataset import read_split
+from cnnlib.feed.blocks import read_split
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.training.callbacks import IMAGES_PER_SECOND, EpochReport, StepReport

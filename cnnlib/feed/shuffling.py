@@ -1,66 +1,90 @@
-"""Blocks of rows -> batches, in order or shuffled through a pool that mixes the rows of many blocks."""
+"""Blocks of rows -> mixed blocks -> batches."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-# (rows, height, width, channels) uint8 and (rows,) int32
+# (rows, height, width, channels) uint8, or (rows,) object of encoded bytes; and (rows,) int32
 Block = tuple[np.ndarray, np.ndarray]
 
 
-def in_order(blocks: Iterable[Block], batch_size: int) -> Iterator[Block]:
-    """Cut blocks into batches of `batch_size` rows; the last may be smaller.
+def mixed(blocks: Iterable[Block], pool_rows: int, random: np.random.Generator) -> Iterator[Block]:
+    """Mix the rows of many blocks. Every row is given exactly once.
 
-    >>> blocks = [(np.arange(5), np.arange(5)), (np.arange(5, 7), np.arange(5, 7))]
-    >>> [images.tolist() for images, _ in in_order(blocks, 3)]
-    [[0, 1, 2], [3, 4, 5], [6]]
-    """
-    rest: Block | None = None
-    for block in blocks:
-        rows = block if rest is None else _concatenate([rest, block])
-        whole = len(rows[0]) - len(rows[0]) % batch_size
-        yield from _cut(rows, 0, whole, batch_size)
-        rest = _slice(rows, whole, len(rows[0]))
-    if rest is not None:
-        yield from _cut(rest, 0, len(rest[0]), batch_size)
-
-
-def shuffled(blocks: Iterable[Block], batch_size: int, pool_rows: int, random: np.random.Generator) -> Iterator[Block]:
-    """Cut blocks into shuffled batches of `batch_size` rows; the last may be smaller.
-
-    Rows wait in a pool of at least `pool_rows`. When it has twice as many, it is permuted and one half leaves in
-    batches, so that a row meets those of blocks before and after its own. Every row is given exactly once.
+    Rows wait in a pool of at least `pool_rows`. When it has twice as many, it is permuted and all but `pool_rows`
+    leave, so that a row meets those of blocks before and after its own.
     """
     pool: list[Block] = []
     waiting = 0
     for block in blocks:
         pool.append(block)
-        waiting += len(block[0])
-        if waiting >= 2 * pool_rows + batch_size:
+        waiting += len(block[1])
+        if waiting > 2 * pool_rows:
             rows = _permute(pool, random)
-            leaving = (waiting - pool_rows) // batch_size * batch_size
-            yield from _cut(rows, 0, leaving, batch_size)
-            pool = [_slice(rows, leaving, waiting)]
-            waiting -= leaving
+            yield _slice(rows, pool_rows, waiting)
+            pool = [_slice(rows, 0, pool_rows)]
+            waiting = pool_rows
     if waiting:
-        yield from _cut(_permute(pool, random), 0, waiting, batch_size)
+        yield _permute(pool, random)
 
 
-def _concatenate(blocks: list[Block]) -> Block:
-    return np.concatenate([images for images, _ in blocks]), np.concatenate([labels for _, labels in blocks])
+def batches(blocks: Iterable[Block], batch_size: int, steps: int) -> Iterator[Block]:
+    """Cut blocks into `steps` batches of `batch_size` rows; the last has whatever is left, more or fewer.
+
+    >>> blocks = [(np.arange(5), np.arange(5)), (np.arange(5, 7), np.arange(5, 7))]
+    >>> [images.tolist() for images, _ in batches(blocks, 3, steps=3)]
+    [[0, 1, 2], [3, 4, 5], [6]]
+    >>> [images.tolist() for images, _ in batches(blocks, 3, steps=2)]
+    [[0, 1, 2], [3, 4, 5, 6]]
+    """
+    waiting: deque[Block] = deque()
+    rows = given = 0
+    for block in blocks:
+        waiting.append(block)
+        rows += len(block[1])
+        while rows >= batch_size and given < steps - 1:
+            yield _take(waiting, batch_size)
+            rows -= batch_size
+            given += 1
+    if rows:
+        yield _take(waiting, rows)
 
 
 def _permute(pool: list[Block], random: np.random.Generator) -> Block:
-    images, labels = _concatenate(pool)
-    pool.clear()  # or its rows would be in memory three times
-    order = random.permutation(len(images))
-    return images[order], labels[order]
+    """The pool's rows in a random order. Empties the pool on the way, or its rows would be in memory twice."""
+    total = sum(len(labels) for _, labels in pool)
+    images = np.empty((total, *pool[0][0].shape[1:]), pool[0][0].dtype)
+    labels = np.empty(total, pool[0][1].dtype)
+    places = random.permutation(total)
+    start = 0
+    for block_images, block_labels in _emptying(pool):
+        to = places[start : start + len(block_labels)]
+        images[to], labels[to] = block_images, block_labels
+        start += len(to)
+    return images, labels
+
+
+def _emptying(pool: list[Block]) -> Iterator[Block]:
+    pool.reverse()
+    while pool:
+        yield pool.pop()
+
+
+def _take(waiting: deque[Block], rows: int) -> Block:
+    """Take rows off the front: a view where they lie in one block."""
+    taken: list[Block] = []
+    while rows:
+        block = waiting.popleft()
+        if len(block[1]) > rows:
+            waiting.appendleft(_slice(block, rows, len(block[1])))
+            block = _slice(block, 0, rows)
+        taken.append(block)
+        rows -= len(block[1])
+    if len(taken) == 1:
+        return taken[0]
+    return np.concatenate([images for images, _ in taken]), np.concatenate([labels for _, labels in taken])
 
 
 def _slice(rows: Block, start: int, stop: int) -> Block:
     return rows[0][start:stop], rows[1][start:stop]
-
-
-def _cut(rows: Block, start: int, stop: int, batch_size: int) -> Iterator[Block]:
-    for begin in range(start, stop, batch_size):
-        yield _slice(rows, begin, min(begin + batch_size, stop))

@@ -53,7 +53,7 @@ def fit_model(
             TRAIN,
             worker_batch_size=train.worker_batch_size,
             seed=train.seed,
-            shuffle_rows=train.shuffle_rows,
+            shuffle_mb=settings.data.shuffle_mb,
         ) as train_images,
         make_dataset(image_set, VAL, worker_batch_size=train.worker_batch_size) as val_images,
     ):

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import DataSettings, RegisterSettings, TrackingSettings, TrainSettings, flatten
 from cnnlib.errors import ImageSetError, ModelError, TrackingError
-from cnnlib.feed.dataset import read_split
+from cnnlib.feed.blocks import read_split
 from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
 from pipelines.registry import fetch_model

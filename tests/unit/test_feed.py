@@ -16,7 +16,7 @@ import_tensorflow_quietly()
 
 from cnnlib.errors import FeedError, ImageSetError  # noqa: E402
 from cnnlib.feed import arrow_bridge, make_dataset  # noqa: E402
-from cnnlib.feed.dataset import read_split  # noqa: E402
+from cnnlib.feed.blocks import read_split  # noqa: E402
 from cnnlib.imageset import ImageSet, open_image_set  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
 from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
@@ -85,7 +85,9 @@ def within(seconds: float, work) -> None:
 @pytest.mark.parametrize("seed", [None, 0, 7])
 @pytest.mark.parametrize("batch_size", [1, 64, 333, 5000])
 def test_every_image_comes_once_an_epoch(image_set, seed, batch_size):
-    with make_dataset(image_set, "train", worker_batch_size=batch_size, seed=seed, shuffle_rows=200) as dataset:
+    with make_dataset(
+        image_set, "train", worker_batch_size=batch_size, seed=seed, shuffle_mb=200 * 16 / 2**20
+    ) as dataset:
         batches = batches_of(dataset)
     assert Counter(rows_of(batches)) == Counter(TRAIN)
     sizes = [len(batch) for batch in batches]
@@ -125,7 +127,7 @@ def test_without_a_seed_the_published_order_stands_every_epoch(image_set):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_same_seed_gives_the_same_batches_over_two_epochs(image_set, seed):
     def two_epochs():
-        with make_dataset(image_set, "train", worker_batch_size=64, seed=seed, shuffle_rows=200) as dataset:
+        with make_dataset(image_set, "train", worker_batch_size=64, seed=seed, shuffle_mb=200 * 16 / 2**20) as dataset:
             return batches_of(dataset), batches_of(dataset)
 
     first, second = two_epochs(), two_epochs()
@@ -136,14 +138,14 @@ def test_same_seed_gives_the_same_batches_over_two_epochs(image_set, seed):
 def test_another_seed_gives_another_order(image_set):
     orders = []
     for seed in (0, 1, 2):
-        with make_dataset(image_set, "train", seed=seed, shuffle_rows=200) as dataset:
+        with make_dataset(image_set, "train", seed=seed, shuffle_mb=200 * 16 / 2**20) as dataset:
             orders.append(tuple(rows_of(batches_of(dataset))))
     assert len(set(orders)) == 3
 
 
 def test_rows_from_all_over_the_split_mix_in_a_batch(image_set):
     place = {row: number for number, row in enumerate(TRAIN)}
-    with make_dataset(image_set, "train", worker_batch_size=100, seed=0, shuffle_rows=1000) as dataset:
+    with make_dataset(image_set, "train", worker_batch_size=100, seed=0, shuffle_mb=1) as dataset:
         first = batches_of(dataset)[0]
     # Of each third of the split, about a third of a batch of 100; fewer than 10 has no chance.
     thirds = Counter(place[row] * 3 // ROWS for row in first)
@@ -168,7 +170,9 @@ def test_epoch_given_up_midway_ends_too(image_set, seed, taken):
 
     def abandon():
         for _ in range(10):
-            with make_dataset(image_set, "train", worker_batch_size=8, seed=seed, shuffle_rows=16) as dataset:
+            with make_dataset(
+                image_set, "train", worker_batch_size=8, seed=seed, shuffle_mb=16 * 16 / 2**20
+            ) as dataset:
                 iterator = iter(dataset)
                 for _ in range(taken):
                     next(iterator)
@@ -223,7 +227,7 @@ def spin():
     while not done.is_set():
         pass
 threading.Thread(target=spin, name="busy", daemon=True).start()
-with make_dataset(open_image_set(sys.argv[1]), "train", worker_batch_size=100, seed=1, shuffle_rows=100) as dataset:
+with make_dataset(open_image_set(sys.argv[1]), "train", worker_batch_size=100, seed=1, shuffle_mb=0.0016) as dataset:
     for _ in range(30):
         print(sum(len(labels) for _, labels in dataset.as_numpy_iterator()))
 done.set()

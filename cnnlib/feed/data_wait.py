@@ -1,0 +1,34 @@
+"""How long training waits for data: measured inside tf.data, where a step takes its batch."""
+
+import tensorflow as tf
+
+
+class DataWait:
+    """Adds up the seconds for which the taker of a data set's elements had to wait for them."""
+
+    def __init__(self) -> None:
+        with tf.device("CPU:0"):
+            self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="data_wait")
+        self._taken = 0.0
+
+    def measured(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The same elements, each taken between two looks at the clock."""
+        clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+
+        # zip takes from its parts one after the other: the clock, the element, the clock again.
+        def add(before: tf.Tensor, element: tuple[tf.Tensor, ...], after: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            self._seconds.assign_add(after - before)
+            return element
+
+        timed = tf.data.Dataset.zip(clock, dataset, clock).map(add)
+        options = tf.data.Options()
+        # A buffer behind the clocks would fill itself meanwhile, and hide the wait.
+        options.experimental_optimization.inject_prefetch = False
+        options.experimental_optimization.map_and_batch_fusion = False
+        return timed.with_options(options)
+
+    def take(self) -> float:
+        """Seconds waited since the last call."""
+        total = float(self._seconds.numpy())
+        taken, self._taken = total - self._taken, total
+        return taken

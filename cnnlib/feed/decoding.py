@@ -1,0 +1,28 @@
+"""Stored images -> pixels inside tf.data: nothing to do for raw ones, TensorFlow's decoders for PNG and JPEG."""
+
+import tensorflow as tf
+
+from cnnlib.images import ImageSpec
+
+
+def decode_batches(dataset: tf.data.Dataset, spec: ImageSpec) -> tf.data.Dataset:
+    """(images as stored, labels) -> ((batch, height, width, channels) uint8, labels), in the same order.
+
+    The pixels are those that `cnnlib.images.decode_image` gives for the same bytes: JPEG is decoded with the accurate
+    integer transform, as Pillow does.
+    """
+    if spec.encoding == "raw":
+        return dataset
+
+    def decode(stored: tf.Tensor) -> tf.Tensor:
+        if spec.encoding == "jpeg":
+            pixels = tf.io.decode_jpeg(stored, channels=spec.channels, dct_method="INTEGER_ACCURATE")
+        else:
+            pixels = tf.io.decode_png(stored, channels=spec.channels)
+        return tf.ensure_shape(pixels, spec.shape)
+
+    def decode_batch(stored: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # (batch,) string -> (batch, height, width, channels) uint8
+        return tf.map_fn(decode, stored, fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8)), labels
+
+    return dataset.map(decode_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
