@@ -158,6 +158,11 @@ class FitSettings(Settings):
     gpus_per_worker: Literal[0, 1] = Field(
         0, description="1 takes the GPU that Spark assigned to each worker's task; for more GPUs take more workers"
     )
+    ports: str | None = Field(
+        None,
+        pattern=r"^\d{1,5}-\d{1,5}$",
+        description="ports that workers may use among themselves, e.g. 40000-40100; null for any that is free",
+    )
     deterministic: bool = Field(
         False, description="have TensorFlow repeat itself bit for bit on one machine; slower on a GPU"
     )
@@ -168,6 +173,30 @@ class FitSettings(Settings):
         2, ge=0, description="times that training starts again from its last checkpoint after a worker was lost"
     )
     keep_last: int = Field(2, gt=0, description="checkpoints kept on the local disk; the MLflow run keeps them all")
+
+    @property
+    def best_direction(self) -> str:
+        """`direction`, with auto resolved."""
+        if self.direction != "auto":
+            return self.direction
+        return "min" if self.monitor.endswith("loss") else "max"
+
+    @property
+    def port_range(self) -> tuple[int, int] | None:
+        """`ports` as (first, last)."""
+        if self.ports is None:
+            return None
+        first, last = map(int, self.ports.split("-"))
+        return first, last
+
+    @field_validator("ports")
+    @classmethod
+    def _is_a_range(cls, ports: str | None) -> str | None:
+        if ports is not None:
+            first, last = map(int, ports.split("-"))
+            if not 1024 <= first <= last <= 65535:
+                raise ValueError("ports must be FIRST-LAST, between 1024 and 65535")
+        return ports
 
     @model_validator(mode="after")
     def _gpus_need_workers(self) -> "FitSettings":

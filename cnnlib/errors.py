@@ -11,21 +11,24 @@ The command line prints `message` as one line and ends with `exit_status`:
 | 130 | interrupted |
 """
 
+from collections.abc import Sequence
+
 INTERRUPTED = 130
 
 
 class SparkcnnError(Exception):
     """The root of all errors that end in one line for the user.
 
-    `message` says what is wrong, what was received and what to do.
+    `message` says what is wrong, what was received and what to do; `quoted` has lines that another process wrote.
     """
 
     code = "error"
     exit_status = 1
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, quoted: Sequence[str] = ()) -> None:
+        super().__init__("\n  | ".join([message, *quoted]))
         self.message = message
+        self.quoted = tuple(quoted)
 
 
 class ConfigError(SparkcnnError):
@@ -74,6 +77,12 @@ class FeedError(SparkcnnError):
     """Petastorm cannot be used, or stopped giving data."""
 
     code = "feed"
+
+
+class TrainingError(SparkcnnError):
+    """Workers of a training were lost more often than `train.max_restarts` allows."""
+
+    code = "training"
 
 
 class TrackingError(SparkcnnError):

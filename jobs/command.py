@@ -20,6 +20,8 @@ def run_job(
         work(parse_settings(job, kind, sys.argv[1:] if arguments is None else arguments, config_file=config_file))
     except SparkcnnError as error:
         print(f"sparkcnn {job}: {' '.join(error.message.split())}", file=sys.stderr)
+        for line in error.quoted:
+            print(f"  | {line}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print(f"sparkcnn {job}: interrupted; nothing unfinished was published", file=sys.stderr)

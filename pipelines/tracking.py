@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from urllib.parse import urlsplit
 
 import mlflow
 import requests
+from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
-from cnnlib.config import StoreSettings, TrackingSettings
+from cnnlib.config import StoreSettings
 from cnnlib.errors import TrackingError, first_line
 from cnnlib.imageset import ImageSet
+from cnnlib.training.checkpoints import checkpoint_folder
+from pipelines.resume import FINGERPRINT_TAG, run_to_resume
 
 STORE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlartifacts"
@@ -28,8 +33,10 @@ CHECKPOINTS = "checkpoints"
 
 # MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
 DIGEST_CHARACTERS = 36
-FINGERPRINT_TAG = "sparkcnn.fingerprint"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
+LATEST_TAG = "sparkcnn.latest_checkpoint"
+PROGRESS_TAG = "sparkcnn.progress"
+STARTS_TAG = "sparkcnn.starts"
 
 CONNECT_SECONDS = 10
 UI_PORT = 5000
@@ -47,18 +54,22 @@ _LOG_LEVELS = {
 
 @dataclass(frozen=True)
 class Tracker:
-    """An MLflow run that is under way."""
+    """An MLflow run that is under way; usable from any process that reaches the store."""
 
     run_id: str
     experiment_id: str
     uri: str
 
+    @property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log every resolved setting as a parameter, under its dotted name."""
-        mlflow.log_params(dict(settings))
+        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
 
     def log_image_set(self, image_set: ImageSet) -> None:
-        """Name the image set that the run trains on, by its place and its fingerprint."""
+        """Name the image set that the active run trains on, by its place and its fingerprint."""
         with warnings.catch_warnings():
             # MLflow knows a local folder under two names of one class, and warns of the choice.
             warnings.simplefilter("ignore", UserWarning)
@@ -66,20 +77,49 @@ class Tracker:
         digest = image_set.fingerprint[:DIGEST_CHARACTERS]
         dataset = MetaDataset(source, name=image_set.name, digest=digest)  # type: ignore[abstract]
         mlflow.log_input(dataset, context="training")
-        mlflow.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        self.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""
-        mlflow.log_metrics(dict(metrics), step=epoch)
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, [Metric(name, value, now, epoch) for name, value in metrics.items()])
 
     def log_checkpoint(self, epoch: int, folder: Path) -> None:
-        """Upload a checkpoint folder as checkpoints/epoch-0001."""
-        mlflow.log_artifacts(str(folder), artifact_path=f"{CHECKPOINTS}/{folder.name}")
+        """Upload a checkpoint folder as checkpoints/epoch-0001, and only then call it the latest."""
+        self._client.log_artifacts(self.run_id, str(folder), f"{CHECKPOINTS}/{folder.name}")
+        self.set_tag(LATEST_TAG, str(epoch))
 
     def log_best(self, epoch: int, metric: str, value: float) -> None:
         """Log which epoch is the best one, and its value, by which runs can be sorted."""
-        mlflow.set_tag(BEST_EPOCH_TAG, str(epoch))
-        mlflow.log_metric(f"best_{metric}", value)
+        self.set_tag(BEST_EPOCH_TAG, str(epoch))
+        self._client.log_metric(self.run_id, f"best_{metric}", value)
+
+    def set_tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self._client.set_tag(self.run_id, name, value)
+
+    def tag(self, name: str) -> str | None:
+        """A tag of the run as the store has it now, None where it is not set."""
+        return self._client.get_run(self.run_id).data.tags.get(name)
+
+    def latest_epoch(self) -> int:
+        """The epoch (from 1) of the latest checkpoint in the run, 0 without one."""
+        return int(self.tag(LATEST_TAG) or 0)
+
+    def logged_epochs(self, metric: str) -> set[int]:
+        """The epochs for which the run has a value of a metric."""
+        return {value.step for value in self._client.get_metric_history(self.run_id, metric)}
+
+    def count_start(self) -> int:
+        """Count that the ranks were started once more, and give how often that makes."""
+        starts = int(self.tag(STARTS_TAG) or 0) + 1
+        self.set_tag(STARTS_TAG, str(starts))
+        return starts
+
+    def fetch_checkpoint(self, epoch: int, folder: Path) -> Path:
+        """Download the checkpoint of an epoch into a folder, and give where it lies."""
+        name = checkpoint_folder(Path(CHECKPOINTS), epoch).as_posix()
+        return Path(self._client.download_artifacts(self.run_id, name, str(folder)))
 
     @property
     def ui_command(self) -> str | None:
@@ -120,30 +160,57 @@ def connect(settings: StoreSettings) -> str:
         if not os.access(folder, os.W_OK):
             # MLflow would try for minutes.
             raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
+        # Ranks of a training have working folders of their own.
+        uri = f"{_SQLITE}{_sqlite_file(uri)}"
+    use_store(uri)
+    return uri
+
+
+def use_store(uri: str) -> None:
+    """Point MLflow at a store that was found to answer, and keep it quiet."""
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(uri)
-    return uri
 
 
 @contextmanager
-def tracked_run(settings: TrackingSettings, name: str) -> Iterator[Tracker]:
-    """Start a run of that name in the experiment of the settings; it ends as finished or failed with the body.
+def tracked_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    resume: str | None,
+    settings: Mapping[str, Any],
+    image_set: ImageSet,
+) -> Iterator[Tracker]:
+    """Start a run in an experiment of a connected store, or go on with one; it ends with the body.
 
-    Raises TrackingError where the store cannot be opened.
+    A new run gets the name, the settings and the image set; what `resume` may be, see `run_to_resume`. The run ends
+    as finished, failed, or killed (by an interrupt). Raises TrackingError where the store cannot be opened, ConfigError
+    for a run that cannot be resumed.
     """
-    uri = connect(settings)
     active = mlflow.active_run()
     if active is not None:
         raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
     try:
-        experiment_id = _experiment_id(uri, settings.experiment)
-        run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
+        experiment_id = _experiment_id(uri, experiment)
+        resumed = run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
+        if resumed:
+            run = mlflow.start_run(run_id=resumed)
+        else:
+            run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
     except MlflowException as error:
         raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
+    tracker = Tracker(run.info.run_id, run.info.experiment_id, uri)
     with run:
-        yield Tracker(run.info.run_id, experiment_id, uri)
+        try:
+            if resumed is None:
+                tracker.log_settings(settings)
+                tracker.log_image_set(image_set)
+            yield tracker
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
 
 
 def _experiment_id(uri: str, name: str) -> str:

@@ -4,20 +4,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import keras
 import numpy as np
 from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings, flatten
 from cnnlib.feed.blocks import read_split
 from cnnlib.imageset import ImageSet, open_image_set
-from cnnlib.splits import TRAIN, VAL
-from cnnlib.training.callbacks import IMAGES_PER_SECOND, EpochReport, StepReport
-from cnnlib.training.checkpoints import MODEL_FILE, EpochCheckpoint, best_epoch, checkpoint_folder
-from cnnlib.training.fit import MONITOR, History, fit_model
-from pipelines.progress import Progress
+from cnnlib.splits import TRAIN
+from cnnlib.training.checkpoints import History, read_checkpoint, read_state
+from cnnlib.training.fit import check_fit, global_batch_size, scaled_learning_rate
+from cnnlib.training.ranks import ALONE
+from pipelines.fitting import fit_and_publish
+from pipelines.progress import Advance, Progress
 from pipelines.registry import log_sealed_model, set_alias
-from pipelines.tracking import Tracker, tracked_run
+from pipelines.tracking import Tracker, connect, tracked_run
+from pipelines.train_on_workers import check_workers, fit_on_workers
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class TrainedModel:
     """What a training leaves.
 
     `version` is that of the registered model, None where nothing was registered; `history` has a value an epoch of
-    loss, accuracy, val_loss, val_accuracy and images_per_second; `best_epoch` counts from 1 and is what was sealed;
-    `ui_command` serves the MLflow UI (None where a server does already), `run_url` is this run's page there.
+    loss, accuracy, val_loss, val_accuracy, images_per_second and the other metrics of the run; `best_epoch` counts
+    from 1 and is what was sealed; `ui_command` serves the MLflow UI (None where a server does already), `run_url` is
+    this run's page there.
     """
 
     run_id: str
@@ -39,54 +41,77 @@ class TrainedModel:
 
 
 def train(spark: SparkSession, settings: TrainSettings, progress: Progress | None = None) -> TrainedModel:
-    """Train on an image set in one MLflow run, and register the best epoch by val accuracy.
+    """Train on an image set in one MLflow run, and register the best epoch.
 
-    Raises ImageSetError, ConfigError and TrackingError before training starts.
+    Goes on with an interrupted run where `train.resume` says so. Raises ImageSetError, ConfigError, HostError and
+    TrackingError before training starts, FeedError and TrainingError after.
     """
     progress = progress or Progress()
     image_set = open_image_set(settings.data.path)
-    # Both must be there before a run is started that could only fail.
-    image_set.split(TRAIN), image_set.split(VAL)
-    with (
-        tracked_run(settings.tracking, f"{settings.model.name} on {image_set.name}") as tracker,
-        TemporaryDirectory(prefix="sparkcnn-checkpoints-") as temporary,
-    ):
-        tracker.log_settings(flatten(settings) | {"tracking.uri": tracker.uri})
-        tracker.log_image_set(image_set)
-        checkpoints = Path(temporary)
-        history = _fit(image_set, settings, tracker, checkpoints, progress)
-        best = best_epoch(history[MONITOR])
-        tracker.log_best(best, MONITOR, history[MONITOR][best - 1])
-        model = keras.saving.load_model(checkpoint_folder(checkpoints, best) / MODEL_FILE)
-        uri, version = log_sealed_model(model, image_set, _example(image_set), register_as=settings.register.name)
-        if settings.register.name and settings.register.alias and version:
-            set_alias(settings.register.name, settings.register.alias, version)
-    return TrainedModel(tracker.run_id, uri, version, history, best, tracker.ui_command, tracker.run_url)
+    # Before a run is started that could only fail.
+    check_fit(image_set, settings)
+    uri = connect(settings.tracking)
+    if settings.train.workers:
+        check_workers(spark, settings, uri)
+    described = described_settings(settings, uri)
+    name = f"{settings.model.name} on {image_set.name}"
+    with tracked_run(uri, settings.tracking.experiment, name, settings.train.resume, described, image_set) as tracker:
+        latest = tracker.latest_epoch()
+        if latest:
+            progress.say(f"going on with run {tracker.run_id} after epoch {latest}")
+        _fit(spark, image_set, settings, tracker, progress)
+        return _registered(image_set, settings, tracker)
+
+
+def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
+    """What the run logs of the settings: all of them, and what follows from them."""
+    batch = global_batch_size(settings)
+    described = flatten(settings) | {
+        "tracking.uri": tracking_uri,
+        "global_batch_size": batch,
+        "scaled_learning_rate": scaled_learning_rate(settings.optimizer, batch),
+    }
+    del described["train.resume"]
+    return described
 
 
 def _fit(
-    image_set: ImageSet, settings: TrainSettings, tracker: Tracker, checkpoints: Path, progress: Progress
-) -> History:
-    rates: list[float] = []
-
-    def report(epoch: int, metrics: dict[str, float]) -> None:
-        tracker.log_epoch(epoch, metrics)
-        rates.append(metrics[IMAGES_PER_SECOND])
-        shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in ("loss", "accuracy", "val_loss", MONITOR))
-        progress.say(f"epoch {epoch}/{settings.train.epochs}: {shown}, {metrics[IMAGES_PER_SECOND]:,.0f} images/s")
-
-    rows = image_set.split(TRAIN).rows
-    with progress.step(f"train {settings.model.name} on {rows:,} images") as advance:
-        _, history = fit_model(
-            image_set,
-            settings,
-            [
-                EpochReport(rows, report),
-                StepReport(advance),
-                EpochCheckpoint(checkpoints, publish=tracker.log_checkpoint),
-            ],
+    spark: SparkSession, image_set: ImageSet, settings: TrainSettings, tracker: Tracker, progress: Progress
+) -> None:
+    if settings.train.workers:
+        # Ranks have working folders of their own.
+        data = settings.data.model_copy(update={"path": image_set.folder.uri})
+        fit_on_workers(spark, settings.model_copy(update={"data": data}), tracker, progress)
+        return
+    with progress.step(f"train {settings.model.name} on {image_set.split(TRAIN).rows:,} images") as advance:
+        fit_and_publish(
+            image_set, settings, tracker, ranks=ALONE, narrator=lambda publisher: _Console(advance, progress)
         )
-    return history | {IMAGES_PER_SECOND: rates}
+
+
+@dataclass(frozen=True)
+class _Console:
+    """Tells the progress of a training in the driver."""
+
+    step: Advance
+    progress: Progress
+
+    def say(self, line: str) -> None:
+        self.progress.say(line)
+
+
+def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) -> TrainedModel:
+    """Seal the best of all epochs, and register it where the settings name a model."""
+    with TemporaryDirectory(prefix="sparkcnn-best-") as temporary:
+        state = read_state(tracker.fetch_checkpoint(tracker.latest_epoch(), Path(temporary)))
+        tracker.log_best(state.best_epoch, settings.train.monitor, state.best_value)
+        model, _ = read_checkpoint(tracker.fetch_checkpoint(state.best_epoch, Path(temporary)))
+        uri, version = log_sealed_model(model, image_set, _example(image_set), register_as=settings.register.name)
+    if settings.register.name and settings.register.alias and version:
+        set_alias(settings.register.name, settings.register.alias, version)
+    return TrainedModel(
+        tracker.run_id, uri, version, state.history, state.best_epoch, tracker.ui_command, tracker.run_url
+    )
 
 
 def _example(image_set: ImageSet) -> np.ndarray:

@@ -1,40 +1,98 @@
-"""A checkpoint of every epoch: written whole or not at all, published first and called the latest after."""
+"""A checkpoint of every epoch: all that training needs to go on, written whole or not at all."""
 
+import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from cnnlib.errors import ConfigError
+
 MODEL_FILE = "model.keras"
+STATE_FILE = "state.json"
 
-# (epoch, folder): hands a finished checkpoint on, to the MLflow run say.
-Publish = Callable[[int, Path], None]
+# One value an epoch, by Keras' name of the metric.
+History = dict[str, list[float]]
 
 
-class EpochCheckpoint(keras.callbacks.Callback):
-    """Saves model and optimizer after every epoch as `folder`/epoch-0001/model.keras, then publishes it.
+@dataclass(frozen=True)
+class TrainingState:
+    """Where training stands after an epoch (from 1), beside the model and its optimizer.
 
-    A checkpoint folder appears under its final name only when all of it is on the disk.
+    `history` has the metrics of every epoch so far: early stopping and the best epoch follow from it, so they go on
+    as if nothing had happened. `settings` and `fingerprint` (of the image set) say what the checkpoint belongs to.
     """
 
-    def __init__(self, folder: Path, publish: Publish) -> None:
-        super().__init__()
-        self._folder = folder
-        self._publish = publish
+    epoch: int
+    history: History
+    best_epoch: int
+    best_value: float
+    seed: int
+    fingerprint: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Save epoch number `epoch` + 1 (Keras counts from 0, people and MLflow from 1)."""
-        number = epoch + 1
-        final = checkpoint_folder(self._folder, number)
-        temporary = final.with_name(f".{final.name}.tmp")
-        temporary.mkdir(parents=True)
-        model_path = temporary / MODEL_FILE
-        self.model.save(model_path)
-        _sync(model_path)
+    def logs(self, epoch: int) -> dict[str, float]:
+        """The metrics of one epoch (from 1)."""
+        return {name: values[epoch - 1] for name, values in self.history.items()}
+
+
+def write_checkpoint(folder: Path, model: keras.Model, state: TrainingState) -> Path:
+    """Write `folder`/epoch-0003 and give its path. It appears under that name only when all of it is on the disk."""
+    final = checkpoint_folder(folder, state.epoch)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed while it wrote
+    temporary.mkdir(parents=True)
+    try:
+        model.save(temporary / MODEL_FILE)
+        (temporary / STATE_FILE).write_text(json.dumps(asdict(state)))
+        for path in (temporary / MODEL_FILE, temporary / STATE_FILE, temporary):
+            _sync(path)
+        if final.exists():
+            # The same epoch of an earlier try; a rename cannot replace a folder that holds files.
+            shutil.rmtree(final)
         os.rename(temporary, final)
-        _sync(final.parent)
-        self._publish(number, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(folder)
+    return final
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint of the highest epoch in a folder, or None."""
+    return max(folder.glob("epoch-*"), default=None)
+
+
+def remove_checkpoints(folder: Path, up_to: int) -> None:
+    """Remove the checkpoints of the epochs up to this one (from 1)."""
+    for path in folder.glob("epoch-*"):
+        if path.name <= checkpoint_folder(folder, up_to).name:
+            # Under another name first: half a checkpoint must not look like one.
+            doomed = path.with_name(f".{path.name}.old")
+            os.rename(path, doomed)
+            shutil.rmtree(doomed)
+
+
+def read_checkpoint(folder: Path) -> tuple[keras.Model, TrainingState]:
+    """Load a checkpoint: the compiled model with its optimizer, and the state.
+
+    Raises ConfigError for a folder that is no checkpoint.
+    """
+    state = read_state(folder)
+    return keras.saving.load_model(folder / MODEL_FILE), state
+
+
+def read_state(folder: Path) -> TrainingState:
+    """Read a checkpoint's state alone. Raises ConfigError for a folder that is no checkpoint."""
+    try:
+        return TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{folder} is not a checkpoint of this sparkcnn ({error}); train anew") from error
 
 
 def checkpoint_folder(folder: Path, epoch: int) -> Path:
@@ -46,13 +104,21 @@ def checkpoint_folder(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:04d}"
 
 
-def best_epoch(values: Sequence[float]) -> int:
-    """The epoch (from 1) with the highest value; the earliest of equals. `values` has one an epoch.
+def best_epoch(values: Sequence[float], direction: str = "max") -> int:
+    """The epoch (from 1) with the best value, by `direction` "max" or "min"; the earliest of equals.
 
-    >>> best_epoch([0.90, 0.97, 0.95, 0.97])
-    2
+    A value that is not a number is the worst.
+
+    >>> best_epoch([0.90, 0.97, 0.95, 0.97]), best_epoch([float("nan"), 0.3, 0.1, 0.2], "min")
+    (2, 3)
     """
-    return max(range(len(values)), key=values.__getitem__) + 1
+    sign = 1 if direction == "max" else -1
+
+    def goodness(epoch: int) -> float:
+        value = values[epoch]
+        return -math.inf if math.isnan(value) else sign * value
+
+    return max(range(len(values)), key=goodness) + 1
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,78 @@
+"""One Keras model on several ranks: each trains on its own rows, and all keep the same weights.
+
+Synchronous data parallelism: every step, the gradients are averaged over all ranks before the optimizer sees them
+(Sergeev and Del Balso, "Horovod: fast and easy distributed deep learning in TensorFlow", 2018). Optimizers that
+start equal and see equal gradients stay equal, bit for bit.
+
+A last step whose rest does not divide evenly has one row more on some ranks; their mean then counts as much as the
+others'.
+
+BatchNormalization normalises each rank's batch by that batch alone, as with Horovod. Its moving averages, which
+validation and the saved model use, are averaged over all ranks at the end of each epoch.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from cnnlib.training.ranks import Ranks
+
+
+class DataParallelModel(keras.Model):
+    """A model that shares all layers of `plain`, a functional model, and trains them together with other ranks.
+
+    `plain` stays what it was: save and return that one.
+    """
+
+    def __init__(self, plain: keras.Model, ranks: Ranks) -> None:
+        super().__init__(inputs=plain.inputs, outputs=plain.outputs, name=plain.name)
+        self._ranks = ranks
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step: `keras.Model`'s, with the gradients averaged before they are applied."""
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            logits = self(images, training=True)
+            loss = self.compute_loss(x=images, y=labels, y_pred=logits, sample_weight=weights, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(self._averaged(gradients), self.trainable_weights, strict=True))
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=tf.shape(images)[0])
+        return self.compute_metrics(images, labels, logits, sample_weight=weights)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The metrics over the rows of all ranks at the end of an epoch or an evaluation; within, of this rank."""
+        if not tf.executing_eagerly():
+            return super().get_metrics_result()
+        own = [variable.numpy() for variable in self.metrics_variables]
+        # Keras' means keep a total and a count, so that the sum of their variables is that of all rows.
+        total = self._summed([tf.convert_to_tensor(value) for value in own])
+        for variable, value in zip(self.metrics_variables, total, strict=True):
+            variable.assign(value)
+        result = {name: float(value) for name, value in super().get_metrics_result().items()}
+        for variable, value in zip(self.metrics_variables, own, strict=True):
+            variable.assign(value)
+        return result
+
+    def average_statistics(self) -> None:
+        """Average what is learned without gradients (BatchNormalization's moving averages) over all ranks."""
+        statistics = self.non_trainable_weights
+        averaged = self._averaged([tf.convert_to_tensor(variable.value) for variable in statistics])
+        for variable, value in zip(statistics, averaged, strict=True):
+            variable.assign(value)
+
+    def _averaged(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [tensor / self._ranks.count for tensor in self._summed(tensors)]
+
+    def _summed(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sums over all ranks, in one exchange: a message costs the more, the more there are of them."""
+        if not tensors:
+            return []
+        flat = tf.concat([tf.reshape(tf.cast(tensor, tf.float32), [-1]) for tensor in tensors], 0)
+        parts = tf.split(self._ranks.sum(flat), [tensor.shape.num_elements() for tensor in tensors])
+        return [
+            tf.cast(tf.reshape(part, tensor.shape), tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)
+        ]

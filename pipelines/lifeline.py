@@ -1,0 +1,117 @@
+"""A connection among the tasks of one training: tests the network before it starts, and tells all when one fails.
+
+Spark itself notices a lost executor, but not a process that a task has started. So every task keeps a line to the
+first one's; whoever's rank fails says so on it, and all stop.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+CONNECT_SECONDS = 10.0
+
+
+def listen(host: str, ports: range | None) -> socket.socket:
+    """Open a socket on a free port of this host, out of `ports` where given. Raises OSError where none is free."""
+    for port in ports or (0,):
+        listener = socket.socket(_family(host), socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(128)
+            return listener
+        except OSError:
+            listener.close()
+    raise OSError(f"none of the ports {ports.start}-{ports.stop - 1} is free" if ports else "no port is free")
+
+
+def unreachable(address: str) -> str:
+    """Why an address "host:port" cannot be connected to, or "" if it can."""
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+class Lifeline:
+    """One task's end of the connection. `on_stop` is called once, in a thread, with the number of the first to fail.
+
+    `listener` is the first task's own, open since before the addresses were exchanged; the others connect to it.
+    """
+
+    def __init__(
+        self, rank: int, hub_address: str, listener: socket.socket | None, on_stop: Callable[[int], None]
+    ) -> None:
+        self._on_stop = on_stop
+        self._told = threading.Event()
+        self._hub = _Hub(listener) if listener is not None else None
+        host, port = hub_address.rsplit(":", 1)
+        self._line = socket.create_connection((host, int(port)), CONNECT_SECONDS)
+        self._line.settimeout(None)
+        self._rank = rank
+        threading.Thread(target=self._hear, name="sparkcnn-lifeline", daemon=True).start()
+
+    def fail(self) -> None:
+        """Tell all tasks that this one's rank has failed."""
+        with suppress(OSError):  # the first task is gone, and with it the training
+            self._line.sendall(json.dumps({"failed": self._rank}).encode() + b"\n")
+
+    def close(self) -> None:
+        """Hang up. To be called when all tasks are done."""
+        self._told.set()
+        self._line.close()
+        if self._hub is not None:
+            self._hub.close()
+
+    def _hear(self) -> None:
+        with suppress(OSError):
+            for line in self._line.makefile("rb"):
+                if not self._told.is_set():
+                    self._told.set()
+                    self._on_stop(json.loads(line)["failed"])
+
+
+class _Hub:
+    """The first task's side: hands the first failure that it hears of to every line."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._lines: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._first: bytes | None = None
+        threading.Thread(target=self._accept, name="sparkcnn-hub", daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+        with self._lock:
+            for line in self._lines:
+                line.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                line, _ = self._listener.accept()
+                with self._lock:
+                    self._lines.append(line)
+                    if self._first is not None:
+                        line.sendall(self._first)
+                threading.Thread(target=self._hear, args=(line,), name="sparkcnn-hub-line", daemon=True).start()
+
+    def _hear(self, line: socket.socket) -> None:
+        with suppress(OSError):
+            for message in line.makefile("rb"):
+                with self._lock:
+                    if self._first is not None:
+                        return
+                    self._first = message
+                    for other in self._lines:
+                        with suppress(OSError):
+                            other.sendall(message)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,91 @@
+"""What runs in a rank's process: `python -m pipelines.rank`, started by `pipelines.launch`.
+
+It reads what to do from its standard input, trains, and leaves a result file: the weights' SHA-256, or the error
+that a user can mend.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnnlib.config import TrainSettings
+from cnnlib.errors import SparkcnnError, TrainingError
+from cnnlib.quiet import import_tensorflow_quietly
+from pipelines.rank_process import end_with_standard_input, read_spec
+
+REFUSED_STATUS = 2
+
+
+def main() -> int:
+    """Train as this rank, and give the exit status."""
+    spec = read_spec()
+    end_with_standard_input()
+    result_file = Path(spec["result"])
+    try:
+        result = _train(spec)
+    except SparkcnnError as error:
+        result_file.write_text(json.dumps({"refused": type(error).__name__, "message": error.message}))
+        print(error.message, file=sys.stderr)
+        return REFUSED_STATUS
+    result_file.write_text(json.dumps(result))
+    return 0
+
+
+def _train(spec: dict[str, Any]) -> dict[str, Any]:
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    from cnnlib.imageset import open_image_set
+    from cnnlib.training.ranks import ALONE, ConnectedRanks
+    from pipelines.fitting import fit_and_publish
+    from pipelines.tracking import Tracker, use_store
+
+    tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
+    # One more than compute threads: a sum over the ranks may be under way beside them.
+    tf.config.threading.set_inter_op_parallelism_threads(spec["cpus"] + 1)
+    settings = TrainSettings(**spec["settings"])
+    tracker = Tracker(**spec["tracker"])
+    use_store(tracker.uri)
+    if spec["rank"] == 0 and tracker.count_start() > settings.train.max_restarts + 1:
+        raise TrainingError(f"Spark lost tasks more often than train.max_restarts={settings.train.max_restarts}")
+    several = len(spec["addresses"]) > 1
+    ranks = ConnectedRanks(spec["rank"], spec["addresses"], gpu=spec["gpu"]) if several else ALONE
+    model, _ = fit_and_publish(open_image_set(settings.data.path), settings, tracker, ranks=ranks, narrator=_Told)
+    # None may leave before rank 0 has published all: they are one cluster to TensorFlow.
+    ranks.gather([0.0])
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(weights.tobytes())
+    return {"weights_sha256": digest.hexdigest()}
+
+
+class _Told:
+    """Has the MLflow run show rank 0's progress, which the driver looks at."""
+
+    def __init__(self, publisher: Any) -> None:
+        self._publisher = publisher
+        self._lines: list[str] = []
+        self._progress: dict[str, Any] = {}
+
+    def step(self, done: int, total: int, note: str) -> None:
+        self._progress = {"done": done, "total": total, "note": note}
+        self._tell()
+
+    def say(self, line: str) -> None:
+        self._lines.append(line)
+        self._tell()
+
+    def _tell(self) -> None:
+        # A tag holds some thousand characters: the driver has seen the earlier lines.
+        self._publisher.tell({**self._progress, "said": len(self._lines), "lines": self._lines[-5:]})
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # TensorFlow's threads, which look after the other ranks, would hold an exit up for half a minute.
+    os._exit(status)
