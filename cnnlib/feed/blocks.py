@@ -1,8 +1,10 @@
 """A split's rows as NumPy blocks, a row group at a time, for one worker, epoch after epoch."""
 
 import itertools
-from collections.abc import Generator, Iterator
+import threading
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pyarrow as pa
 from cnnlib.errors import FeedError
 from cnnlib.feed.reader import RowGroupReader
 from cnnlib.feed.row_groups import RowGroup, read_row_groups
-from cnnlib.feed.sharding import Shard, worker_stretches
+from cnnlib.feed.sharding import ALONE, Shard, worker_stretches
 from cnnlib.feed.shuffling import Block
 from cnnlib.imageset import IMAGE, LABEL, ImageSet
 
@@ -26,11 +28,10 @@ class BlockStream:
     def __init__(
         self,
         image_set: ImageSet,
-        split: str,
+        row_groups: Sequence[RowGroup],
         *,
-        row_groups: list[RowGroup],
-        seed: int | None,
-        shard: Shard = Shard(),
+        seed: int | None = None,
+        shard: Shard = ALONE,
         first_epoch: int = 0,
         epochs: int | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
@@ -43,24 +44,92 @@ class BlockStream:
         self.next_epoch = first_epoch
         all_epochs = itertools.count(first_epoch) if epochs is None else range(first_epoch, first_epoch + epochs)
         asked = (
-            stretch.row_group for epoch in all_epochs for stretch in worker_stretches(self._rows, seed, epoch, shard)
+            row_groups[stretch.row_group]
+            for epoch in all_epochs
+            for stretch in worker_stretches(self._rows, seed, epoch, shard)
         )
-        self._reader = RowGroupReader(image_set.folder.fs, row_groups, asked, timeout_s)
+        self._reader = RowGroupReader(image_set.folder.fs, asked, timeout_s)
 
-    def epoch(self) -> Iterator[Block]:
+    def epoch(self) -> Generator[Block, None, None]:
         """Give the worker's blocks of the next epoch: images as stored, see `images_of`, and (rows,) int32."""
         for stretch in worker_stretches(self._rows, self._seed, self.next_epoch, self._shard):
             group = self._row_groups[stretch.row_group]
-            table = next(self._reader)
+            table = self._reader.read()
             if table.num_rows != group.rows:
                 raise FeedError(f"{group} has {table.num_rows} rows, it had {group.rows}; ingest the set anew")
             table = table.slice(stretch.start, stretch.rows).combine_chunks()
             yield images_of(table, self._image_set, group), table.column(LABEL).to_numpy()
         self.next_epoch += 1
 
+    def stop(self) -> None:
+        """Have the reader's threads end, without waiting for them."""
+        self._reader.stop()
+
     def close(self) -> None:
         """End the reader's threads."""
-        self._reader.end()
+        self._reader.stop()
+        self._reader.join()
+
+
+class BlockStreams:
+    """The streams of one data set: one that goes on from epoch to epoch, and more where passes over it overlap.
+
+    `options` are those of `BlockStream`. Threads may share it: tf.data runs passes in threads of its own, and may
+    begin another while the feed is being closed.
+    """
+
+    def __init__(self, image_set: ImageSet, row_groups: Sequence[RowGroup], **options: Any) -> None:
+        self._image_set = image_set
+        self._row_groups = row_groups
+        self._options = options
+        # Python may collect a pass that was given up, and so end it, in a thread that holds the lock.
+        self._lock = threading.RLock()
+        self._closed = False
+        self._in_use: set[BlockStream] = set()
+        self._idle: dict[int, BlockStream] = {}
+
+    def epoch(self, epoch: int) -> Generator[Block, None, None]:
+        """Give the blocks of an epoch. Epochs are asked for in their order, and each of them once."""
+        stream = self._stream_at(epoch)
+        whole = False
+        try:
+            yield from stream.epoch()
+            whole = True
+        finally:
+            # A pass that was given up midway has no use for its reader, and nobody else has.
+            self._give_back(stream, reusable=whole)
+
+    def close(self) -> None:
+        """End the threads of all streams, also of passes under way: those raise FeedError where they go on."""
+        with self._lock:
+            self._closed = True
+            streams = [*self._in_use, *self._idle.values()]
+        for stream in streams:
+            stream.stop()
+        for stream in streams:
+            stream.close()
+
+    def _stream_at(self, epoch: int) -> BlockStream:
+        with self._lock:
+            if self._closed:
+                raise FeedError("the feed is closed")
+            stream = self._idle.pop(epoch, None)
+            # Passes that overlap leave streams behind, at epochs that were taken meanwhile.
+            passed = [self._idle.pop(old) for old in list(self._idle) if old < epoch]
+            if stream is None:
+                stream = BlockStream(self._image_set, self._row_groups, first_epoch=epoch, **self._options)
+            self._in_use.add(stream)
+        for old in passed:
+            old.close()
+        return stream
+
+    def _give_back(self, stream: BlockStream, *, reusable: bool) -> None:
+        with self._lock:
+            self._in_use.discard(stream)
+            if reusable and not self._closed:
+                self._idle[stream.next_epoch] = stream
+                return
+        stream.close()
 
 
 def images_of(table: pa.Table, image_set: ImageSet, group: RowGroup) -> np.ndarray:
@@ -81,8 +150,8 @@ def images_of(table: pa.Table, image_set: ImageSet, group: RowGroup) -> np.ndarr
     return np.frombuffer(pixels_buffer, np.uint8)[offsets[0] : offsets[-1]].reshape(-1, *spec.shape)
 
 
-def read_split(image_set: ImageSet, split: str) -> Generator[Block, None, None]:
+def read_split(image_set: ImageSet, split: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Generator[Block, None, None]:
     """Read a split once in its published order, a row group at a time; see `BlockStream`."""
-    stream = BlockStream(image_set, split, row_groups=list(read_row_groups(image_set, split)), seed=None, epochs=1)
-    with closing(stream):
+    row_groups = read_row_groups(image_set, split, timeout_s)
+    with closing(BlockStream(image_set, row_groups, epochs=1, timeout_s=timeout_s)) as stream:
         yield from stream.epoch()

@@ -12,15 +12,19 @@ class DataWait:
         self._taken = 0.0
 
     def measured(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """The same elements, each taken between two looks at the clock."""
+        """The same elements, each taken between two looks at the clock.
+
+        What takes them must be the training step itself: in front of a buffer, as `tf.distribute` may put one, the
+        wait of the thread that fills it is measured.
+        """
         clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
 
-        # zip takes from its parts one after the other: the clock, the element, the clock again.
-        def add(before: tf.Tensor, element: tuple[tf.Tensor, ...], after: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            self._seconds.assign_add(after - before)
+        # zip takes from its parts one after the other, and `add` runs when it has both.
+        def add(before: tf.Tensor, element: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            self._seconds.assign_add(tf.timestamp() - before)
             return element
 
-        timed = tf.data.Dataset.zip(clock, dataset, clock).map(add)
+        timed = tf.data.Dataset.zip(clock, dataset).map(add)
         options = tf.data.Options()
         # A buffer behind the clocks would fill itself meanwhile, and hide the wait.
         options.experimental_optimization.inject_prefetch = False

@@ -3,20 +3,22 @@
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import tensorflow as tf
 
-from cnnlib.errors import FeedError
-from cnnlib.feed.blocks import DEFAULT_TIMEOUT_S, BlockStream
+from cnnlib.errors import FeedError, first_line
+from cnnlib.feed.blocks import DEFAULT_TIMEOUT_S, BlockStreams
 from cnnlib.feed.data_wait import DataWait
-from cnnlib.feed.decoding import decode_batches
+from cnnlib.feed.decoding import decode_batches, is_decoding
 from cnnlib.feed.row_groups import read_row_groups
-from cnnlib.feed.sharding import Shard, epoch_random, steps_per_epoch
-from cnnlib.feed.shuffling import Block, batches, mixed
-from cnnlib.imageset import ImageSet
+from cnnlib.feed.sharding import ALONE, Shard, epoch_random, step_rows
+from cnnlib.feed.shuffling import Block, mixed
+from cnnlib.imageset import ImageSet, Split
 
 DEFAULT_SHUFFLE_MB = 128.0
+# A block is a row group, or a sixteenth of the pool.
+BLOCKS_AHEAD = 4
 BATCHES_AHEAD = 8
 
 
@@ -28,7 +30,7 @@ def make_dataset(
     worker_batch_size: int = 128,
     seed: int | None = None,
     shuffle_mb: float = DEFAULT_SHUFFLE_MB,
-    shard: Shard = Shard(),
+    shard: Shard = ALONE,
     first_epoch: int = 0,
     repeat: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
@@ -43,66 +45,69 @@ def make_dataset(
 
     With a `seed`, row groups are shuffled and rows mixed in a pool of at least `shuffle_mb` megabytes, in another
     order each epoch; the same seed and number of workers give the same batches. Without one they come as published.
+    Up to twice the pool is in memory.
     `data_wait` measures how long the taker waits. At the end of the `with` block every reader is closed.
 
     Raises ImageSetError for a split without images, ConfigError for more workers than rows, FeedError where a file is
     damaged or gives no data for `timeout_s` seconds.
     """
     described = image_set.split(split)
-    row_groups = list(read_row_groups(image_set, split))
-    steps = steps_per_epoch(described.rows, worker_batch_size, shard.workers)
-    stored_bytes = image_set.image.size_bytes
-    if image_set.image.encoding != "raw":
-        stored_bytes = math.ceil(sum(file.bytes for file in described.files) / described.rows)
-    pool_rows = math.ceil(shuffle_mb * 2**20 / stored_bytes)
+    own_steps = step_rows(described.rows, worker_batch_size, shard)
+    row_groups = read_row_groups(image_set, split, timeout_s)
+    pool_rows = min(rows_in(shuffle_mb, image_set, described), sum(own_steps))
     epochs = itertools.count(first_epoch)
-    streams: list[BlockStream] = []
-    idle: list[BlockStream] = []
+    streams = BlockStreams(image_set, row_groups, seed=seed, shard=shard, timeout_s=timeout_s)
     faults: list[FeedError] = []
-
-    def stream_at(epoch: int) -> BlockStream:
-        for stream in idle:
-            if stream.next_epoch == epoch:
-                idle.remove(stream)
-                return stream
-        stream = BlockStream(
-            image_set, split, row_groups=row_groups, seed=seed, shard=shard, first_epoch=epoch, timeout_s=timeout_s
-        )
-        streams.append(stream)
-        return stream
 
     def one_epoch() -> Iterator[Block]:
         epoch = next(epochs)
         try:
-            stream = stream_at(epoch)
-            blocks = stream.epoch()
-            if seed is not None:
-                blocks = mixed(blocks, pool_rows, epoch_random(seed, epoch, shard.worker))
-            yield from batches(blocks, worker_batch_size, steps)
-            idle.append(stream)
+            with closing(streams.epoch(epoch)) as blocks:
+                yield from (
+                    blocks if seed is None else mixed(blocks, pool_rows, epoch_random(seed, epoch, shard.worker))
+                )
         except Exception as error:
-            fault = error if isinstance(error, FeedError) else FeedError(f"{image_set.folder.uri}: {error}")
+            fault = error if isinstance(error, FeedError) else FeedError(f"{image_set.folder.uri}: {first_line(error)}")
             faults.append(fault)
             raise
 
-    stored = tf.TensorSpec((None, *image_set.image.shape), tf.uint8)
-    if image_set.image.encoding != "raw":
-        stored = tf.TensorSpec((None,), tf.string)
-    dataset = tf.data.Dataset.from_generator(
-        one_epoch, output_signature=(stored, tf.TensorSpec((None,), tf.int32))
-    ).apply(tf.data.experimental.assert_cardinality(steps))
+    blocks = tf.data.Dataset.from_generator(one_epoch, output_signature=signature(image_set))
     if repeat:
-        dataset = dataset.repeat()
-    dataset = decode_batches(dataset, image_set.image).prefetch(BATCHES_AHEAD)
+        # Before all else, so that the pool of the next epoch is filled while the last of this one are trained on.
+        blocks = blocks.repeat()
+    # Cut in tf.data: whatever a generator yields costs as much as the copying of a hundred images. The sizes are gone
+    # through anew each epoch.
+    stored = blocks.prefetch(BLOCKS_AHEAD).rebatch(own_steps)
+    steps = tf.data.INFINITE_CARDINALITY if repeat else len(own_steps)
+    stored = stored.apply(tf.data.experimental.assert_cardinality(steps))
+    dataset = decode_batches(stored, image_set.image).prefetch(BATCHES_AHEAD)
     try:
         yield dataset if data_wait is None else data_wait.measured(dataset)
     except tf.errors.OpError as error:
         # tf.data makes its own error of whatever its generator raises.
         if faults:
-            raise faults[0] from error
+            raise faults[-1] from error
+        if is_decoding(error):
+            encoding = image_set.image.encoding.upper()
+            raise FeedError(f"{image_set.folder.uri} has an image that is no {encoding}; ingest it anew") from error
         raise
     finally:
-        # Also those of passes that were given up midway: tf.data may be inside their generators, so only the
-        # readers can be closed.
-        for stream in streams:
-            stream.close()
+        # tf.data may be inside the generators of passes that were given up midway, so only the readers can be closed.
+        streams.close()
+
+
+def rows_in(megabytes: float, image_set: ImageSet, split: Split) -> int:
+    """How many images of a split, as stored, have that size together; at least one."""
+    image_bytes = image_set.image.size_bytes
+    if image_set.image.encoding != "raw":
+        image_bytes = math.ceil(sum(file.bytes for file in split.files) / split.rows)
+    return math.ceil(megabytes * 2**20 / image_bytes)
+
+
+def signature(image_set: ImageSet) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    """The types of a `Block`."""
+    if image_set.image.encoding == "raw":
+        images = tf.TensorSpec((None, *image_set.image.shape), tf.uint8)
+    else:
+        images = tf.TensorSpec((None,), tf.string)
+    return images, tf.TensorSpec((None,), tf.int32)

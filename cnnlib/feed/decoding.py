@@ -26,3 +26,8 @@ def decode_batches(dataset: tf.data.Dataset, spec: ImageSpec) -> tf.data.Dataset
         return tf.map_fn(decode, stored, fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8)), labels
 
     return dataset.map(decode_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def is_decoding(error: tf.errors.OpError) -> bool:
+    """Whether an error comes from an image that `decode_batches` could not decode."""
+    return any(operation in error.message for operation in ("DecodeJpeg", "DecodePng"))

@@ -1,96 +1,83 @@
-"""petastorm's reader over row groups in whatever order is asked for: one reader for a whole training.
+"""petastorm's reading thread over row groups in whatever order is asked for: one reader for a whole training.
 
-`make_batch_reader` shuffles by itself, gives each worker whole row groups (so one worker gets more rows than
-another) and ends with the epoch. Here the order is given, so one reader with one thread reads on into the next
-epoch while the last batches of this one are trained on.
+`make_batch_reader` shuffles by itself, gives each worker whole row groups (so one worker gets more rows than another),
+ends with the epoch, and waits for ever for storage that does not answer. Here the order is given and every answer has
+a deadline, so one reader with one thread reads on into the next epoch while the last batches of this one are trained
+on.
 """
 
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
 from cnnlib.errors import FeedError, first_line
 from cnnlib.feed import arrow_bridge
-from cnnlib.feed.row_groups import RowGroup
-from cnnlib.feed.thread_pool import WholeThreadPool
+from cnnlib.feed.arrow_dataset import ParquetDatasetPiece
+from cnnlib.feed.row_groups import RowGroup, no_data_came
+from cnnlib.feed.thread_pool import WholeThreadPool, look_less_often
 from cnnlib.imageset import IMAGE, LABEL
 
 arrow_bridge.install()
 
-from petastorm.arrow_reader_worker import ArrowReaderWorker  # noqa: E402  (the bridge must be in place first)
-from petastorm.reader import Reader  # noqa: E402
-from petastorm.workers_pool import EmptyResultError  # noqa: E402
+from petastorm.workers_pool import EmptyResultError  # noqa: E402  (the bridge must be in place first)
 from petastorm.workers_pool.ventilator import Ventilator  # noqa: E402
+from petastorm.workers_pool.worker_base import WorkerBase  # noqa: E402
+
+look_less_often()
 
 # Results come in the order asked for, so the same seed gives the same batches, from one thread only.
 READER_THREADS = 1
-# The fewest that petastorm keeps.
 ROW_GROUPS_AHEAD = 5
+# Of each row group there is a table, and a message that it is done.
+RESULTS_AHEAD = 2 * ROW_GROUPS_AHEAD
 # A thread that waits for a file cannot be stopped, only left behind.
 JOIN_SECONDS = 5.0
 
 
-class RowGroupReader(Reader):
-    """Reads the row groups asked for, one after the other, each as an Arrow table of `image` and `label`.
+class RowGroupReader:
+    """Reads the row groups asked for, one after the other.
 
-    `asked` gives indices into `row_groups` and may be endless; a thread of the reader's own goes through it, a few
-    row groups ahead. Iterating raises FeedError when nothing came for `timeout_s` seconds, or a file is damaged.
+    `asked` may be endless; a thread of the reader's own goes through it, a few row groups ahead. Opening a reader
+    opens no file.
     """
 
-    def __init__(self, filesystem: Any, row_groups: Sequence[RowGroup], asked: Iterator[int], timeout_s: float) -> None:
-        self._row_groups = row_groups
-        self._asked = asked
-        super().__init__(
-            filesystem,
-            list(dict.fromkeys(group.path for group in row_groups)),
-            schema_fields=[f"^{IMAGE}$", f"^{LABEL}$"],
-            worker_class=_TableWorker,
-            reader_pool=_DeadlinePool(timeout_s),
-            is_batched_reader=True,
-        )
+    def __init__(self, filesystem: Any, asked: Iterator[RowGroup], timeout_s: float) -> None:
+        self._pool = _DeadlinePool(timeout_s)
+        self._pool.start(_RowGroupWorker, filesystem, _InOrder(self._pool.ventilate, asked))
 
-    def _filter_row_groups(self, dataset: Any, row_groups: Sequence[Any], *_: Any) -> tuple[list[int], None]:
-        """petastorm's hook for choosing what to read; it keeps the row groups in an order of its own."""
-        self._petastorm_index = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
-        return list(range(len(row_groups))), None
+    def read(self) -> pa.Table:
+        """Give the next row group: `image` and `label`.
 
-    def _create_ventilator(self, *_: Any) -> Ventilator:
-        return _InOrder(self._workers_pool.ventilate, self._items())
+        Raises FeedError when it did not come for `timeout_s` seconds, cannot be read, or the reader was stopped.
+        """
+        try:
+            return self._pool.get_results()
+        except EmptyResultError:
+            raise FeedError("the feed was closed while data was asked of it") from None
 
-    def _items(self) -> Iterator[tuple[RowGroup, dict[str, Any]]]:
-        for index in self._asked:
-            group = self._row_groups[index]
-            yield (
-                group,
-                {
-                    "piece_index": self._petastorm_index[group.path, group.number],
-                    "worker_predicate": None,
-                    "shuffle_row_drop_partition": (0, 1),
-                },
-            )
+    def stop(self) -> None:
+        """Have the reader's threads end, without waiting for them."""
+        self._pool.stop()
 
-    def end(self) -> None:
-        """Stop the reader's threads and wait for them, but not for one that a file system never answers."""
-        self.stop()
-        for thread in self._workers_pool.threads:
-            thread.join(JOIN_SECONDS)
+    def join(self) -> None:
+        """Wait for the threads, but not for one that a file system never answers."""
+        self._pool.join()
 
 
 class _DeadlinePool(WholeThreadPool):
     """A pool whose results must come in time."""
 
     def __init__(self, timeout_s: float) -> None:
-        super().__init__(READER_THREADS, ROW_GROUPS_AHEAD)
+        super().__init__(READER_THREADS, RESULTS_AHEAD)
         self._timeout_s = timeout_s
         self._waiting_since = 0.0
-
-    @property
-    def threads(self) -> Sequence[threading.Thread]:
-        return self._workers
+        self._join_seconds = JOIN_SECONDS
 
     def get_results(self) -> Any:
         self._waiting_since = time.monotonic()
@@ -99,19 +86,31 @@ class _DeadlinePool(WholeThreadPool):
     def all_workers_done(self) -> bool:
         """Asked every tenth of a second by a `get_results` that waits."""
         if time.monotonic() - self._waiting_since > self._timeout_s:
-            raise FeedError(
-                f"no data came for data.timeout_s={self._timeout_s:g} s while reading {self._ventilator.reading}; "
-                "check that file's storage, or raise the setting"
-            )
+            self._join_seconds = 0.0
+            raise FeedError(no_data_came(self._ventilator.reading, self._timeout_s))
         return super().all_workers_done()
+
+    def stop(self) -> None:
+        super().stop()
+        # Wakes the thread: it looks for the stop only when it has no work, or has done some.
+        self.ventilate(None)
+
+    def join(self) -> None:
+        for thread in self._workers:
+            thread.join(self._join_seconds)
+        # The pool and its parts refer to each other, so what it holds would stay until Python next looks for cycles.
+        for results in self._results_queues:
+            with suppress(queue.Empty):
+                while True:
+                    results.get_nowait()
 
 
 class _InOrder(Ventilator):
-    """Hands items out in their order, as many at a time as the pool keeps results."""
+    """Hands row groups out in their order, as many at a time as the pool keeps results."""
 
-    def __init__(self, ventilate: Any, items: Iterator[tuple[RowGroup, dict[str, Any]]]) -> None:
+    def __init__(self, ventilate: Any, asked: Iterator[RowGroup]) -> None:
         super().__init__(ventilate)
-        self._items = items
+        self._asked = asked
         self._room = threading.Semaphore(ROW_GROUPS_AHEAD)
         self._under_way: deque[RowGroup] = deque()
         self._stopped = threading.Event()
@@ -119,9 +118,9 @@ class _InOrder(Ventilator):
         self._thread = threading.Thread(target=self._hand_out, name="sparkcnn-feed", daemon=True)
 
     @property
-    def reading(self) -> RowGroup | str:
-        """The row group that a result is waited for."""
-        return self._under_way[0] if self._under_way else "its first row group"
+    def reading(self) -> str:
+        """What a result is waited for of."""
+        return str(self._under_way[0]) if self._under_way else "the next row group"
 
     def start(self) -> None:
         self._thread.start()
@@ -139,32 +138,29 @@ class _InOrder(Ventilator):
         self._thread.join()
 
     def _hand_out(self) -> None:
-        for group, item in self._items:
+        for group in self._asked:
             self._room.acquire()
             if self._stopped.is_set():
                 break
             self._under_way.append(group)
-            self._ventilate_fn(**item)
+            self._ventilate_fn(group)
         self._all_out.set()
 
 
-class _TableQueue:
-    """Hands on the tables as they are: petastorm's own makes a Python object of every image."""
+class _RowGroupWorker(WorkerBase):
+    """Reads a row group in one go. petastorm's own worker opens the file twice, and copies every row once more."""
 
-    batched_output = True
+    def __init__(self, worker_id: int, publish: Any, filesystem: Any) -> None:
+        super().__init__(worker_id, publish, filesystem)
+        self._filesystem = filesystem
 
-    def read_next(self, pool: _DeadlinePool, schema: Any, ngram: Any) -> pa.Table:
+    def process(self, group: RowGroup | None) -> None:
+        if group is None:
+            return
+        piece = ParquetDatasetPiece(group.path, self._filesystem.open, group.number)
         try:
-            return pool.get_results()
-        except EmptyResultError:
-            raise StopIteration from None
-        except FeedError:
-            raise
+            result = piece.read([IMAGE, LABEL])
         except Exception as error:
-            raise FeedError(f"a row group cannot be read: {first_line(error)}; ingest the set anew") from error
-
-
-class _TableWorker(ArrowReaderWorker):
-    @staticmethod
-    def new_results_queue_reader() -> _TableQueue:
-        return _TableQueue()
+            # The pool raises it where results are taken. Were it raised here, a stack trace would be printed.
+            result = FeedError(f"{group} cannot be read: {first_line(error)}; ingest the set anew")
+        self.publish_func(result)

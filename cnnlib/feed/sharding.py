@@ -21,6 +21,9 @@ class Shard:
     workers: int = 1
 
 
+ALONE = Shard()
+
+
 @dataclass(frozen=True)
 class Stretch:
     """Rows `start` to `stop` (exclusive) of one row group, by its index."""
@@ -61,6 +64,18 @@ def steps_per_epoch(rows: int, worker_batch_size: int, workers: int = 1) -> int:
     return max(whole + (rest >= workers), 1)
 
 
+def step_rows(rows: int, worker_batch_size: int, shard: Shard = ALONE) -> list[int]:
+    """The rows of each step that a worker takes in an epoch; see `steps_per_epoch`.
+
+    >>> [step_rows(25, worker_batch_size=10, shard=Shard(worker, 2)) for worker in range(2)]
+    [[10, 2], [10, 3]]
+    >>> [step_rows(21, worker_batch_size=10, shard=Shard(worker, 2)) for worker in range(2)]
+    [[10], [11]]
+    """
+    full = steps_per_epoch(rows, worker_batch_size, shard.workers) - 1
+    return [worker_batch_size] * full + [len(worker_rows(rows, shard)) - full * worker_batch_size]
+
+
 def epoch_order(row_groups: int, seed: int | None, epoch: int) -> list[int]:
     """The order of the row groups in an epoch (from 0), by index: as published, or shuffled by a seed.
 
@@ -78,7 +93,7 @@ def epoch_random(seed: int, epoch: int, worker: int | None = None) -> np.random.
 
 
 def worker_stretches(
-    row_group_rows: Sequence[int], seed: int | None, epoch: int, shard: Shard = Shard()
+    row_group_rows: Sequence[int], seed: int | None, epoch: int, shard: Shard = ALONE
 ) -> Iterator[Stretch]:
     """What a worker reads in an epoch, in order. `row_group_rows` has the rows of each row group.
 

@@ -1,6 +1,5 @@
-"""Blocks of rows -> mixed blocks -> batches."""
+"""Blocks of rows -> blocks of mixed rows."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -8,83 +7,45 @@ import numpy as np
 # (rows, height, width, channels) uint8, or (rows,) object of encoded bytes; and (rows,) int32
 Block = tuple[np.ndarray, np.ndarray]
 
+# The pool leaves in as many blocks at the end of an epoch.
+LAST_BLOCKS = 16
+
 
 def mixed(blocks: Iterable[Block], pool_rows: int, random: np.random.Generator) -> Iterator[Block]:
     """Mix the rows of many blocks. Every row is given exactly once.
 
-    Rows wait in a pool of at least `pool_rows`. When it has twice as many, it is permuted and all but `pool_rows`
-    leave, so that a row meets those of blocks before and after its own.
+    Rows wait in a pool. Once it has `pool_rows`, each row that comes takes the place of one drawn from all of the
+    pool, which leaves. At the end those still there leave in a random order.
     """
-    pool: list[Block] = []
+    pool: Block | None = None
     waiting = 0
     for block in blocks:
-        pool.append(block)
-        waiting += len(block[1])
-        if waiting > 2 * pool_rows:
-            rows = _permute(pool, random)
-            yield _slice(rows, pool_rows, waiting)
-            pool = [_slice(rows, 0, pool_rows)]
-            waiting = pool_rows
-    if waiting:
-        yield _permute(pool, random)
+        if pool is None:
+            pool = _room_for(pool_rows, like=block)
+        rows = len(block[1])
+        staying = min(pool_rows - waiting, rows)
+        _put(pool, slice(waiting, waiting + staying), _rows(block, slice(staying)))
+        waiting += staying
+        # A block may be larger than the pool.
+        for start in range(staying, rows, pool_rows):
+            coming = _rows(block, slice(start, start + pool_rows))
+            places = random.choice(pool_rows, len(coming[1]), replace=False)
+            leaving = _rows(pool, places)
+            _put(pool, places, coming)
+            yield leaving
+    if pool is not None and waiting:
+        for places in np.array_split(random.permutation(waiting), min(LAST_BLOCKS, waiting)):
+            yield _rows(pool, places)
 
 
-def batches(blocks: Iterable[Block], batch_size: int, steps: int) -> Iterator[Block]:
-    """Cut blocks into `steps` batches of `batch_size` rows; the last has whatever is left, more or fewer.
-
-    >>> blocks = [(np.arange(5), np.arange(5)), (np.arange(5, 7), np.arange(5, 7))]
-    >>> [images.tolist() for images, _ in batches(blocks, 3, steps=3)]
-    [[0, 1, 2], [3, 4, 5], [6]]
-    >>> [images.tolist() for images, _ in batches(blocks, 3, steps=2)]
-    [[0, 1, 2], [3, 4, 5, 6]]
-    """
-    waiting: deque[Block] = deque()
-    rows = given = 0
-    for block in blocks:
-        waiting.append(block)
-        rows += len(block[1])
-        while rows >= batch_size and given < steps - 1:
-            yield _take(waiting, batch_size)
-            rows -= batch_size
-            given += 1
-    if rows:
-        yield _take(waiting, rows)
+def _room_for(rows: int, like: Block) -> Block:
+    images, labels = like
+    return np.empty((rows, *images.shape[1:]), images.dtype), np.empty(rows, labels.dtype)
 
 
-def _permute(pool: list[Block], random: np.random.Generator) -> Block:
-    """The pool's rows in a random order. Empties the pool on the way, or its rows would be in memory twice."""
-    total = sum(len(labels) for _, labels in pool)
-    images = np.empty((total, *pool[0][0].shape[1:]), pool[0][0].dtype)
-    labels = np.empty(total, pool[0][1].dtype)
-    places = random.permutation(total)
-    start = 0
-    for block_images, block_labels in _emptying(pool):
-        to = places[start : start + len(block_labels)]
-        images[to], labels[to] = block_images, block_labels
-        start += len(to)
-    return images, labels
+def _rows(block: Block, which: slice | np.ndarray) -> Block:
+    return block[0][which], block[1][which]
 
 
-def _emptying(pool: list[Block]) -> Iterator[Block]:
-    pool.reverse()
-    while pool:
-        yield pool.pop()
-
-
-def _take(waiting: deque[Block], rows: int) -> Block:
-    """Take rows off the front: a view where they lie in one block."""
-    taken: list[Block] = []
-    while rows:
-        block = waiting.popleft()
-        if len(block[1]) > rows:
-            waiting.appendleft(_slice(block, rows, len(block[1])))
-            block = _slice(block, 0, rows)
-        taken.append(block)
-        rows -= len(block[1])
-    if len(taken) == 1:
-        return taken[0]
-    return np.concatenate([images for images, _ in taken]), np.concatenate([labels for _, labels in taken])
-
-
-def _slice(rows: Block, start: int, stop: int) -> Block:
-    return rows[0][start:stop], rows[1][start:stop]
+def _put(pool: Block, places: slice | np.ndarray, rows: Block) -> None:
+    pool[0][places], pool[1][places] = rows

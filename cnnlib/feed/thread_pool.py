@@ -15,7 +15,10 @@ from cnnlib.feed import arrow_bridge
 arrow_bridge.install()
 
 import petastorm.reader  # noqa: E402  (the bridge must be in place first)
+from petastorm.workers_pool import thread_pool  # noqa: E402
 from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
+
+LOOK_SECONDS = 0.1
 
 
 class WholeThreadPool(ThreadPool):
@@ -33,3 +36,11 @@ class WholeThreadPool(ThreadPool):
 def use_whole_thread_pool() -> None:
     """Have `make_batch_reader` and `make_reader` use this pool for `reader_pool_type="thread"`."""
     petastorm.reader.ThreadPool = WholeThreadPool
+
+
+def look_less_often() -> None:
+    """Have petastorm's threads look 10 times a second whether they are to stop, not 1,000 times.
+
+    That took 2% of a core for each reader that has nothing to do, which is most of a training. Work wakes them at once.
+    """
+    thread_pool.IO_TIMEOUT_INTERVAL_S = LOOK_SECONDS

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cnnlib.config import SplitSettings
 from cnnlib.images import ImageSpec
-from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, REJECTS, SIZE_BYTES, Counts, ImageSet, Split
+from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, REJECTS, SCHEMA, SIZE_BYTES, Counts, ImageSet, Split
 from cnnlib.imageset import publish_image_set as publish
 from cnnlib.imageset_writer import (
     CLASS_NAME,
@@ -25,8 +26,9 @@ from cnnlib.imageset_writer import (
     fingerprint,
     write_share,
 )
+from cnnlib.parts import PartFile
 from cnnlib.splits import SPLITS
-from cnnlib.storage import new_run_id, open_folder
+from cnnlib.storage import new_run_id, open_folder, part_name
 
 SOURCE_SCHEMA = pa.schema(
     [
@@ -132,4 +134,46 @@ def write_image_set(
     ]
     image_set = image_set_of(shares, plan)
     publish(image_set, reduce(add, shares).files.get(REJECTS, []))
+    return image_set
+
+
+def write_train_split(
+    path: Path,
+    stored: Sequence[bytes],
+    labels: Sequence[int],
+    *,
+    spec: ImageSpec,
+    classes: tuple[str, ...],
+    row_groups: Sequence[Sequence[int]],
+) -> ImageSet:
+    """Publish images as they are to be stored, all in train; `row_groups` has the rows of each, file by file."""
+    folder, run_id = open_folder(str(path)), new_run_id()
+    (path / "train").mkdir()
+    files, start = [], 0
+    for task, sizes in enumerate(row_groups):
+        name = f"train/{part_name(run_id, task, 0)}"
+        with pq.ParquetWriter(folder.path(name), SCHEMA, use_dictionary=False) as writer:
+            for size in sizes:
+                rows = range(start, start + size)
+                columns = [[str(row) for row in rows]] * 2 + [stored[start : rows.stop], labels[start : rows.stop]]
+                writer.write_table(
+                    pa.table([pa.array(*typed) for typed in zip(columns, SCHEMA.types, strict=True)], SCHEMA)
+                )
+                start = rows.stop
+        files.append(PartFile(name, sum(sizes), folder.fs.size(folder.path(name)), len(sizes)))
+    assert start == len(stored) == len(labels)
+    class_counts = tuple(np.bincount(labels, minlength=len(classes)).tolist())
+    empty = Split(0, (0,) * len(classes), ())
+    image_set = ImageSet(
+        folder=folder,
+        classes=classes,
+        image=spec,
+        counts=Counts(start, start, 0, 0),
+        splits={"train": Split(start, class_counts, tuple(files)), "val": empty, "test": empty},
+        mean=(0.1307,) * spec.channels,
+        std=(0.3081,) * spec.channels,
+        settings={},
+        fingerprint="0" * 64,
+    )
+    publish(image_set, [])
     return image_set

@@ -1,44 +1,32 @@
-"""petastorm into tf.data: every image exactly once an epoch, by seed, and nothing left behind when it ends."""
+"""petastorm into tf.data: every image exactly once an epoch, on any number of workers, in the order of a seed."""
 
-import subprocess
-import sys
-import threading
+import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from cnnlib.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
-from cnnlib.errors import FeedError, ImageSetError  # noqa: E402
-from cnnlib.feed import arrow_bridge, make_dataset  # noqa: E402
-from cnnlib.feed.blocks import read_split  # noqa: E402
+from cnnlib.errors import ConfigError, ImageSetError  # noqa: E402
+from cnnlib.feed import make_dataset  # noqa: E402
+from cnnlib.feed.sharding import Shard, epoch_random  # noqa: E402
+from cnnlib.images import ImageSpec  # noqa: E402
 from cnnlib.imageset import ImageSet, open_image_set  # noqa: E402
-from tests.unit.image_sets import write_image_set  # noqa: E402
-from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
-
-arrow_bridge.install()
-
-import petastorm.reader  # noqa: E402  (the bridge must be in place first)
-
-PROJECT = Path(__file__).resolve().parents[2]
-CLASSES = tuple("abcdefghij")
-ROWS = 1000
-VAL_ROWS = 60
-
-# Rows of different contents, so that each can be told from all others: (rows, 4, 4, 1) uint8.
-IMAGES = np.random.default_rng(0).integers(0, 256, (ROWS + VAL_ROWS, 4, 4, 1), dtype=np.uint8)
-LABELS = [number % 10 for number in range(len(IMAGES))]
-TRAIN = [(image.tobytes(), label) for image, label in zip(IMAGES[:ROWS], LABELS, strict=False)]
-
-
-def write(path: Path, **options) -> ImageSet:
-    splits = ["train"] * ROWS + ["val"] * VAL_ROWS
-    return write_image_set(path, IMAGES, LABELS, splits, classes=CLASSES, **options)
+from tests.unit.feeds import (  # noqa: E402
+    CLASSES,
+    IMAGES,
+    LABELS,
+    POOL_MB,
+    ROWS,
+    TRAIN,
+    batches_of,
+    rows_of,
+    write,
+)
+from tests.unit.image_sets import write_train_split  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,45 +37,13 @@ def image_set(tmp_path_factory) -> ImageSet:
     return written
 
 
-def batches_of(dataset) -> list[list[tuple[bytes, int]]]:
-    """One epoch: the rows (pixels, label) of each batch, in order."""
-    return [
-        [(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
-        for images, labels in dataset.as_numpy_iterator()
-    ]
-
-
-def rows_of(batches) -> list[tuple[bytes, int]]:
-    return [row for batch in batches for row in batch]
-
-
-def within(seconds: float, work) -> None:
-    """Run `work`, but wait no longer for it: what hangs fails here, not the whole suite."""
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="test", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), f"still running after {seconds} s"
-    if raised:
-        raise raised[0]
-
-
 # --- what comes
 
 
 @pytest.mark.parametrize("seed", [None, 0, 7])
 @pytest.mark.parametrize("batch_size", [1, 64, 333, 5000])
 def test_every_image_comes_once_an_epoch(image_set, seed, batch_size):
-    with make_dataset(
-        image_set, "train", worker_batch_size=batch_size, seed=seed, shuffle_mb=200 * 16 / 2**20
-    ) as dataset:
+    with make_dataset(image_set, "train", worker_batch_size=batch_size, seed=seed, shuffle_mb=POOL_MB) as dataset:
         batches = batches_of(dataset)
     assert Counter(rows_of(batches)) == Counter(TRAIN)
     sizes = [len(batch) for batch in batches]
@@ -115,6 +71,67 @@ def test_set_at_any_uri_is_read(tmp_path):
         assert rows_of(batches_of(dataset)) == TRAIN
 
 
+@pytest.mark.parametrize(("split", "says"), [("tset", "split=tset is unknown"), ("test", "has no test images")])
+def test_split_that_is_not_there_is_an_image_set_error(image_set, split, says):
+    with pytest.raises(ImageSetError, match=says), make_dataset(image_set, split):
+        pass
+
+
+# --- several workers
+
+LAYOUTS = {
+    "two files, 1,000 and 937 rows": [[1000], [937]],
+    "three row groups": [[400, 150], [450]],
+    "row groups of one row and of none": [[1, 0, 300], [1, 1, 1], [199]],
+    "fewer rows than a step": [[3, 4]],
+}
+
+
+def each_worker(image_set, workers, **options):
+    """The batches of an epoch on each worker, and the steps that were announced."""
+    batches = []
+    for worker in range(workers):
+        with make_dataset(image_set, "train", shard=Shard(worker, workers), shuffle_mb=POOL_MB, **options) as dataset:
+            batches.append(batches_of(dataset))
+            assert len(batches[-1]) == int(dataset.cardinality())
+    return batches
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_workers_together_take_every_row_once_in_as_many_steps(tmp_path, layout, workers, seed):
+    rows = sum(map(sum, layout))
+    # (rows, 1, 2, 1) uint8: the row's number
+    pixels = np.arange(rows, dtype="<u2").view(np.uint8).reshape(-1, 1, 2, 1)
+    stored, labels = [image.tobytes() for image in pixels], [row % 10 for row in range(rows)]
+    image_set = write_train_split(tmp_path, stored, labels, spec=ImageSpec(1, 2, 1), classes=CLASSES, row_groups=layout)
+    batches = each_worker(image_set, workers, worker_batch_size=64, seed=seed)
+    taken = [row for of_worker in batches for row in rows_of(of_worker)]
+    assert sorted(taken) == sorted(zip(stored, labels, strict=True))
+    if seed is None:
+        assert taken == list(zip(stored, labels, strict=True))
+    # In each step, the workers' batches differ by one row at most, and are full but for the last.
+    for step, of_step in enumerate(zip(*batches, strict=True)):
+        sizes = [len(batch) for batch in of_step]
+        assert max(sizes) - min(sizes) <= 1
+        assert sizes == [64] * workers or step == len(batches[0]) - 1
+
+
+def test_workers_mix_their_rows_apart_and_the_same_each_time(image_set):
+    first, again = (each_worker(image_set, 2, worker_batch_size=50, seed=3) for _ in range(2))
+    assert first == again
+    assert not set(rows_of(first[0])) & set(rows_of(first[1]))
+
+
+def test_more_workers_than_rows_are_refused(image_set):
+    with (
+        pytest.raises(ConfigError, match="train.workers=61 exceeds the 60 rows"),
+        make_dataset(image_set, "val", shard=Shard(0, 61)),
+    ):
+        pass
+
+
 # --- order
 
 
@@ -127,7 +144,7 @@ def test_without_a_seed_the_published_order_stands_every_epoch(image_set):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_same_seed_gives_the_same_batches_over_two_epochs(image_set, seed):
     def two_epochs():
-        with make_dataset(image_set, "train", worker_batch_size=64, seed=seed, shuffle_mb=200 * 16 / 2**20) as dataset:
+        with make_dataset(image_set, "train", worker_batch_size=64, seed=seed, shuffle_mb=POOL_MB) as dataset:
             return batches_of(dataset), batches_of(dataset)
 
     first, second = two_epochs(), two_epochs()
@@ -138,7 +155,7 @@ def test_same_seed_gives_the_same_batches_over_two_epochs(image_set, seed):
 def test_another_seed_gives_another_order(image_set):
     orders = []
     for seed in (0, 1, 2):
-        with make_dataset(image_set, "train", seed=seed, shuffle_mb=200 * 16 / 2**20) as dataset:
+        with make_dataset(image_set, "train", seed=seed, shuffle_mb=POOL_MB) as dataset:
             orders.append(tuple(rows_of(batches_of(dataset))))
     assert len(set(orders)) == 3
 
@@ -152,166 +169,46 @@ def test_rows_from_all_over_the_split_mix_in_a_batch(image_set):
     assert min(thirds[third] for third in range(3)) >= 10
 
 
-# --- how it ends
+@pytest.mark.parametrize("seed", [None, 5])
+def test_one_endless_pass_has_the_epochs_of_pass_after_pass(image_set, seed):
+    options = {"worker_batch_size": 64, "seed": seed, "shuffle_mb": POOL_MB}
+    with make_dataset(image_set, "train", **options) as dataset:
+        epochs = [batches_of(dataset) for _ in range(3)]
+    with make_dataset(image_set, "train", repeat=True, **options) as dataset:
+        assert batches_of(dataset, steps=48) == sum(epochs, [])
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_no_thread_is_left_behind(image_set, seed):
-    before = petastorm_threads()
-    with make_dataset(image_set, "train", seed=seed) as dataset:
-        batches_of(dataset)
-    assert petastorm_threads() == before
+def test_next_epoch_is_prepared_while_the_last_batches_of_this_one_are_left(image_set, monkeypatch):
+    begun = []
+
+    def remember(seed, epoch, worker=None):
+        begun.append(epoch)
+        return epoch_random(seed, epoch, worker)
+
+    monkeypatch.setattr("cnnlib.feed.dataset.epoch_random", remember)
+    with make_dataset(image_set, "train", worker_batch_size=10, seed=5, repeat=True) as dataset:
+        batches = dataset.as_numpy_iterator()
+        for _ in range(75):
+            next(batches)
+        # A quarter of the epoch, 25 batches, has not been taken, of which 8 are cut.
+        until = time.monotonic() + 5
+        while begun != [0, 1] and time.monotonic() < until:
+            time.sleep(0.01)
+    assert begun == [0, 1]
 
 
-@pytest.mark.parametrize("taken", [0, 1, 3])
-@pytest.mark.parametrize("seed", [None, 3])
-def test_epoch_given_up_midway_ends_too(image_set, seed, taken):
-    before = petastorm_threads()
-
-    def abandon():
-        for _ in range(10):
-            with make_dataset(
-                image_set, "train", worker_batch_size=8, seed=seed, shuffle_mb=16 * 16 / 2**20
-            ) as dataset:
-                iterator = iter(dataset)
-                for _ in range(taken):
-                    next(iterator)
-
-    within(60, abandon)
-    assert petastorm_threads() == before
+def test_training_that_goes_on_later_sees_the_epochs_it_would_have_seen(image_set):
+    with make_dataset(image_set, "train", seed=5) as dataset:
+        epochs = [batches_of(dataset) for _ in range(3)]
+    with make_dataset(image_set, "train", seed=5, first_epoch=2) as dataset:
+        assert batches_of(dataset) == epochs[2]
 
 
-def test_exception_in_the_block_ends_the_readers_and_comes_through(image_set):
-    before = petastorm_threads()
-
-    def fail():
-        with make_dataset(image_set, "train", worker_batch_size=8) as dataset:
-            next(iter(dataset))
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        within(60, fail)
-    assert petastorm_threads() == before
-
-
-def test_two_passes_at_once_are_both_whole(image_set):
-    with make_dataset(image_set, "train", worker_batch_size=64) as dataset:
+def test_two_passes_at_once_are_two_epochs(image_set):
+    with make_dataset(image_set, "train", worker_batch_size=64, seed=5) as dataset:
         pairs = list(zip(dataset.as_numpy_iterator(), dataset.as_numpy_iterator(), strict=True))
-    for side in (0, 1):
-        labels = np.concatenate([pair[side][1] for pair in pairs])
-        assert labels.tolist() == LABELS[:ROWS]
-
-
-def test_blocks_closed_midway_end_the_reader(image_set):
-    before = petastorm_threads()
-    blocks = read_split(image_set, "train")
-    images, labels = next(blocks)
-    assert (images == IMAGES[: len(labels)]).all()
-    within(60, blocks.close)
-    assert petastorm_threads() == before
-
-
-# --- nothing is lost
-
-BUSY_EPOCHS = """
-import sys, threading
-from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
-from cnnlib.feed import make_dataset
-from cnnlib.imageset import open_image_set
-
-# A thread that wants the interpreter all the time, and often gets it: petastorm's take turns in every possible order.
-sys.setswitchinterval(1e-5)
-done = threading.Event()
-def spin():
-    while not done.is_set():
-        pass
-threading.Thread(target=spin, name="busy", daemon=True).start()
-with make_dataset(open_image_set(sys.argv[1]), "train", worker_batch_size=100, seed=1, shuffle_mb=0.0016) as dataset:
-    for _ in range(30):
-        print(sum(len(labels) for _, labels in dataset.as_numpy_iterator()))
-done.set()
-"""
-
-
-def test_thirty_epochs_on_a_busy_machine_are_all_whole(tmp_path):
-    image_set = write(tmp_path, files=3, rows_per_row_group=100)
-    # In a process of its own: petastorm's thread pool as the feed itself sets it up, and a clean exit at the end.
-    ended = subprocess.run(
-        [sys.executable, "-c", BUSY_EPOCHS, image_set.folder.uri],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        check=False,
-        timeout=240,
-    )
-    assert (ended.returncode, ended.stdout.split()) == (0, [str(ROWS)] * 30), ended.stderr
-
-
-@pytest.mark.parametrize("seed", [None, 3])
-def test_row_groups_handed_out_late_are_not_lost(tmp_path, monkeypatch, seed):
-    """The case that petastorm 0.13.1 loses, made certain: all work is handed out between its two questions."""
-
-    class LateThreadPool(petastorm.reader.ThreadPool):
-        def all_workers_done(self):
-            done = super().all_workers_done()
-            while not self._ventilator.completed():
-                pass
-            return done
-
-    # Petastorm hands out three row groups ahead, so three can be late.
-    small = write(tmp_path, files=1, rows_per_row_group=400)
-    assert small.split("train").row_groups == 3
-    monkeypatch.setattr(petastorm.reader, "ThreadPool", LateThreadPool)
-    with make_dataset(small, "train", seed=seed) as dataset:
-        assert Counter(rows_of(batches_of(dataset))) == Counter(TRAIN)
-
-
-# --- what is refused
-
-
-@pytest.fixture
-def first_file(tmp_path) -> Path:
-    """The first train file of a set of its own, to be damaged; `tmp_path` is the set."""
-    image_set = write(tmp_path, files=2)
-    return Path(image_set.folder.path(image_set.split("train").files[0].path))
-
-
-def read_all(path: Path) -> None:
-    def read():
-        with make_dataset(open_image_set(str(path)), "train") as dataset:
-            batches_of(dataset)
-
-    within(60, read)
-
-
-def keep_450_rows(file: Path) -> None:
-    pq.write_table(pq.read_table(file).slice(0, 450), file, row_group_size=50)
-
-
-def test_split_with_fewer_rows_is_a_feed_error(tmp_path, first_file):
-    keep_450_rows(first_file)
-    with pytest.raises(FeedError, match="gave 920 train images, its dataset.json says 1000"):
-        list(read_split(open_image_set(str(tmp_path)), "train"))
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        pytest.param(keep_450_rows, "gave 920 train images, its dataset.json says 1000", id="fewer-rows"),
-        pytest.param(Path.unlink, "part-00000", id="missing"),
-        pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-100]), "Parquet", id="cut-off"),
-    ],
-)
-def test_damaged_file_is_a_feed_error_and_ends_the_threads(tmp_path, first_file, damage, says):
-    before = petastorm_threads()
-    damage(first_file)
-    with pytest.raises(FeedError, match=says):
-        read_all(tmp_path)
-    assert petastorm_threads() == before
-
-
-@pytest.mark.parametrize(("split", "says"), [("tset", "split=tset is unknown"), ("test", "has no test images")])
-def test_split_that_is_not_there_is_an_image_set_error(image_set, split, says):
-    with pytest.raises(ImageSetError, match=says), make_dataset(image_set, split):
-        pass
+        third = np.concatenate([labels for _, labels in dataset.as_numpy_iterator()])
+    epochs = [np.concatenate([pair[side][1] for pair in pairs]) for side in (0, 1)]
+    with make_dataset(image_set, "train", worker_batch_size=64, seed=5) as dataset:
+        alone = [np.concatenate([labels for _, labels in dataset.as_numpy_iterator()]) for _ in range(3)]
+    np.testing.assert_array_equal([*epochs, third], alone)

@@ -35,8 +35,9 @@ LIGHT_MODULES = (
     "cnnlib.sources.image_folder",
     "cnnlib.splits",
     "cnnlib.storage",
-    "cnnlib.feed.shuffling",
+    "cnnlib.feed.blocks",
     "cnnlib.feed.sharding",
+    "cnnlib.feed.shuffling",
     "cnnlib.metrics",
     "pipelines.ingest",
     "pipelines.prediction_udf",
@@ -44,8 +45,8 @@ LIGHT_MODULES = (
     "pipelines.sources",
     "pipelines.tasks",
 )
-# These two are planned in DESIGN.md; from the day they are there, they are held to it.
-PLANNED = {"cnnlib.feed.sharding", "cnnlib.metrics"}
+# Planned in DESIGN.md; from the day it is there, it is held to it.
+PLANNED = {"cnnlib.metrics"}
 
 LONGEST_FILE = 400
 
@@ -108,7 +109,8 @@ def test_mlflow_is_spoken_to_by_tracking_registry_and_sealed_model_alone():
 def test_petastorm_stays_under_the_feed():
     users = importers_of("petastorm", *PACKAGES)
     assert users
-    assert {path for path in users if not path.startswith("cnnlib/feed/")} == set()
+    # A benchmark may measure petastorm as it comes, beside the feed.
+    assert {path for path in users if not path.startswith(("cnnlib/feed/", "benchmarks/"))} == set()
 
 
 @pytest.mark.parametrize("flow", ["ingest", "train", "score"])

@@ -1,0 +1,76 @@
+"""What the tests of the feed share: small sets whose rows can be told apart, and reading one through tf.data."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cnnlib.imageset import ImageSet
+from tests.unit.image_sets import write_image_set
+
+PROJECT = Path(__file__).resolve().parents[2]
+CLASSES = tuple("abcdefghij")
+ROWS = 1000
+VAL_ROWS = 60
+
+# Rows of different contents: (rows, 4, 4, 1) uint8.
+IMAGES = np.random.default_rng(0).integers(0, 256, (ROWS + VAL_ROWS, 4, 4, 1), dtype=np.uint8)
+LABELS = [number % 10 for number in range(len(IMAGES))]
+
+# (pixels, label)
+Row = tuple[bytes, int]
+TRAIN: list[Row] = [(image.tobytes(), label) for image, label in zip(IMAGES[:ROWS], LABELS, strict=False)]
+
+# Megabytes of 200 of these images: what is shuffled, where it is not to be all.
+POOL_MB = 200 * 16 / 2**20
+
+
+def write(path: Path, **options) -> ImageSet:
+    """1,000 train images, and 60 for val."""
+    splits = ["train"] * ROWS + ["val"] * VAL_ROWS
+    return write_image_set(path, IMAGES, LABELS, splits, classes=CLASSES, **options)
+
+
+def batches_of(dataset, steps: int | None = None) -> list[list[Row]]:
+    """One pass, or its first steps: the rows of each batch, in order."""
+    return [
+        [(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
+        for images, labels in (dataset if steps is None else dataset.take(steps)).as_numpy_iterator()
+    ]
+
+
+def rows_of(batches: list[list[Row]]) -> list[Row]:
+    return [row for batch in batches for row in batch]
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Run `work`, but wait no longer for it: what hangs fails here, not the whole suite."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="test", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"still running after {seconds} s"
+    if raised:
+        raise raised[0]
+
+
+def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+        timeout=240,
+    )

@@ -1,0 +1,90 @@
+"""What training waits for data, as measured, against what it must have waited."""
+
+import time
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import tensorflow as tf  # noqa: E402
+
+from cnnlib.feed import make_dataset  # noqa: E402
+from cnnlib.feed.data_wait import DataWait  # noqa: E402
+from tests.unit.feeds import TRAIN, batches_of, rows_of, write  # noqa: E402
+
+STEPS = 25
+
+
+def slow_producer(seconds: float) -> tf.data.Dataset:
+    def produce():
+        for number in range(STEPS):
+            time.sleep(seconds)
+            yield np.int32(number)
+
+    return tf.data.Dataset.from_generator(produce, output_signature=tf.TensorSpec((), tf.int32))
+
+
+def test_slow_producer_is_waited_for():
+    data_wait = DataWait()
+    start = time.perf_counter()
+    taken = [int(number) for number in data_wait.measured(slow_producer(0.02))]
+    took = time.perf_counter() - start
+    assert taken == list(range(STEPS))
+    # No sleep is shorter than asked for, and no wait longer than the whole.
+    assert 0.9 * STEPS * 0.02 <= data_wait.take() <= took
+
+
+def test_wait_behind_a_buffer_is_measured_too():
+    data_wait = DataWait()
+    assert sum(1 for _ in data_wait.measured(slow_producer(0.02).prefetch(8))) == STEPS
+    assert data_wait.take() >= 0.9 * STEPS * 0.02
+
+
+def test_fast_producer_is_not_waited_for():
+    data_wait = DataWait()
+    start = time.perf_counter()
+    for _ in data_wait.measured(tf.data.Dataset.range(STEPS).prefetch(8)):
+        time.sleep(0.02)
+    assert data_wait.take() <= 0.2 * (time.perf_counter() - start)
+
+
+def test_work_of_the_taker_hides_that_of_a_producer_ahead():
+    data_wait = DataWait()
+    start = time.perf_counter()
+    for _ in data_wait.measured(slow_producer(0.01).prefetch(8)):
+        time.sleep(0.04)
+    assert data_wait.take() <= 0.4 * (time.perf_counter() - start)
+
+
+def test_take_gives_what_is_new():
+    data_wait = DataWait()
+    assert data_wait.take() == 0
+    batches = iter(data_wait.measured(slow_producer(0.02)))
+    for count in (5, 10):
+        for _ in range(count):
+            next(batches)
+        assert 0.9 * count * 0.02 <= data_wait.take()
+        assert data_wait.take() == 0
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_measured_feed_gives_the_same_rows(tmp_path, repeat):
+    data_wait = DataWait()
+    with make_dataset(write(tmp_path), "train", worker_batch_size=100, repeat=repeat, data_wait=data_wait) as dataset:
+        assert int(dataset.cardinality()) == (-1 if repeat else 10)
+        assert rows_of(batches_of(dataset, steps=10)) == TRAIN
+    assert 0 < data_wait.take() < 60
+
+
+def test_keras_fit_is_measured_step_by_step():
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data_wait = DataWait()
+    batches = slow_producer(0.02).map(lambda number: (tf.ones((2, 1)), tf.ones((2, 1))))
+    start = time.perf_counter()
+    model.fit(data_wait.measured(batches.repeat()), steps_per_epoch=STEPS, epochs=2, verbose=0)
+    assert 0.9 * 2 * STEPS * 0.02 <= data_wait.take() <= time.perf_counter() - start

@@ -1,0 +1,252 @@
+"""What the feed says when storage fails it: an error of one line that names the file, and soon."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+from cnnlib.errors import FeedError  # noqa: E402
+from cnnlib.feed import make_dataset  # noqa: E402
+from cnnlib.feed.blocks import read_split  # noqa: E402
+from cnnlib.imageset import ImageSet  # noqa: E402
+from tests.unit.feeds import batches_of, run_python, within, write  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory) -> ImageSet:
+    """1,000 train images in 3 files of 7 or so row groups, and 60 for val."""
+    return write(tmp_path_factory.mktemp("set"), files=3, rows_per_row_group=50)
+
+
+# --- storage that does not answer
+
+
+class StuckFileSystem(LocalFileSystem):
+    """A local file system of which, once `stuck` is set, files whose path has `names` are never opened."""
+
+    cachable = False
+    names = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stuck = threading.Event()
+        self.freed = threading.Event()
+
+    def open(self, path, *args, **kwargs):
+        if self.stuck.is_set() and self.names in path:
+            self.freed.wait()
+        return super().open(path, *args, **kwargs)
+
+
+@pytest.fixture
+def stuck(image_set):
+    """(the set on a file system, that file system): it gets stuck when told to."""
+    fs = StuckFileSystem()
+    yield replace(image_set, folder=replace(image_set.folder, fs=fs)), fs
+    fs.freed.set()
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_file_system_that_stops_answering_is_an_error_that_names_the_file(stuck, seed):
+    image_set, fs = stuck
+
+    def read():
+        with make_dataset(image_set, "train", worker_batch_size=8, seed=seed, timeout_s=0.5) as dataset:
+            batches_of(dataset)
+            fs.stuck.set()
+            for _ in range(3):
+                batches_of(dataset)
+
+    start = time.monotonic()
+    with pytest.raises(FeedError) as raised:
+        within(60, read)
+    assert time.monotonic() - start < 10
+    assert str(raised.value).startswith("no data came for data.timeout_s=0.5 s while reading row group ")
+    assert ".parquet" in str(raised.value)
+
+
+def test_file_that_is_not_answered_for_is_the_one_named(stuck):
+    image_set, fs = stuck
+    fs.names = image_set.split("train").files[-1].path
+
+    def read():
+        with make_dataset(image_set, "train", worker_batch_size=8, timeout_s=0.5) as dataset:
+            fs.stuck.set()
+            batches_of(dataset)
+
+    with pytest.raises(FeedError, match=f"while reading row group 0 of .*{fs.names}; check that file's storage"):
+        within(60, read)
+
+
+def test_stuck_footer_is_an_error_that_names_the_file(stuck):
+    image_set, fs = stuck
+    fs.names = image_set.split("train").files[1].path
+    fs.stuck.set()
+    with (
+        pytest.raises(FeedError, match=f"0.5 s while reading the footer of .*{fs.names}"),
+        make_dataset(image_set, "train", timeout_s=0.5),
+    ):
+        pass
+
+
+def test_block_that_is_left_early_does_not_wait_for_a_stuck_file(stuck):
+    image_set, fs = stuck
+
+    def leave():
+        with make_dataset(image_set, "train", worker_batch_size=8) as dataset:
+            fs.stuck.set()
+            iterator = iter(dataset)
+            fs.stuck.wait(0.2)
+            del iterator
+
+    within(20, leave)
+
+
+FIFO_IN_PLACE_OF_A_FILE = """
+import os, sys
+from cnnlib.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
+from cnnlib.feed import make_dataset
+from cnnlib.imageset import open_image_set
+
+image_set = open_image_set(sys.argv[1])
+file = image_set.folder.path(image_set.split("train").files[0].path)
+try:
+    with make_dataset(image_set, "train", timeout_s=0.5) as dataset:
+        os.remove(file)
+        os.mkfifo(file)
+        list(dataset)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_process_ends_though_a_thread_waits_for_a_file_for_ever(tmp_path):
+    image_set = write(tmp_path, files=2)
+    file = image_set.folder.path(image_set.split("train").files[0].path)
+    ended = run_python(FIFO_IN_PLACE_OF_A_FILE, str(tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == (
+        f"FeedError no data came for data.timeout_s=0.5 s while reading row group 0 of {file}; "
+        "check that file's storage, or raise the setting\n"
+    )
+
+
+# --- files that are not as dataset.json says, or as their footers said
+
+
+def keep_450_rows(file: Path) -> None:
+    pq.write_table(pq.read_table(file).slice(0, 450), file, row_group_size=50)
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def overwrite_pages(file: Path) -> None:
+    """Its footer stays as it was."""
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    file.write_bytes(content)
+
+
+def put_larger_images(file: Path) -> None:
+    table = pq.read_table(file)
+    larger = table.column("image").combine_chunks().to_pylist()
+    larger[0] += b"!"
+    pq.write_table(table.set_column(2, "image", [larger]), file, row_group_size=50)
+
+
+def merge_row_groups(file: Path) -> None:
+    pq.write_table(pq.read_table(file), file, row_group_size=265)
+
+
+def open_feed(image_set: ImageSet) -> None:
+    with make_dataset(image_set, "train"):
+        pass
+
+
+def first_block(image_set: ImageSet) -> None:
+    next(read_split(image_set, "train"))
+
+
+@pytest.fixture
+def damaged(tmp_path) -> tuple[ImageSet, Path]:
+    """A set of its own and its first train file, to be damaged."""
+    image_set = write(tmp_path, files=2)
+    return image_set, Path(image_set.folder.path(image_set.split("train").files[0].path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        pytest.param(keep_450_rows, r"has 450 rows, the dataset.json of .* says 530", id="fewer-rows"),
+        pytest.param(Path.unlink, "No such file", id="missing"),
+        pytest.param(cut_off, "Parquet", id="cut-off"),
+    ],
+)
+@pytest.mark.parametrize("read", [open_feed, first_block])
+def test_file_that_is_not_as_published_is_a_feed_error(damaged, capfd, read, damage, says):
+    image_set, file = damaged
+    damage(file)
+    with pytest.raises(FeedError, match=says) as raised:
+        read(image_set)
+    assert str(raised.value).startswith(str(file))
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(Path.unlink, "cannot be read: .*No such file", id="missing"),
+        pytest.param(cut_off, "cannot be read: .*Parquet", id="cut-off"),
+        pytest.param(overwrite_pages, "cannot be read: ", id="pages"),
+        pytest.param(
+            merge_row_groups,
+            "has 265 rows, it had 50; ingest the set anew|row group .* cannot be read",
+            id="row-groups",
+        ),
+        pytest.param(put_larger_images, "has images that are not 16 bytes long", id="image-size"),
+    ],
+)
+@pytest.mark.parametrize("seed", [None, 3])
+def test_file_that_changes_after_its_footer_was_read_is_a_feed_error(damaged, capfd, seed, change, says):
+    image_set, file = damaged
+
+    def read():
+        with make_dataset(image_set, "train", seed=seed) as dataset:
+            change(file)
+            batches_of(dataset)
+
+    with pytest.raises(FeedError, match=says) as raised:
+        within(60, read)
+    assert f"of {file} " in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_fault_while_keras_fits_comes_through_too(damaged):
+    keras = pytest.importorskip("keras")
+    image_set, file = damaged
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def fit():
+        with make_dataset(image_set, "train", worker_batch_size=100, seed=0, repeat=True) as dataset:
+            model.fit(dataset, steps_per_epoch=10, verbose=0)
+            file.unlink()
+            model.fit(dataset, steps_per_epoch=10, epochs=5, verbose=0)
+
+    with pytest.raises(FeedError, match=f"of {file} cannot be read: "):
+        within(60, fit)
