@@ -63,7 +63,7 @@ def fit_model(
         return not is_over(history, settings)
 
     rows = image_set.split(TRAIN).rows
-    data_wait = DataWait()
+    data_wait = DataWait(train.deterministic)
     with (
         make_dataset(
             image_set,
