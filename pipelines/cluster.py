@@ -62,7 +62,7 @@ def _gpu_problem(spark: SparkSession) -> str:
 
 def store_problem(spark: SparkSession, tracking_uri: str) -> str:
     """Why workers cannot reach an MLflow store, or ""."""
-    if urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or _is_one_machine(spark):
+    if urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or runs_here(spark):
         return ""
     return (
         f"tracking.uri={tracking_uri} lies on the driver's disk, where workers on other machines cannot write; "
@@ -70,7 +70,8 @@ def store_problem(spark: SparkSession, tracking_uri: str) -> str:
     )
 
 
-def _is_one_machine(spark: SparkSession) -> bool:
+def runs_here(spark: SparkSession) -> bool:
+    """Whether all executors are on the driver's machine."""
     return _conf(spark, "spark.master", "").startswith("local")
 
 

@@ -51,7 +51,8 @@ class RankOutcome:
 class LaunchPlan:
     """What to start: `python -m module` on every rank, with `spec` and what is added here.
 
-    `environment` holds variables for it; `ports` those that ranks may listen on, None for any.
+    `environment` holds variables for it; `ports` those that ranks may listen on, None for any; with `echo` the
+    executors' logs show what the ranks write.
     """
 
     module: str
@@ -60,6 +61,7 @@ class LaunchPlan:
     spec: Mapping[str, Any]
     environment: Mapping[str, str]
     ports: tuple[int, int] | None = None
+    echo: bool = True
 
 
 def launch(spark: SparkSession, plan: LaunchPlan) -> list[RankOutcome]:
@@ -145,7 +147,7 @@ def _watch_rank(
         }
         environment = {**plan.environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         own.close()
-        process = RankProcess(plan.module, spec, environment, Path(folder))
+        process = RankProcess(plan.module, spec, environment, Path(folder), echo=plan.echo)
 
         def stop(first_failed: int) -> None:
             first.append(first_failed)

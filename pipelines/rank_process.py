@@ -22,9 +22,15 @@ GRACE_SECONDS = 3.0
 
 
 class RankProcess:
-    """Runs `python -m module`, with `spec` as the first line of its standard input."""
+    """Runs `python -m module` in a folder, with `spec` as the first line of its standard input.
 
-    def __init__(self, module: str, spec: Mapping[str, Any], environment: Mapping[str, str], folder: Path) -> None:
+    With `echo`, all that it writes goes to this process's standard error too, which is an executor's log.
+    """
+
+    def __init__(
+        self, module: str, spec: Mapping[str, Any], environment: Mapping[str, str], folder: Path, *, echo: bool
+    ) -> None:
+        self._echo = echo
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         # What this process can import, that one can: a cluster's workers find the project in a zip, say.
         paths = os.pathsep.join(path for path in sys.path if path)
@@ -74,7 +80,8 @@ class RankProcess:
         for line in self._process.stdout:
             text = line.decode("utf-8", "replace").rstrip()
             self._lines.append(text)
-            print(text, file=sys.stderr, flush=True)  # the executor's log
+            if self._echo:
+                print(text, file=sys.stderr, flush=True)
 
 
 def how_it_ended(status: int) -> str:

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from cnnlib import errors
 from cnnlib.config import TrainSettings
 from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
-from pipelines.cluster import environment_for_ranks, store_problem, workers_problem
+from pipelines.cluster import environment_for_ranks, runs_here, store_problem, workers_problem
 from pipelines.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
 from pipelines.progress import Advance, Progress
 from pipelines.tracking import PROGRESS_TAG, STARTS_TAG, Tracker
@@ -45,6 +45,8 @@ def fit_on_workers(spark: SparkSession, settings: TrainSettings, tracker: Tracke
         spec={"settings": settings.model_dump(mode="json"), "tracker": vars(tracker)},
         environment=environment_for_ranks(),
         ports=settings.train.port_range,
+        # On one machine an executor's log is the user's terminal; the last lines of a failure come there anyway.
+        echo=not runs_here(spark),
     )
     tracker.set_tag(STARTS_TAG, "0")
     for restarts in itertools.count():

@@ -63,7 +63,7 @@ def fit_model(
         return not is_over(history, settings)
 
     rows = image_set.split(TRAIN).rows
-    data_wait = DataWait()
+    data_wait = DataWait(train.deterministic)
     with (
         make_dataset(
             image_set,
@@ -83,14 +83,12 @@ def fit_model(
             worker_batch_size=train.worker_batch_size,
             timeout_s=settings.data.timeout_s,
             shard=ranks.shard,
-            repeat=True,
         ) as val_images,
     ):
         _trained_by(plain, ranks).fit(
             train_images,
             steps_per_epoch=steps_per_epoch(rows, train.worker_batch_size, ranks.count),
             validation_data=val_images,
-            validation_steps=steps_per_epoch(image_set.split(VAL).rows, train.worker_batch_size, ranks.count),
             initial_epoch=past_epochs,
             epochs=train.epochs,
             callbacks=[

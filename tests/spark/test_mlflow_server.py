@@ -1,8 +1,11 @@
 """Training and scoring against a real MLflow server, over HTTP."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
+from pipelines.progress import Progress
 from pipelines.score import score
 from pipelines.train import train
 from tests.conftest import TEST_DIGITS
@@ -22,26 +26,51 @@ from tests.spark.conftest import Trained
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a server on the loopback interface that keeps runs, models and artifacts of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    store = (
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        str(tmp_path / "kept"),
-    )
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with open(tmp_path / "log", "w") as log, subprocess.Popen([*command, *store], stdout=log, stderr=log) as process:
-        url = f"http://127.0.0.1:{port}"
+AWAY_SECONDS = 60
+
+
+class Server:
+    """An MLflow server on the loopback interface that keeps runs, models and artifacts of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        store = (
+            *("--backend-store-uri", f"sqlite:///{self._folder}/server.db"),
+            *("--artifacts-destination", str(self._folder / "kept")),
+        )
+        with open(self._folder / "log", "a") as log:
+            self._process = subprocess.Popen(
+                [*command, "--workers", "1", *store], stdout=log, stderr=log, start_new_session=True
+            )
         with requests.Session() as session:
             session.mount("http://", HTTPAdapter(max_retries=Retry(total=12, connect=12, backoff_factor=0.25)))
-            assert session.get(f"{url}/health", timeout=60).text == "OK", (tmp_path / "log").read_text()
-        yield url
-        process.terminate()
+            assert session.get(f"{self.url}/health", timeout=60).text == "OK", (self._folder / "log").read_text()
+
+    def kill(self) -> None:
+        """End it and all its processes at once."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(mlflow_server: Server) -> str:
+    return mlflow_server.url
 
 
 def test_run_model_and_alias_live_on_the_server(
@@ -68,3 +97,37 @@ def test_run_model_and_alias_live_on_the_server(
         ),
     )
     assert result.counts == {"rows": TEST_DIGITS, "scored": TEST_DIGITS, "failed": 0}
+
+
+def test_server_that_is_away_for_a_minute_costs_nothing(
+    spark: SparkSession, trained: Trained, mlflow_server: Server
+) -> None:
+    client = mlflow.MlflowClient(mlflow_server.url)
+    told: list[str] = []
+    back = threading.Timer(AWAY_SECONDS, mlflow_server.start)
+
+    class Watched(Progress):
+        def say(self, text: str) -> None:
+            told.append(text)
+            if text.startswith("epoch 2/5"):
+                mlflow_server.kill()
+                back.start()
+
+    settings = trained.settings.model_copy(
+        update={
+            "tracking": TrackingSettings(uri=mlflow_server.url),
+            "train": trained.settings.train.model_copy(update={"epochs": 5, "patience": 0}),
+        }
+    )
+    model = train(spark, settings, Watched())
+    back.join()
+    # Training went on meanwhile, for its epochs take a second.
+    assert [line[:9] for line in told if line.startswith("epoch")] == [f"epoch {epoch}/5" for epoch in range(1, 6)]
+    for metric, values in model.history.items():
+        logged = client.get_metric_history(model.run_id, metric)
+        assert [(value.step, value.value) for value in logged] == list(enumerate(values, start=1)), metric
+    names = [artifact.path for artifact in client.list_artifacts(model.run_id, "checkpoints")]
+    assert names == [f"checkpoints/epoch-{epoch:04d}" for epoch in range(1, 6)]
+    for name in names:
+        assert len(client.list_artifacts(model.run_id, name)) == 2
+    assert client.get_run(model.run_id).info.status == "FINISHED"

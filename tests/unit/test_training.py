@@ -1,6 +1,6 @@
-"""Training: it learns, repeats itself, stops in time, and leaves whole checkpoints and true numbers."""
+"""Training: it learns, repeats itself, stops in time, goes on from a checkpoint, and tells true numbers."""
 
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,15 @@ from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
 from cnnlib.config import TrainSettings  # noqa: E402
 from cnnlib.errors import ConfigError, ImageSetError  # noqa: E402
-from cnnlib.training.callbacks import EPOCH_SECONDS, IMAGES_PER_SECOND, EpochReport, StepReport  # noqa: E402
-from cnnlib.training.checkpoints import MODEL_FILE, EpochCheckpoint, best_epoch, checkpoint_folder  # noqa: E402
-from cnnlib.training.fit import fit_model  # noqa: E402
+from cnnlib.training.callbacks import (  # noqa: E402
+    DATA_WAIT_SHARE,
+    EPOCH_SECONDS,
+    IMAGES_PER_SECOND,
+    STEP_SECONDS,
+    StepReport,
+)
+from cnnlib.training.checkpoints import TrainingState, checkpoint_folder, read_checkpoint, write_checkpoint  # noqa: E402
+from cnnlib.training.fit import fit_model, is_over  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
 from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
 
@@ -44,93 +50,45 @@ def image_set(tmp_path_factory):
 
 
 def settings(image_set, **train) -> TrainSettings:
-    values = {"epochs": 2, "worker_batch_size": 32, "shuffle_rows": 100} | train
+    values = {"epochs": 2, "worker_batch_size": 32} | train
     learning_rate = values.pop("learning_rate", 1e-3)
-    return TrainSettings(data={"path": image_set.folder.uri}, train=values, optimizer={"learning_rate": learning_rate})
+    return TrainSettings(
+        data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
+        train=values,
+        optimizer={"learning_rate": learning_rate},
+    )
 
 
-# --- the best epoch
+@dataclass
+class Told:
+    """What a training tells: the states after its epochs, and its steps."""
+
+    states: list[TrainingState] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+
+    def fit(self, image_set, given: TrainSettings, *, folder: Path | None = None, **options):
+        """Train; with a folder, write a checkpoint of every epoch into it."""
+
+        def on_epoch(model: keras.Model, state: TrainingState) -> None:
+            self.states.append(state)
+            if folder is not None:
+                write_checkpoint(folder, model, state)
+
+        return fit_model(
+            image_set,
+            given,
+            on_epoch=on_epoch,
+            on_step=lambda done, total, note: self.steps.append((done, total)),
+            **options,
+        )
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0.5], 1),
-        ([0.90, 0.97, 0.95], 2),
-        ([0.90, 0.97, 0.95, 0.97], 2),
-        ([0.97, 0.97], 1),
-        ([0.1, 0.2, 0.3], 3),
-        ([0.3, 0.2, 0.1], 1),
-        ([0.0, 0.0, 0.0], 1),
-    ],
-)
-def test_best_epoch_is_the_first_of_the_highest(values, expected):
-    assert best_epoch(values) == expected
-
-
-# --- checkpoints
-
-
-def small_model(weight: float) -> keras.Model:
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    model.set_weights([np.array([[weight]])])
-    return model
-
-
-def weight_in(folder: Path) -> float:
-    return float(keras.saving.load_model(folder / MODEL_FILE).get_weights()[0][0, 0])
-
-
-def test_checkpoint_is_whole_and_final_when_it_is_published(tmp_path):
-    published = []
-
-    def publish(epoch: int, folder: Path) -> None:
-        # Whoever is told of a checkpoint can load it, from where it will stay.
-        published.append((epoch, folder, weight_in(folder), sorted(path.name for path in tmp_path.iterdir())))
-
-    checkpoint = EpochCheckpoint(tmp_path, publish)
-    for epoch, weight in enumerate((0.25, 0.5)):
-        checkpoint.set_model(small_model(weight))
-        checkpoint.on_epoch_end(epoch, {})
-    assert published == [
-        (1, tmp_path / "epoch-0001", 0.25, ["epoch-0001"]),
-        (2, tmp_path / "epoch-0002", 0.5, ["epoch-0001", "epoch-0002"]),
-    ]
-
-
-def test_checkpoint_that_cannot_be_saved_is_not_there(tmp_path):
-    class Unsaved:
-        def save(self, path: Path) -> None:
-            path.write_bytes(b"half a model")
-            raise OSError("no space left on device")
-
-    published = []
-    checkpoint = EpochCheckpoint(tmp_path, lambda epoch, folder: published.append(epoch))
-    checkpoint.set_model(Unsaved())
-    with pytest.raises(OSError, match="no space"):
-        checkpoint.on_epoch_end(0, {})
-    assert published == []
-    assert not checkpoint_folder(tmp_path, 1).exists()
+def history_of(image_set, given: TrainSettings) -> dict[str, list[float]]:
+    _, history = Told().fit(image_set, given)
+    return history
 
 
 # --- reports
-
-
-def test_epoch_report_tells_metrics_seconds_and_images_a_second():
-    told = []
-    report = EpochReport(1000, lambda epoch, metrics: told.append((epoch, metrics)))
-    started = time.monotonic()
-    report.on_epoch_begin(4)
-    report.on_test_begin()
-    training_ended = time.monotonic()
-    report.on_epoch_end(4, {"loss": np.float32(0.5), "val_accuracy": 0.75})
-    ended = time.monotonic()
-    ((epoch, metrics),) = told
-    assert (epoch, metrics["loss"], metrics["val_accuracy"]) == (5, 0.5, 0.75)
-    assert type(metrics["loss"]) is float
-    assert 0 < metrics[EPOCH_SECONDS] <= ended - started
-    # Training took no longer than up to here, so it was at least this fast.
-    assert metrics[IMAGES_PER_SECOND] >= 1000 / (training_ended - started)
 
 
 def test_step_report_counts_over_all_epochs():
@@ -152,16 +110,11 @@ def test_step_report_counts_over_all_epochs():
 
 @pytest.fixture(scope="module")
 def trained(image_set, tmp_path_factory):
-    """(model, history, reports of epochs, steps told, checkpoints' folder) of 3 epochs."""
+    """(model, history, what was told, checkpoints' folder) of 3 epochs."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    epochs, steps = [], []
-    callbacks = [
-        EpochReport(TRAIN_ROWS, lambda epoch, metrics: epochs.append((epoch, metrics))),
-        StepReport(lambda done, total, note: steps.append((done, total))),
-        EpochCheckpoint(folder, lambda epoch, path: None),
-    ]
-    model, history = fit_model(image_set, settings(image_set, epochs=3, patience=0), callbacks)
-    return model, history, epochs, steps, folder
+    told = Told()
+    model, history = told.fit(image_set, settings(image_set, epochs=3, patience=0), folder=folder)
+    return model, history, told, folder
 
 
 def test_separable_images_are_learnt_in_three_epochs(trained):
@@ -172,12 +125,9 @@ def test_separable_images_are_learnt_in_three_epochs(trained):
 
 def test_history_has_a_value_an_epoch(trained):
     _, history, *_ = trained
-    assert {name: len(values) for name, values in history.items()} == {
-        "loss": 3,
-        "accuracy": 3,
-        "val_loss": 3,
-        "val_accuracy": 3,
-    }
+    kerass = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert history.keys() == kerass | {EPOCH_SECONDS, IMAGES_PER_SECOND, STEP_SECONDS, DATA_WAIT_SHARE}
+    assert {len(values) for values in history.values()} == {3}
 
 
 def test_model_is_as_the_last_epoch_left_it(trained, image_set):
@@ -188,31 +138,41 @@ def test_model_is_as_the_last_epoch_left_it(trained, image_set):
 
 
 def test_checkpoint_of_an_epoch_is_the_model_of_that_epoch(trained):
-    model, history, _, _, folder = trained
+    model, history, _, folder = trained
     assert sorted(path.name for path in folder.iterdir()) == ["epoch-0001", "epoch-0002", "epoch-0003"]
     images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
     for epoch, accuracy in enumerate(history["val_accuracy"], start=1):
-        loaded = keras.saving.load_model(checkpoint_folder(folder, epoch) / MODEL_FILE)
+        loaded, _ = read_checkpoint(checkpoint_folder(folder, epoch))
         predicted = to_numpy(loaded(images[TRAIN_ROWS:])).argmax(axis=1)
         assert (predicted == labels[TRAIN_ROWS:]).mean() == pytest.approx(accuracy, abs=1e-6)
     for last, now in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(last, now)
 
 
-def test_epochs_are_reported_with_the_historys_numbers(trained):
-    _, history, epochs, *_ = trained
-    assert [epoch for epoch, _ in epochs] == [1, 2, 3]
-    for index, (_, metrics) in enumerate(epochs):
-        assert set(metrics) == {*history, EPOCH_SECONDS, IMAGES_PER_SECOND}
-        assert {name: metrics[name] for name in history} == {name: history[name][index] for name in history}
-        # Validation is in the seconds, but not in the images a second.
-        assert metrics[IMAGES_PER_SECOND] > TRAIN_ROWS / metrics[EPOCH_SECONDS]
+def test_state_of_an_epoch_has_the_history_up_to_it(trained):
+    _, history, _, folder = trained
+    for epoch in (1, 2, 3):
+        _, state = read_checkpoint(checkpoint_folder(folder, epoch))
+        assert state.epoch == epoch
+        assert state.history == {name: values[:epoch] for name, values in history.items()}
+        accuracies = history["val_accuracy"][:epoch]
+        assert state.best_value == max(accuracies) == accuracies[state.best_epoch - 1]
+
+
+def test_times_of_an_epoch_fit_one_another(trained):
+    _, history, *_ = trained
+    for epoch in range(3):
+        # 240 images in 8 steps; validation is in the seconds of the epoch, but not in those of its steps.
+        step_seconds = history[STEP_SECONDS][epoch]
+        assert history[IMAGES_PER_SECOND][epoch] == pytest.approx(TRAIN_ROWS / (8 * step_seconds))
+        assert history[EPOCH_SECONDS][epoch] > 8 * step_seconds
+        assert 0 <= history[DATA_WAIT_SHARE][epoch] < 1
 
 
 def test_every_step_is_reported_once(trained):
-    *_, steps, _ = trained
+    _, _, told, _ = trained
     # 240 images in batches of 32 are 8 steps, the last of 16 images.
-    assert steps == [(done, 24) for done in range(1, 25)]
+    assert told.steps == [(done, 24) for done in range(1, 25)]
 
 
 def test_no_petastorm_thread_is_left(trained):
@@ -221,14 +181,14 @@ def test_no_petastorm_thread_is_left(trained):
 
 @pytest.mark.parametrize("seed", [0, 5])
 def test_same_seed_gives_the_same_history(image_set, seed):
-    first, second = (fit_model(image_set, settings(image_set, epochs=1, seed=seed), [])[1] for _ in range(2))
-    for name, values in first.items():
+    first, second = (history_of(image_set, settings(image_set, epochs=1, seed=seed)) for _ in range(2))
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         # Threads may add up floats in another order.
-        assert second[name] == pytest.approx(values, rel=1e-3), name
+        assert second[name] == pytest.approx(first[name], rel=1e-3), name
 
 
 def test_another_seed_gives_another_history(image_set):
-    losses = [fit_model(image_set, settings(image_set, epochs=1, seed=s), [])[1]["val_loss"][0] for s in (0, 3)]
+    losses = [history_of(image_set, settings(image_set, epochs=1, seed=s))["val_loss"][0] for s in (0, 3)]
     assert losses[0] != pytest.approx(losses[1], rel=1e-2)
 
 
@@ -236,7 +196,7 @@ def test_another_seed_gives_another_history(image_set):
 def test_patience_stops_when_val_accuracy_does_not_rise(image_set, patience, epochs):
     # A step so small that it changes nothing: epoch 1 is the best.
     still = settings(image_set, epochs=4, patience=patience, learning_rate=1e-30)
-    _, history = fit_model(image_set, still, [])
+    history = history_of(image_set, still)
     assert len(history["val_accuracy"]) == epochs
 
 
@@ -246,11 +206,70 @@ def test_set_without_train_or_val_is_refused(tmp_path, missing):
     there = {"train": "val", "val": "train"}[missing]
     image_set = write_image_set(tmp_path, images, labels, [there] * 20, classes=CLASSES)
     with pytest.raises(ImageSetError, match=f"has no {missing} images"):
-        fit_model(image_set, settings(image_set), [])
+        history_of(image_set, settings(image_set))
 
 
 @pytest.mark.parametrize("options", [{"depth": 3}, {"mean": 3}, {"classes": 3}, {"name": "x"}], ids=str)
 def test_option_that_the_architecture_lacks_is_a_config_error(image_set, options):
     given = TrainSettings(data={"path": image_set.folder.uri}, model={"options": options})
     with pytest.raises(ConfigError, match="model.options"):
-        fit_model(image_set, given, [])
+        history_of(image_set, given)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "direction", "values", "over"),
+    [
+        ("val_accuracy", "auto", [0.5, 0.9, 0.8], False),
+        ("val_accuracy", "auto", [0.9, 0.5, 0.9], True),
+        ("val_loss", "auto", [0.5, 0.9, 0.8], True),
+        ("val_loss", "auto", [0.9, 0.5, 0.4], False),
+        ("val_loss", "max", [0.9, 0.5, 0.4], True),
+        ("val_accuracy", "auto", [float("nan"), 0.5, 0.6], False),
+        ("val_loss", "auto", [0.5, float("nan"), float("nan")], True),
+    ],
+)
+def test_patience_follows_the_metric_and_direction_of_the_settings(image_set, monitor, direction, values, over):
+    given = settings(image_set, patience=2, monitor=monitor, direction=direction)
+    assert is_over({monitor: values}, given) is over
+
+
+# --- going on from a checkpoint
+
+
+def weights(model: keras.Model) -> list[np.ndarray]:
+    return model.get_weights() + [to_numpy(variable) for variable in model.optimizer.variables]
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 3])
+def test_resumed_training_ends_as_if_nothing_had_happened(image_set, tmp_path, interrupted_after):
+    given = settings(image_set, epochs=4, patience=0, seed=2)
+    whole, history = Told().fit(image_set, given, folder=tmp_path)
+    told = Told()
+    resumed, resumed_history = told.fit(image_set, given, resume_from=checkpoint_folder(tmp_path, interrupted_after))
+    assert [state.epoch for state in told.states] == list(range(interrupted_after + 1, 5))
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert resumed_history[name] == pytest.approx(history[name], rel=1e-3)
+    for ours, theirs in zip(weights(resumed), weights(whole), strict=True):
+        # Threads may add up floats in another order.
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_patience_counts_on_over_an_interruption(image_set, tmp_path):
+    still = settings(image_set, epochs=9, patience=3, learning_rate=1e-30)
+    Told().fit(image_set, still, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    told = Told()
+    told.fit(image_set, still, resume_from=checkpoint_folder(tmp_path, 2))
+    assert [state.epoch for state in told.states] == [3, 4]
+
+
+def test_training_that_is_over_is_not_gone_on_with(image_set, trained, tmp_path):
+    _, history, _, folder = trained
+    told = Told()
+    _, same = told.fit(image_set, settings(image_set, epochs=3, patience=0), resume_from=checkpoint_folder(folder, 3))
+    assert (told.states, same) == ([], history)
+
+
+def test_folder_that_is_no_checkpoint_is_a_config_error(image_set, tmp_path):
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        Told().fit(image_set, settings(image_set), resume_from=tmp_path)
