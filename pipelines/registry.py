@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 NAME = "model"
 CODE_FILE = "sealed_model.py"
 
+# What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
+_NAME_ARGUMENT = "name" if int(mlflow.__version__.partition(".")[0]) >= 3 else "artifact_path"
+
 # What a sealed model imports. Its requirements are these, in the versions it was trained with.
 REQUIREMENTS = ("keras", "mlflow", "numpy", "pandas", "pillow", "tensorflow")
 
@@ -71,7 +74,7 @@ def log_sealed_model(
         code_file = Path(temporary) / CODE_FILE
         code_file.write_text(resources.files("pipelines").joinpath(CODE_FILE).read_text())
         logged = mlflow.pyfunc.log_model(
-            name=NAME,
+            **{_NAME_ARGUMENT: NAME},
             python_model=str(code_file),
             artifacts={"sealed": str(sealed.artifacts)},
             code_paths=[str(sealed.code)],
