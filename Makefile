@@ -13,16 +13,19 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-.PHONY: help demo test lint wheel pins clean environment
+.PHONY: help demo test petastorm lint wheel pins clean environment
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
 test: lint ## lint, then all tests (10 minutes), or those of TESTS=...
 	@$(venv)/bin/python -m pytest $(TESTS)
+
+petastorm: environment ## petastorm's own tests on both profiles: does the bridge cost any? (20 minutes)
+	@$(venv)/bin/python benchmarks/petastorm_tests.py
 
 lint: environment ## ruff and mypy
 	@$(venv)/bin/python -m ruff check .

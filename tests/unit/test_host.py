@@ -201,7 +201,7 @@ def test_make_help_lists_the_targets_and_checks_nothing(clone):
     done = run_in(clone, "make", JAVA_HOME="/nowhere", PYTHON="/nowhere/python")
     assert done.returncode == 0
     assert done.stderr == ""
-    for target in ("demo", "test", "lint", "wheel", "pins", "clean"):
+    for target in ("demo", "test", "petastorm", "lint", "wheel", "pins", "clean"):
         assert f"  make {target} " in done.stdout
 
 
