@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEST_FILES = ("test_parquet_reader.py", "test_end_to_end.py", "test_tf_dataset.py")
 RUNS = 5
 SECONDS_A_TEST = 300
+SECONDS_A_RUN = 3600
 
 # Python runs it at every start, so that Spark's workers and petastorm's processes are the same as the tests' own.
 # petastorm's tests ask for inspect.getargspec, which Python 3.11 has dropped.
@@ -39,12 +40,16 @@ from cnnlib.feed.arrow_bridge import install
 install()
 """
 
-# The conftest.py of petastorm's tests answers this hook of pytest-logger's, and pytest refuses unknown ones.
-LOGGER_HOOK = """
+# What pytest loads. The conftest.py of petastorm's tests answers a hook of pytest-logger's, and pytest refuses unknown
+# ones. And a thread of petastorm's that lost a race may never end: pytest must not wait for it when all is reported.
+PLUGIN = """
+import os
 class Hooks:
     def pytest_logger_config(self, logger_config): ...
 def pytest_addhooks(pluginmanager):
     pluginmanager.add_hookspecs(Hooks)
+def pytest_unconfigure(config):
+    os._exit(0)
 """
 
 
@@ -92,7 +97,7 @@ def run_profile(profile: Profile) -> Outcome:
         (folder / "pytest.ini").write_text("[pytest]\n")  # else pytest would find that of this project
         (folder / "start").mkdir()
         (folder / "start" / "sitecustomize.py").write_text(profile.sitecustomize)
-        (folder / "start" / "logger_hook.py").write_text(LOGGER_HOOK)
+        (folder / "start" / "petastorm_plugin.py").write_text(PLUGIN)
         _install_extras(profile, folder / "extras")
         results = _run_tests(profile, folder, TEST_FILES)
         never = {test: error for test, error in results.items() if error is not None}
@@ -122,7 +127,7 @@ def _install_extras(profile: Profile, folder: Path) -> None:
 def _run_tests(profile: Profile, folder: Path, tests: Iterable[str]) -> dict[str, str | None]:
     """Run tests, given as `file` or `file::test`. Gives `file::test` -> first line of its error, None if it passed.
 
-    Raises RuntimeError where pytest does not get as far as its report.
+    Raises RuntimeError where pytest does not get as far as its report, TimeoutExpired where it never ends.
     """
     packages = subprocess.check_output(
         [profile.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')"], text=True
@@ -131,11 +136,12 @@ def _run_tests(profile: Profile, folder: Path, tests: Iterable[str]) -> dict[str
     report.unlink(missing_ok=True)
     command = [profile.python, "-m", "pytest", "-c", str(folder / "pytest.ini"), f"--junitxml={report}"]
     # Plain asserts: pytest would load test modules with its own ones past the bridge.
-    command += ["--assert=plain", "-p", "no:cacheprovider", "-p", "logger_hook", "-p", "pytest_timeout"]
+    command += ["--assert=plain", "-p", "no:cacheprovider", "-p", "petastorm_plugin", "-p", "pytest_timeout"]
     command += [f"--timeout={SECONDS_A_TEST}", f"--rootdir={packages}", f"--basetemp={folder / 'data'}"]
     command += [os.path.join(packages, "petastorm", "tests", test) for test in tests]
     with log.open("w") as output:
-        subprocess.run(command, cwd=folder, env=_environment(profile, folder), stdout=output, stderr=output)
+        environment = _environment(profile, folder)
+        subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output, timeout=SECONDS_A_RUN)
     if not report.exists():
         raise RuntimeError(f"{profile.name}: pytest ended without a report:\n{log.read_text()[-3000:]}")
     return dict(map(_result, ElementTree.parse(report).iter("testcase")))
