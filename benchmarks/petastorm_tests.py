@@ -10,7 +10,7 @@ Most of these tests start threads or processes, and some of them lose races on e
 is run again by itself, up to RUNS times on each profile. A name or a behaviour that Arrow or NumPy has lost fails
 every time: a test that passes once on current has shown that it lacks none.
 
-Ends with status 0 if every test that passes on lts passes on current, 1 if not. About 15 minutes on 2 cores.
+Ends with status 0 if every test that passes on lts passes on current, 1 if not. About 20 minutes on 2 cores.
 """
 
 import os
@@ -191,7 +191,7 @@ def main() -> int:
         _print_counts(outcomes[-1])
     lts, current = outcomes
     for test in sorted(lts.passed & current.later):
-        print(f"lost a race on current, then passed with the same Arrow and NumPy: {test}")
+        print(f"failed at first on current, then passed with the same Arrow and NumPy: {test}")
     lost = sorted(lts.passed - current.passed)
     for test in lost:
         print(f"PASSES ON LTS, FAILS ON CURRENT: {test}: {current.never.get(test, 'it did not run')}")
