@@ -1,47 +1,58 @@
-# Every target is complete in itself: it makes .venv and fills it where that has not been done yet.
+# Every target is complete in itself: it makes the environment and fills it where that has not been done yet.
 
 # The pinned set to install: requirements/$(PROFILE).txt.
 PROFILE ?= current
 PYTHON  ?= python3
+# What `make test` runs, as pytest takes it; empty is all.
+TESTS   ?=
+
+# An environment a profile, so that none holds what another left: .venv, and .venv-lts beside it.
+venv = .venv$(filter-out -current,-$(PROFILE))
 
 # A Python that the user names is taken or refused; python3 may silently give way to a fitting one beside it.
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
-profiles = $(filter-out dev,$(basename $(notdir $(wildcard requirements/*.txt))))
+profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-.PHONY: help demo test lint wheel pins clean environment
+.PHONY: help demo test petastorm lint wheel pins clean environment
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
-	@.venv/bin/sparkcnn demo
+	@$(venv)/bin/sparkcnn demo
 
-test: lint ## lint, then all tests (10 minutes)
-	@.venv/bin/python -m pytest
+test: lint ## lint, then all tests (10 minutes), or those of TESTS=...
+	@$(venv)/bin/python -m pytest $(TESTS)
+
+petastorm: environment ## petastorm's own tests on both profiles: does the bridge cost any? (20 minutes)
+	@$(venv)/bin/python benchmarks/petastorm_tests.py
 
 lint: environment ## ruff and mypy
-	@.venv/bin/python -m ruff check .
-	@.venv/bin/python -m ruff format --check .
-	@.venv/bin/python -m mypy
+	@$(venv)/bin/python -m ruff check .
+	@$(venv)/bin/python -m ruff format --check .
+	@$(venv)/bin/python -m mypy
 
 # setuptools would pack what an earlier build left.
 wheel: environment ## the package: dist/sparkcnn-*.whl, for spark-submit --py-files
 	@rm -rf build dist/sparkcnn*
-	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@$(venv)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/sparkcnn*
 
 pins: environment ## compile requirements/*.in to *.txt; a pin that still fits stays (needs uv)
-	@for set in $(profiles) dev; do \
-	    PATH="$$PATH:.venv/bin" uv pip compile --quiet --universal --python-version 3.10 \
-	        --no-header --no-annotate requirements/$$set.in --output-file requirements/$$set.txt || exit; \
+	@compile() { \
+	    PATH="$$PATH:$(venv)/bin" uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate "$$@"; \
+	}; \
+	for set in $(profiles); do \
+	    compile requirements/$$set.in --output-file requirements/$$set.txt && \
+	    compile requirements/dev.in --constraint requirements/$$set.txt --output-file requirements/dev/$$set.txt || exit; \
 	done
 
-clean: ## remove .venv and all else that the targets made, but no data, run or model
-	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the environments and all else that the targets made, but no data, run or model
+	rm -rf .venv .venv-* build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # $(error) is evaluated here, not in a script: it ends make with this one line and exit status 2.
 environment:
 	$(if $(filter $(PROFILE),$(profiles)),,$(error PROFILE=$(PROFILE) has no requirements/$(PROFILE).txt: choose one of $(profiles)))
-	$(eval python := $(shell sh requirements/find_python.sh $(pythons)))
+	$(eval python := $(shell sh requirements/find_python.sh $(venv) $(pythons)))
 	$(if $(filter-out 0,$(.SHELLSTATUS)),$(error $(python)))
-	@sh requirements/install.sh $(python) $(PROFILE)
+	@sh requirements/install.sh $(python) $(PROFILE) $(venv)

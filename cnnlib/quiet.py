@@ -6,7 +6,11 @@ import sys
 import tempfile
 
 # Notes of the C++ log, e.g. "I0000 00:00:1795305437.127974 22705 cudart_stub.cc:31] Could not find cuda drivers".
-_NOTE = re.compile(rb"^([IW]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog)")
+# TensorFlow 2.18 calls it an error (E) that its parts announce cuDNN, cuBLAS and cuFFT twice, GPU or not.
+_NOTE = re.compile(
+    rb"^([IW]\d{4} \d\d:\d\d:|E\d{4} .* Unable to register cu\w+ factory:"
+    rb"|WARNING: All log messages before absl::InitializeLog)"
+)
 
 
 def import_tensorflow_quietly() -> None:

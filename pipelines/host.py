@@ -1,8 +1,9 @@
 """What this machine must have before anything is installed: a Java, a Python, a folder to write in.
 
-The Makefile runs this file with whatever Python it finds, and the Spark session asks it about Java. So it
-needs the standard library only and keeps to the syntax of Python 3.6: a Python that is too old must be able
-to say so. Each check gives one line (what is needed, what was found, how to mend it), or "" if all is well.
+The Makefile runs this file with whatever Python it finds, naming the virtual environment, and the Spark
+session asks it about Java. So it needs the standard library only and keeps to the syntax of Python 3.6: a
+Python that is too old must be able to say so. Each check gives one line (what is needed, what was found, how
+to mend it), or "" if all is well.
 """
 
 import importlib.util
@@ -35,8 +36,9 @@ def python_problem(version_info: Sequence = sys.version_info, executable: str = 
     supported = "{}.{} to {}.{}".format(*OLDEST_PYTHON, *NEWEST_PYTHON)
     found = ".".join(str(part) for part in version_info[:3])
     advice = "install one of those and name it, e.g. make PYTHON=/usr/bin/python3.11"
-    if "/.venv/bin/" in executable:
-        advice = "remove .venv"  # it would be kept, whatever Python is named
+    venv = re.search(r"/(\.venv[^/]*)/bin/", executable)
+    if venv:
+        advice = f"remove {venv.group(1)}"  # it would be kept, whatever Python is named
     return f"Python {supported} is needed, but {executable} is {found}: {advice}"
 
 
@@ -78,9 +80,9 @@ def java_problem(environ: Mapping = os.environ) -> str:
     return ""
 
 
-def folder_problem(folder: str) -> str:
-    """What keeps us from making, or renewing, `.venv` in this folder."""
-    venv = os.path.join(folder, ".venv")
+def folder_problem(folder: str, venv_name: str = ".venv") -> str:
+    """What keeps us from making, or renewing, an environment of that name in this folder."""
+    venv = os.path.join(folder, venv_name)
     if os.path.lexists(venv) and not os.path.isdir(venv):
         return f"{venv} must be a folder, but is something else: move it away"
     needed = venv if os.path.isdir(venv) else folder
@@ -90,26 +92,31 @@ def folder_problem(folder: str) -> str:
     return ""
 
 
-def venv_problem(folder: str, environ: Mapping = os.environ) -> str:
-    """What keeps this Python from making `.venv`: Debian packs `ensurepip` apart. uv does without it."""
-    made = os.path.exists(os.path.join(folder, ".venv", "bin", "python"))
+def venv_problem(folder: str, environ: Mapping = os.environ, venv_name: str = ".venv") -> str:
+    """What keeps this Python from making that environment: Debian packs `ensurepip` apart. uv does without it."""
+    made = os.path.exists(os.path.join(folder, venv_name, "bin", "python"))
     if made or importlib.util.find_spec("ensurepip"):
         return ""
     uv = shutil.which("uv", path=environ.get("PATH", ""))
     if uv is not None and _run(uv, "--version", environ)[0]:
         return ""
     return (
-        f"ensurepip or uv is needed to make .venv, but {sys.executable} has no ensurepip and PATH has no uv: "
+        f"ensurepip or uv is needed to make {venv_name}, but {sys.executable} has no ensurepip and PATH has no uv: "
         "install one, e.g. Debian's python3-venv"
     )
 
 
-def first_problem(folder: str) -> str:
-    """The first thing wrong with this machine.
+def first_problem(folder: str, venv_name: str = ".venv") -> str:
+    """The first thing wrong with this machine for an environment of that name in this folder.
 
     Java comes first: it is to be named even where the next Python that is tried would be a fitting one.
     """
-    return java_problem() or python_problem() or folder_problem(folder) or venv_problem(folder)
+    return (
+        java_problem()
+        or python_problem()
+        or folder_problem(folder, venv_name)
+        or venv_problem(folder, venv_name=venv_name)
+    )
 
 
 def _run(program: str, argument: str, environ: Mapping) -> Tuple[bool, str]:
@@ -134,7 +141,7 @@ def _first_line(text: str) -> str:
 
 
 def main() -> int:
-    problem = first_problem(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    problem = first_problem(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), *sys.argv[1:2])
     if problem:
         print(problem)
     return 2 if problem else 0

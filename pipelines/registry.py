@@ -1,6 +1,9 @@
 """The MLflow model registry: sealed models go in, a version comes out."""
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 NAME = "model"
 CODE_FILE = "sealed_model.py"
+
+# What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
+_NAME_ARGUMENT = "name" if int(mlflow.__version__.partition(".")[0]) >= 3 else "artifact_path"
 
 # What a sealed model imports. Its requirements are these, in the versions it was trained with.
 REQUIREMENTS = ("keras", "mlflow", "numpy", "pandas", "pillow", "tensorflow")
@@ -70,19 +76,30 @@ def log_sealed_model(
         # A file of its own: this package may lie in a zip, as spark-submit ships it.
         code_file = Path(temporary) / CODE_FILE
         code_file.write_text(resources.files("pipelines").joinpath(CODE_FILE).read_text())
-        logged = mlflow.pyfunc.log_model(
-            name=NAME,
-            python_model=str(code_file),
-            artifacts={"sealed": str(sealed.artifacts)},
-            code_paths=[str(sealed.code)],
-            signature=SIGNATURE,
-            input_example=pd.DataFrame({IMAGE: [encode_png(example)]}),
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
-            registered_model_name=register_as,
-            metadata={"model_sha256": sealed.card.model_sha256, "fingerprint": sealed.card.fingerprint},
-        )
+        with _importable(sealed.code):
+            logged = mlflow.pyfunc.log_model(
+                **{_NAME_ARGUMENT: NAME},
+                python_model=str(code_file),
+                artifacts={"sealed": str(sealed.artifacts)},
+                code_paths=[str(sealed.code)],
+                signature=SIGNATURE,
+                input_example=pd.DataFrame({IMAGE: [encode_png(example)]}),
+                pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+                registered_model_name=register_as,
+                metadata={"model_sha256": sealed.card.model_sha256, "fingerprint": sealed.card.fingerprint},
+            )
     version = logged.registered_model_version
     return logged.model_uri, None if version is None else str(version)
+
+
+@contextmanager
+def _importable(package: Path) -> Iterator[None]:
+    """MLflow 2 loads a model before it has stored it, and then looks nowhere for its code; MLflow 3 does not."""
+    sys.path.append(str(package.parent))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(package.parent))
 
 
 def set_alias(name: str, alias: str, version: str) -> None:

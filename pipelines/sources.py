@@ -84,7 +84,7 @@ def _read_mnist(spark: SparkSession) -> SourceImages:
     # Rows of names alone: the files come with the package on every executor, so no bytes are sent.
     names = spark.createDataFrame([(stem, *pair) for stem, pair in pairs.items()], _PAIR_SCHEMA)
 
-    def records(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def records(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for row in _rows(batches):
             images, labels = read_mnist_file(row["images_name"]), read_mnist_file(row["labels_name"])
             yield from _idx_records(row, images, labels)
@@ -103,7 +103,7 @@ def _read_idx(spark: SparkSession, folder: Folder) -> SourceImages:
         .join(_contents(spark, folder, [name for _, name in pairs.values()], "labels"), "labels_name")
     )
 
-    def records(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def records(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for row in _rows(batches):
             yield from _idx_records(row, row["images"], row["labels"])
 

@@ -1,7 +1,7 @@
 """Running plain Python over a DataFrame's partitions, and getting what each task gives back to the driver."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
 Result = TypeVar("Result")
 
 # (batches of the partition, task, attempt): the attempt's number is given to no other attempt of the application.
-Work = Callable[[Iterator[pa.RecordBatch], int, int], Result]
+Work = Callable[[Iterable[pa.RecordBatch], int, int], Result]
 
 # Whichever is reached first ends a batch; the bytes count from Spark 4 on.
 _ARROW_BATCH = {
@@ -29,7 +29,7 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
     Raises the SparkcnnError that a task ended with.
     """
 
-    def on_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def on_partition(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
         assert context is not None  # Spark calls this in a task only
         result = work(batches, context.partitionId(), context.taskAttemptId())

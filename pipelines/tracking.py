@@ -20,6 +20,7 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import TrackingError, first_line
@@ -143,7 +144,7 @@ def connect(settings: StoreSettings) -> str:
     """Point MLflow at the tracking store of the settings, and give its URI.
 
     That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
-    folder. Raises TrackingError where a server does not answer.
+    folder. Raises TrackingError where a server does not answer, or the SQLite file is no store of MLflow's.
     """
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     if _is_server(uri):
@@ -162,6 +163,7 @@ def connect(settings: StoreSettings) -> str:
             raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
         # Ranks of a training have working folders of their own.
         uri = f"{_SQLITE}{_sqlite_file(uri)}"
+        _open_sqlite(uri)
     use_store(uri)
     return uri
 
@@ -172,6 +174,19 @@ def use_store(uri: str) -> None:
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(uri)
+
+
+def _open_sqlite(uri: str) -> None:
+    """Make the store where there is none yet, without a word."""
+    # MLflow 2 sets up logging anew at this moment, so a level set before would not hold; MLflow 3 leaves it be.
+    earlier = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
+    finally:
+        logging.disable(earlier)
 
 
 @contextmanager

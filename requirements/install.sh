@@ -1,14 +1,17 @@
 #!/bin/sh
-# Makes .venv where there is none, and brings it to requirements/PROFILE.txt, dev.txt and this project (editable).
+# Makes VENV where there is none, and brings it to requirements/PROFILE.txt, dev/PROFILE.txt and this project
+# (editable). One VENV must not serve two profiles: what only the other one has would stay.
 # Does nothing where that is done already. With uv where it is there or can be installed, else with pip.
-# Usage, in the project's folder: sh requirements/install.sh PYTHON PROFILE
+# Usage, in the project's folder: sh requirements/install.sh PYTHON PROFILE VENV
 set -eu
 python=$1
 pins=requirements/$2.txt
+dev=requirements/dev/$2.txt
+venv=$3
 
 # The path counts too: the command sparkcnn holds it, so a folder that was moved is installed anew.
-state=$({ pwd; cat "$pins" requirements/dev.txt setup.py "$0"; } | cksum | cut -d ' ' -f 1)
-stamp=.venv/installed-$2-$state
+state=$({ pwd; cat "$pins" "$dev" setup.py "$0"; } | cksum | cut -d ' ' -f 1)
+stamp=$venv/installed-$2-$state
 [ ! -e "$stamp" ] || exit 0
 
 log=$(mktemp)
@@ -33,31 +36,31 @@ if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
     [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 fi
 
-if ! .venv/bin/python -c '' 2>/dev/null; then
-    rm -rf .venv
-    # --seed adds pip, so that .venv holds the same whoever made it.
-    quietly uv venv --seed --python "$python" .venv || quietly "$python" -m venv --clear .venv || give_up "making .venv"
+if ! "$venv/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$venv"
+    # --seed adds pip, so that it holds the same whoever made it.
+    quietly uv venv --seed --python "$python" "$venv" || quietly "$python" -m venv --clear "$venv" || give_up "making $venv"
 fi
-rm -f .venv/installed-* # an interrupted install must not pass for a finished one
+rm -f "$venv"/installed-* # an interrupted install must not pass for a finished one
 # Nor an interrupted venv: what it lacks is pip.
-quietly .venv/bin/python -m pip --version || quietly .venv/bin/python -m ensurepip || :
+quietly "$venv/bin/python" -m pip --version || quietly "$venv/bin/python" -m ensurepip || :
 
 uv=uv
 if ! quietly uv --version; then
-    uv=.venv/bin/uv
-    quietly $uv --version || quietly .venv/bin/python -m pip install --quiet uv || uv=
+    uv=$venv/bin/uv
+    quietly "$uv" --version || quietly "$venv/bin/python" -m pip install --quiet uv || uv=
 fi
 
 install() { # what to install, as pip and uv both take it
-    if [ -n "$uv" ] && quietly $uv pip install --python .venv/bin/python "$@"; then return; fi
+    if [ -n "$uv" ] && quietly "$uv" pip install --python "$venv/bin/python" "$@"; then return; fi
     # Where uv cannot (an index that only pip's settings reach, say), pip may.
-    quietly .venv/bin/python -m pip install --quiet "$@" || give_up "installing $*"
+    quietly "$venv/bin/python" -m pip install --quiet "$@" || give_up "installing $*"
 }
 
 tool=pip
 [ -z "$uv" ] || tool=uv
-echo "installing $pins into .venv with $tool (3 GB; minutes) ..."
-install -r "$pins" -r requirements/dev.txt
+echo "installing $pins into $venv with $tool (3 GB; minutes) ..."
+install -r "$pins" -r "$dev"
 # Built with the setuptools of the pins: nothing else is fetched.
 install --no-deps --no-build-isolation -e .
 : >"$stamp"

@@ -1,4 +1,4 @@
-"""Lets petastorm 0.13.1 run on pyarrow 15 and later and NumPy 2: call `install()` before `import petastorm`.
+"""Lets petastorm 0.13.1 run on any pyarrow from 14 and NumPy from 1.26: call `install()` before `import petastorm`.
 
 petastorm 0.13.1 expects
 
@@ -7,8 +7,9 @@ petastorm 0.13.1 expects
   and 16;
 - of NumPy: `string_` and `unicode_`, gone since 2.0, `in1d`, gone since 2.4, and `float`, gone since 1.24.
 
-Upstream knows: uber/petastorm #803, #805 and #806. Tested with petastorm 0.13.1 on pyarrow 25.0.1 and
-NumPy 2.4.6. On pyarrow 14 and earlier the bridge steps aside.
+Upstream knows: uber/petastorm #803, #805 and #806. Tested with petastorm 0.13.1 on pyarrow 25.0.1 with
+NumPy 2.4.6 and on pyarrow 14.0.2 with NumPy 1.26.4. pyarrow 14 has all these names, but its dataset classes
+refuse an fsspec file system from petastorm, so without the bridge no object store could be read there.
 
 Nobody but petastorm notices: `pyarrow`, `numpy` and their part of `sys.modules` stay as they are. A finder in
 `sys.meta_path` gives the modules named `petastorm` and `petastorm.*` an import statement of their own, which
@@ -43,7 +44,6 @@ from cnnlib.errors import FeedError
 from cnnlib.feed import arrow_dataset
 
 TESTED_PETASTORM = "0.13.1"
-FIRST_BRIDGED_PYARROW = 15
 PROCESS_LAUNCHER = "petastorm.workers_pool.exec_in_new_process"
 
 
@@ -53,7 +53,7 @@ def install() -> None:
     Warns if petastorm is of another version than the tested one. Raises FeedError if it is missing, or was
     imported before.
     """
-    if not needs_bridge(pyarrow.__version__) or any(isinstance(f, _BridgedFinder) for f in sys.meta_path):
+    if any(isinstance(f, _BridgedFinder) for f in sys.meta_path):
         return
     try:
         version = importlib.metadata.version("petastorm")
@@ -67,15 +67,6 @@ def install() -> None:
         warnings.warn(warning, stacklevel=2)
     # First in line, since other finders do not ask on (pytest's, which rewrites test modules, is one).
     sys.meta_path.insert(0, _BridgedFinder())
-
-
-def needs_bridge(pyarrow_version: str) -> bool:
-    """Whether this pyarrow lacks what petastorm expects of it.
-
-    >>> needs_bridge("14.0.2"), needs_bridge("25.0.1")
-    (False, True)
-    """
-    return int(pyarrow_version.partition(".")[0]) >= FIRST_BRIDGED_PYARROW
 
 
 def version_warning(petastorm_version: str) -> str | None:

@@ -21,7 +21,9 @@ def lenet(
 
     After LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition" (1998),
     section II.B; the widths and plain max pooling are those of the later Caffe example. `activation` is any that
-    Keras knows; `filters` are those of the two convolutions, `units` those of the hidden dense layer. Raises ConfigError for images of less than 16 x 16 pixels.
+    Keras knows; `filters` are those of the two convolutions, `units` those of the hidden dense layer.
+
+    Raises ConfigError for images of less than 16 x 16 pixels.
     """
     _, height, width, _ = pixels.shape
     if min(height, width) < SMALLEST_SIDE:

@@ -61,3 +61,18 @@ def test_store_in_a_folder_that_is_not_there(refusal: Callable[..., str], tmp_pa
         line
         == f"sparkcnn score: tracking.uri={uri} cannot be used: {tmp_path}/nowhere is no folder that can be written"
     )
+
+
+def test_store_that_is_no_database(refusal: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("years of notes\n" * 100)
+    uri = f"sqlite:///{tmp_path}/notes.db"
+    line = refusal(score.main, "--model", "models:/a@b", "--output.path", "out", "--tracking.uri", uri)
+    assert line.startswith(f"sparkcnn score: tracking.uri={uri} cannot be used: ")
+    assert line.endswith("file is not a database")
+
+
+def test_model_that_a_new_store_does_not_have(refusal: Callable[..., str], tmp_path: Path) -> None:
+    # MLflow makes the store in some fifty steps, and would tell of each.
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    line = refusal(score.main, "--model", "models:/a@b", "--output.path", "out", "--tracking.uri", uri)
+    assert line.startswith(f"sparkcnn score: model=models:/a@b cannot be had from {uri}: ")

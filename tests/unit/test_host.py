@@ -106,6 +106,7 @@ def test_other_python_is_told_with_its_version(version):
 
 def test_venv_of_another_python_is_to_be_removed():
     assert host.python_problem((3, 13, 0), executable="/x/.venv/bin/python").endswith(": remove .venv")
+    assert host.python_problem((3, 13, 0), executable="/x/.venv-lts/bin/python").endswith(": remove .venv-lts")
 
 
 def test_host_parses_on_python_3_6():
@@ -116,10 +117,11 @@ def test_folder_to_be_had_is_no_problem(tmp_path):
     assert host.folder_problem(str(tmp_path)) == ""
 
 
-def test_file_in_place_of_venv(tmp_path):
-    (tmp_path / ".venv").touch()
-    assert host.folder_problem(str(tmp_path)) == (
-        f"{tmp_path}/.venv must be a folder, but is something else: move it away"
+@pytest.mark.parametrize("venv", [".venv", ".venv-lts"])
+def test_file_in_place_of_venv(tmp_path, venv):
+    (tmp_path / venv).touch()
+    assert host.folder_problem(str(tmp_path), venv) == (
+        f"{tmp_path}/{venv} must be a folder, but is something else: move it away"
     )
 
 
@@ -199,7 +201,7 @@ def test_make_help_lists_the_targets_and_checks_nothing(clone):
     done = run_in(clone, "make", JAVA_HOME="/nowhere", PYTHON="/nowhere/python")
     assert done.returncode == 0
     assert done.stderr == ""
-    for target in ("demo", "test", "lint", "wheel", "pins", "clean"):
+    for target in ("demo", "test", "petastorm", "lint", "wheel", "pins", "clean"):
         assert f"  make {target} " in done.stdout
 
 
@@ -210,25 +212,37 @@ def test_python_that_fits_is_found_beside_one_that_does_not(clone, tmp_path, goo
     python_posing_as(bin_folder / "python3.11", (3, 11, 2))
     done = run_in(
         clone,
-        *("sh", "requirements/find_python.sh", "python3", "python3.12", "python3.11"),
+        *("sh", "requirements/find_python.sh", ".venv", "python3", "python3.12", "python3.11"),
         path=f"{bin_folder}:{os.environ['PATH']}",
         JAVA_HOME=good_java_home,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "python3.11\n", "")
 
 
+@pytest.mark.parametrize(("profile", "venv"), [("current", ".venv"), ("lts", ".venv-lts")])
+def test_each_profile_has_an_environment_of_its_own(clone, good_java_home, profile, venv):
+    arguments = ("demo", f"PYTHON={sys.executable}", f"PROFILE={profile}")
+    done = run_in(clone, "make", "--dry-run", *arguments, JAVA_HOME=good_java_home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"sh requirements/install.sh {sys.executable} {profile} {venv}",
+        f"{venv}/bin/sparkcnn demo",
+    ]
+
+
 @pytest.fixture
 def install(clone, tmp_path):
-    """Runs install.sh with a uv and a .venv that only write down what they are asked to do."""
+    """Runs install.sh with a uv and environments that only write down what they are asked to do."""
     calls = tmp_path / "calls"
-    write_script(clone / ".venv/bin/python", f'echo "python $*" >>{calls}; [ "$1" = -c ]')
+    for venv in (".venv", ".venv-lts"):
+        write_script(clone / venv / "bin/python", f'echo "python $*" >>{calls}; [ "$1" = -c ]')
     uv = write_script(tmp_path / "bin/uv", f'echo "uv $*" >>{calls}')
 
-    def run():
+    def run(profile="current", venv=".venv"):
         calls.write_text("")
         done = run_in(
             clone,
-            *("sh", "requirements/install.sh", sys.executable, "current"),
+            *("sh", "requirements/install.sh", sys.executable, profile, venv),
             path=f"{uv.parent}:{os.environ['PATH']}",
         )
         return done, [call for call in calls.read_text().splitlines() if " install " in call]
@@ -242,7 +256,7 @@ def test_second_install_does_nothing(install):
     assert done.returncode == 0, done
     assert done.stdout.startswith("installing requirements/current.txt into .venv with uv")
     assert calls == [
-        "uv pip install --python .venv/bin/python -r requirements/current.txt -r requirements/dev.txt",
+        "uv pip install --python .venv/bin/python -r requirements/current.txt -r requirements/dev/current.txt",
         "uv pip install --python .venv/bin/python --no-deps --no-build-isolation -e .",
     ]
 
@@ -250,7 +264,17 @@ def test_second_install_does_nothing(install):
     assert (done.returncode, done.stdout, calls) == (0, "", [])
 
 
-@pytest.mark.parametrize("name", ["requirements/current.txt", "requirements/dev.txt", "setup.py"])
+def test_installing_one_profile_leaves_the_other_as_it_is(install):
+    install()
+    done, calls = install("lts", ".venv-lts")
+    assert done.stdout.startswith("installing requirements/lts.txt into .venv-lts with uv")
+    assert calls[0] == (
+        "uv pip install --python .venv-lts/bin/python -r requirements/lts.txt -r requirements/dev/lts.txt"
+    )
+    assert install()[1] == install("lts", ".venv-lts")[1] == []
+
+
+@pytest.mark.parametrize("name", ["requirements/current.txt", "requirements/dev/current.txt", "setup.py"])
 def test_changed_requirements_are_installed(install, clone, name):
     install()
     with (clone / name).open("a") as file:
@@ -263,7 +287,7 @@ def test_failed_install_tries_pip_and_does_not_pass_for_done(install):
     write_script(install.uv, "[ $1 = --version ] || { echo 'uv says why'; exit 1; }")
     done, calls = install()
     assert done.returncode == 1
-    assert calls == ["python -m pip install --quiet -r requirements/current.txt -r requirements/dev.txt"]
+    assert calls == ["python -m pip install --quiet -r requirements/current.txt -r requirements/dev/current.txt"]
     assert "uv says why" in done.stdout
 
     install.uv.write_text(works)

@@ -1,0 +1,203 @@
+"""Does the Arrow bridge cost petastorm any of its own tests?
+
+Runs three test files that petastorm's wheel carries on both profiles: on lts as published, and on current with the
+bridge loaded and nothing else of this project. Prints both counts, and a line for each test that passes on lts and
+failed on current:
+
+    make petastorm
+
+Most of these tests start threads or processes, and some of them lose races on either profile. So a test that fails
+is run again by itself, up to RUNS times on each profile. A name or a behaviour that Arrow or NumPy has lost fails
+every time: a test that passes once on current has shown that it lacks none.
+
+Ends with status 0 if every test that passes on lts passes on current, 1 if not. About 20 minutes on 2 cores.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+TEST_FILES = ("test_parquet_reader.py", "test_end_to_end.py", "test_tf_dataset.py")
+RUNS = 5
+SECONDS_A_TEST = 300
+SECONDS_A_RUN = 3600
+
+# Python runs it at every start, so that Spark's workers and petastorm's processes are the same as the tests' own.
+# petastorm's tests ask for inspect.getargspec, which Python 3.11 has dropped.
+SITECUSTOMIZE = """
+import collections, inspect
+if not hasattr(inspect, "getargspec"):
+    inspect.getargspec = lambda function: collections.namedtuple("Spec", "args")(inspect.getfullargspec(function).args)
+"""
+BRIDGE = """
+from cnnlib.feed.arrow_bridge import install
+install()
+"""
+
+# What pytest loads. The conftest.py of petastorm's tests answers a hook of pytest-logger's, and pytest refuses unknown
+# ones. And a thread of petastorm's that lost a race may never end: pytest must not wait for it when all is reported.
+PLUGIN = """
+import os
+class Hooks:
+    def pytest_logger_config(self, logger_config): ...
+def pytest_addhooks(pluginmanager):
+    pluginmanager.add_hookspecs(Hooks)
+def pytest_unconfigure(config):
+    os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One side of the comparison: its environment, and what runs at the start of its Pythons."""
+
+    name: str
+    venv: str
+    described: str
+    sitecustomize: str
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return str(ROOT / self.venv / "bin" / "python")
+
+
+LTS = Profile("lts", ".venv-lts", "petastorm as published", SITECUSTOMIZE)
+CURRENT = Profile("current", ".venv", "petastorm with the bridge", SITECUSTOMIZE + BRIDGE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tests of a profile did: those that passed at once, in a later run, and never (with the last error)."""
+
+    at_once: frozenset[str]
+    later: frozenset[str]
+    never: dict[str, str]
+
+    @property
+    def passed(self) -> frozenset[str]:
+        """Every test that passed in some run."""
+        return self.at_once | self.later
+
+
+def run_profile(profile: Profile) -> Outcome:
+    """Run all tests of a profile, and again those that failed.
+
+    Raises CalledProcessError where what the tests need cannot be installed, RuntimeError where pytest does not run.
+    """
+    print(f"{profile.name}: {profile.described}, {_versions(profile)}", flush=True)
+    with TemporaryDirectory(prefix="petastorm-tests-") as temporary:
+        folder = Path(temporary)
+        (folder / "pytest.ini").write_text("[pytest]\n")  # else pytest would find that of this project
+        (folder / "start").mkdir()
+        (folder / "start" / "sitecustomize.py").write_text(profile.sitecustomize)
+        (folder / "start" / "petastorm_plugin.py").write_text(PLUGIN)
+        _install_extras(profile, folder / "extras")
+        results = _run_tests(profile, folder, TEST_FILES)
+        never = {test: error for test, error in results.items() if error is not None}
+        at_once = results.keys() - never.keys()
+        for _ in range(RUNS - 1):
+            # Each by itself, in a process of its own: none suffers from what another has left.
+            for test in list(never):
+                error = _run_tests(profile, folder, [test]).get(test, "it did not run")
+                if error is None:
+                    del never[test]
+                else:
+                    never[test] = error
+        return Outcome(frozenset(at_once), frozenset(results.keys() - at_once - never.keys()), never)
+
+
+def _versions(profile: Profile) -> str:
+    names = ("petastorm", "pyarrow", "numpy", "pyspark", "tensorflow")
+    program = f"from importlib.metadata import version\nprint(', '.join(n + ' ' + version(n) for n in {names}))"
+    return subprocess.check_output([profile.python, "-c", program], text=True).strip()
+
+
+def _install_extras(profile: Profile, folder: Path) -> None:
+    install = [profile.python, "-m", "pip", "install", "-qq", "--no-deps", "--target", str(folder)]
+    subprocess.run([*install, "-r", str(Path(__file__).with_suffix(".txt"))], check=True)
+
+
+def _run_tests(profile: Profile, folder: Path, tests: Iterable[str]) -> dict[str, str | None]:
+    """Run tests, given as `file` or `file::test`. Gives `file::test` -> first line of its error, None if it passed.
+
+    Raises RuntimeError where pytest does not get as far as its report, TimeoutExpired where it never ends.
+    """
+    packages = subprocess.check_output(
+        [profile.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')"], text=True
+    )
+    report, log = folder / "report.xml", folder / "log"
+    report.unlink(missing_ok=True)
+    command = [profile.python, "-m", "pytest", "-c", str(folder / "pytest.ini"), f"--junitxml={report}"]
+    # Plain asserts: pytest would load test modules with its own ones past the bridge.
+    command += ["--assert=plain", "-p", "no:cacheprovider", "-p", "petastorm_plugin", "-p", "pytest_timeout"]
+    command += [f"--timeout={SECONDS_A_TEST}", f"--rootdir={packages}", f"--basetemp={folder / 'data'}"]
+    command += [os.path.join(packages, "petastorm", "tests", test) for test in tests]
+    with log.open("w") as output:
+        environment = _environment(profile, folder)
+        subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output, timeout=SECONDS_A_RUN)
+    if not report.exists():
+        raise RuntimeError(f"{profile.name}: pytest ended without a report:\n{log.read_text()[-3000:]}")
+    return dict(map(_result, ElementTree.parse(report).iter("testcase")))
+
+
+def _environment(profile: Profile, folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder / "start"), str(folder / "extras")]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYSPARK_PYTHON": profile.python,
+        "PYSPARK_DRIVER_PYTHON": profile.python,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def _result(case: ElementTree.Element) -> tuple[str, str | None]:
+    test = f"{case.get('classname', '').rpartition('.')[2]}.py::{case.get('name')}"
+    for kind in ("error", "failure", "skipped"):
+        found = case.find(kind)
+        if found is not None:
+            return test, f"{kind}: {found.get('message', '').strip()}".splitlines()[0]
+    return test, None
+
+
+def _print_counts(outcome: Outcome) -> None:
+    for file in TEST_FILES:
+        at_once, later, never = (_of_file(file, tests) for tests in (outcome.at_once, outcome.later, outcome.never))
+        told = f"{at_once} at once, {later} in a later run, {never} in none of {RUNS}"
+        print(f"    {file}: {at_once + later} of {at_once + later + never} pass ({told})")
+    for test, error in outcome.never.items():
+        print(f"    fails: {test}: {error[:150]}")
+    sys.stdout.flush()
+
+
+def _of_file(file: str, tests: Collection[str]) -> int:
+    return sum(test.startswith(f"{file}::") for test in tests)
+
+
+def main() -> int:
+    """Run both profiles, print what came out, and give the exit status."""
+    outcomes = []
+    for profile in (LTS, CURRENT):
+        subprocess.run(["make", "--silent", "environment", f"PROFILE={profile.name}"], cwd=ROOT, check=True)
+        outcomes.append(run_profile(profile))
+        _print_counts(outcomes[-1])
+    lts, current = outcomes
+    for test in sorted(lts.passed & current.later):
+        print(f"failed at first on current, then passed with the same Arrow and NumPy: {test}")
+    lost = sorted(lts.passed - current.passed)
+    for test in lost:
+        print(f"PASSES ON LTS, FAILS ON CURRENT: {test}: {current.never.get(test, 'it did not run')}")
+    print(f"{len(lts.passed)} pass on lts, {len(current.passed)} on current; {len(lost)} of lts fail on current")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The pinned sets: each is whole, within setup.py's ranges, and what the profile's name promises."""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+REQUIREMENTS = Path(__file__).parents[2] / "requirements"
+PROFILES = sorted(file.stem for file in REQUIREMENTS.glob("*.txt"))
+PYTHONS = ("3.10", "3.11", "3.12")
+
+every_set = [pytest.param(profile, python, id=f"{profile}-{python}") for profile in PROFILES for python in PYTHONS]
+
+
+def read(name: str, python: str | None = None) -> list[Requirement]:
+    """The lines of a requirements file that count on this machine, with another Python where one is named."""
+    environment = {"python_version": python, "python_full_version": f"{python}.5"} if python else {}
+    lines = (line.partition("#")[0].strip() for line in (REQUIREMENTS / name).read_text().splitlines())
+    wanted = [Requirement(line) for line in lines if line]
+    return [one for one in wanted if one.marker is None or one.marker.evaluate(environment)]
+
+
+def pins(name: str, python: str | None = None) -> dict[str, Version]:
+    """Package -> version, of a compiled file. Fails where a line is no pin, or a package stands there twice."""
+    versions: dict[str, Version] = {}
+    for one in read(name, python):
+        (pin,) = one.specifier
+        assert (pin.operator, one.name in versions) == ("==", False), one
+        versions[one.name] = Version(pin.version)
+    return versions
+
+
+def test_there_are_two_profiles() -> None:
+    assert PROFILES == ["current", "lts"]
+
+
+@pytest.mark.parametrize(("profile", "python"), every_set)
+def test_pins_lie_in_the_ranges_of_setup(profile: str, python: str) -> None:
+    pinned = pins(f"{profile}.txt", python)
+    ranges = [Requirement(line) for line in metadata.requires("sparkcnn") or []]
+    assert len(ranges) > 10
+    assert [f"{one} has {pinned[one.name]}" for one in ranges if pinned[one.name] not in one.specifier] == []
+
+
+@pytest.mark.parametrize(("profile", "python"), every_set)
+def test_pins_are_compiled_from_what_is_asked_for(profile: str, python: str) -> None:
+    for asked, compiled in ((f"{profile}.in", f"{profile}.txt"), ("dev.in", f"dev/{profile}.txt")):
+        pinned = pins(compiled, python)
+        assert [str(one) for one in read(asked, python) if pinned[one.name] not in one.specifier] == []
+
+
+@pytest.mark.parametrize(("profile", "python"), every_set)
+def test_tools_of_a_profile_contradict_none_of_its_pins(profile: str, python: str) -> None:
+    pinned, tools = pins(f"{profile}.txt", python), pins(f"dev/{profile}.txt", python)
+    assert {name: pinned[name] for name in tools.keys() & pinned} == {
+        name: tools[name] for name in tools.keys() & pinned
+    }
+
+
+def test_lts_is_what_databricks_runs() -> None:
+    pinned = pins("lts.txt", "3.11")
+    release = {name: pinned[name].release[:2] for name in ("pyspark", "pyarrow", "numpy", "tensorflow")}
+    assert release == {"pyspark": (3, 5), "pyarrow": (14, 0), "numpy": (1, 26), "tensorflow": (2, 18)}
+    assert pinned["mlflow"].major == 2
+
+
+def test_this_environment_holds_one_profile_alone() -> None:
+    """Each installed package has the version that one and the same profile pins."""
+    installed = {canonicalize_name(one.name): Version(one.version) for one in metadata.distributions()}
+    differing = {
+        profile: [name for name, version in pins(f"{profile}.txt").items() if installed.get(name) != version]
+        for profile in PROFILES
+    }
+    assert [] in differing.values(), differing
