@@ -1,5 +1,6 @@
 """The MLflow run of a training: settings, metrics and a checkpoint of every epoch."""
 
+import json
 import logging
 import os
 import shlex
@@ -18,15 +19,15 @@ import requests
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from cnnlib.config import StoreSettings
-from cnnlib.errors import TrackingError, first_line
+from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.imageset import ImageSet
 from cnnlib.training.checkpoints import checkpoint_folder
-from pipelines.resume import FINGERPRINT_TAG, run_to_resume
+from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
 
 STORE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlartifacts"
@@ -34,6 +35,7 @@ CHECKPOINTS = "checkpoints"
 
 # MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
 DIGEST_CHARACTERS = 36
+FINGERPRINT_TAG = "sparkcnn.fingerprint"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
@@ -102,6 +104,14 @@ class Tracker:
     def tag(self, name: str) -> str | None:
         """A tag of the run as the store has it now, None where it is not set."""
         return self._client.get_run(self.run_id).data.tags.get(name)
+
+    def progress(self) -> dict[str, Any]:
+        """How far training is, as its rank 0 last told; empty where it did not, or the store is away."""
+        try:
+            return json.loads(self.tag(PROGRESS_TAG) or "{}")
+        except MlflowException:
+            # It is only for show: the ranks wait for the store, and tell of it where it stays away.
+            return {}
 
     def latest_epoch(self) -> int:
         """The epoch (from 1) of the latest checkpoint in the run, 0 without one."""
@@ -200,7 +210,7 @@ def tracked_run(
 ) -> Iterator[Tracker]:
     """Start a run in an experiment of a connected store, or go on with one; it ends with the body.
 
-    A new run gets the name, the settings and the image set; what `resume` may be, see `run_to_resume`. The run ends
+    A new run gets the name, the settings and the image set; what `resume` may be, see `TrainSettings`. The run ends
     as finished, failed, or killed (by an interrupt). Raises TrackingError where the store cannot be opened, ConfigError
     for a run that cannot be resumed.
     """
@@ -209,7 +219,7 @@ def tracked_run(
         raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
     try:
         experiment_id = _experiment_id(uri, experiment)
-        resumed = run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
+        resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
         if resumed:
             run = mlflow.start_run(run_id=resumed)
         else:
@@ -226,6 +236,25 @@ def tracked_run(
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
+
+
+def _run_to_resume(resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str) -> str | None:
+    """The id of the run named, or for "auto" of the newest that fits, if any."""
+    client = MlflowClient()
+    if resume == AUTO:
+        runs = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"])
+        return newest_fitting(map(_logged, runs), settings, fingerprint)
+    try:
+        run = client.get_run(resume)
+    except MlflowException as error:
+        raise ConfigError(f"train.resume={resume} is no run of this store: {first_line(error)}") from error
+    check_resumable(_logged(run), settings, fingerprint)
+    return resume
+
+
+def _logged(run: Run) -> LoggedRun:
+    finished = run.info.status == RunStatus.to_string(RunStatus.FINISHED)
+    return LoggedRun(run.info.run_id, finished, run.data.params, run.data.tags.get(FINGERPRINT_TAG))
 
 
 def _experiment_id(uri: str, name: str) -> str:

@@ -1,12 +1,10 @@
 """Training on Spark's workers: checked, launched, shown, and begun again from the last checkpoint when one is lost."""
 
 import itertools
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlflow.exceptions import MlflowException
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -101,10 +99,7 @@ def _shown(tracker: Tracker, progress: Progress, title: str) -> Iterator[None]:
         said = 0
         while True:
             over = finished.wait(SECONDS_BETWEEN_LOOKS)
-            try:
-                told = json.loads(tracker.tag(PROGRESS_TAG) or "{}")
-            except MlflowException:
-                told = {}  # the server is away; the ranks wait for it, and it is only for show here
+            told = tracker.progress()
             new = told.get("said", 0) - said
             for line in told.get("lines", ())[-new:] if new > 0 else ():
                 progress.say(line)

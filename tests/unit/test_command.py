@@ -25,6 +25,7 @@ STATUS = {
     "ImageSetError": 2,
     "ModelError": 2,
     "FeedError": 1,
+    "TrainingError": 1,
     "TrackingError": 2,
     "LimitError": 3,
 }
@@ -149,3 +150,15 @@ def test_installed_command_ends_with_the_jobs_status(tmp_path):
     assert ended.stderr.startswith("sparkcnn ingest: ")
     assert ended.stderr.endswith("did you mean source.format?\n")
     assert ended.stderr.count("\n") == 1
+
+
+def test_lines_of_another_process_are_quoted_below_the_error(capsys):
+    error = errors.TrainingError("rank 1 was killed by SIGKILL", ["step 7", "out of memory"])
+    assert run_job("train", Count, failing(error), []) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "sparkcnn train: rank 1 was killed by SIGKILL",
+        "  | step 7",
+        "  | out of memory",
+    ]
+    # As a notebook shows it.
+    assert str(error).splitlines() == ["rank 1 was killed by SIGKILL", "  | step 7", "  | out of memory"]
