@@ -37,7 +37,9 @@ def parse_settings(
     except ValidationError as error:
         # jsonargparse lets a few things pass, such as a number out of the range of an optional setting.
         first = error.errors()[0]
-        parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, received {first['input']}", error)
+        # Where settings contradict one another, the message says so; the whole section would only hide it.
+        received = "" if isinstance(first["input"], dict) else f", received {first['input']}"
+        parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}{received}", error)
 
 
 class _Parser(ArgumentParser):
@@ -59,7 +61,7 @@ def one_line(message: str, known: Iterable[str]) -> str:
     text = re.sub(
         r"Does not validate against any of the Union subtypes .*Given value: ", "does not fit, received ", text
     )
-    text = text.replace("Got value:", "received").replace("typing.", "")
+    text = text.replace("Got value:", "received").replace("typing.", "").replace("Value error, ", "")
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     unknown = _UNKNOWN.search(text)
     if unknown:
