@@ -59,7 +59,9 @@ def one_line(message: str, known: Iterable[str]) -> str:
     text = re.sub(
         r"Does not validate against any of the Union subtypes .*Given value: ", "does not fit, received ", text
     )
-    text = text.replace("Got value:", "received").replace("typing.", "")
+    text = text.replace("Got value:", "received").replace("typing.", "").replace("Value error, ", "")
+    # Where two settings contradict, the whole section that has them is quoted; the message names them.
+    text = re.sub(r",? received \{.*\}$", "", text).removeprefix(": ")
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     unknown = _UNKNOWN.search(text)
     if unknown:
