@@ -9,7 +9,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,24 @@ def make_writable(folder: Folder, commit_name: str) -> None:
         raise ConfigError(
             f"output.path={folder.uri} cannot be written ({error.strerror or error}); choose another folder"
         ) from error
+
+
+@contextmanager
+def try_writing(folder: Folder, commit_name: str) -> Iterator[None]:
+    """Make the folder writable for the body, as `make_writable` does; folders that were not there before go again."""
+    made = []
+    if _is_local(folder.fs):
+        path = folder.root
+        while not os.path.lexists(path):
+            made.append(path)
+            path = os.path.dirname(path)
+    try:
+        make_writable(folder, commit_name)
+        yield
+    finally:
+        for path in made:
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                os.rmdir(path)
 
 
 def new_run_id() -> str:

@@ -37,9 +37,7 @@ def parse_settings(
     except ValidationError as error:
         # jsonargparse lets a few things pass, such as a number out of the range of an optional setting.
         first = error.errors()[0]
-        # Where settings contradict one another, the message says so; the whole section would only hide it.
-        received = "" if isinstance(first["input"], dict) else f", received {first['input']}"
-        parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}{received}", error)
+        parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, received {first['input']}", error)
 
 
 class _Parser(ArgumentParser):
@@ -62,6 +60,8 @@ def one_line(message: str, known: Iterable[str]) -> str:
         r"Does not validate against any of the Union subtypes .*Given value: ", "does not fit, received ", text
     )
     text = text.replace("Got value:", "received").replace("typing.", "").replace("Value error, ", "")
+    # Where two settings contradict, the whole section that has them is quoted; the message names them.
+    text = re.sub(r",? received \{.*\}$", "", text).removeprefix(": ")
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     unknown = _UNKNOWN.search(text)
     if unknown:

@@ -2,46 +2,45 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
-from cnnlib.config import TrainSettings
-from cnnlib.imageset import ImageSet
-from cnnlib.predictions import Predictions
-
-if TYPE_CHECKING:  # these import TensorFlow
+if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able to do without
+    from cnnlib.config import TrainSettings
+    from cnnlib.imageset import ImageSet
+    from cnnlib.predictions import Predictions
     from pipelines.demo import DemoResult
     from pipelines.train import TrainedModel
 
 
-def show(table: Table) -> None:
-    """Print a table to standard output, as wide as it needs to be where that is no terminal."""
+def show(*tables: RenderableType) -> None:
+    """Print to standard output, as wide as is needed where that is no terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    console.print(table)
+    console.print(*tables, sep="\n")
 
 
-def image_set_table(image_set: ImageSet) -> Table:
+def image_set_table(image_set: "ImageSet") -> Table:
     """Every image accounted for, and what the set is."""
-    table = _table("image set")
+    table = pairs_table("image set")
     _add_image_set(table, image_set)
     table.add_row("fingerprint", image_set.fingerprint)
     table.add_row("path", image_set.folder.uri)
     return table
 
 
-def training_table(trained: "TrainedModel", settings: TrainSettings) -> Table:
+def training_table(trained: "TrainedModel", settings: "TrainSettings") -> Table:
     """How training went, and what was registered."""
-    table = _table("training")
+    table = pairs_table("training")
     _add_training(table, trained)
     _add_registered(table, trained, settings)
     return table
 
 
-def predictions_table(predictions: Predictions) -> Table:
+def predictions_table(predictions: "Predictions") -> Table:
     """Every row accounted for."""
-    table = _table("predictions")
+    table = pairs_table("predictions")
     _add_predictions(table, predictions)
     table.add_row("path", predictions.path)
     return table
@@ -49,7 +48,7 @@ def predictions_table(predictions: Predictions) -> Table:
 
 def demo_table(result: "DemoResult") -> Table:
     """The whole pipeline on one page."""
-    table = _table("sparkcnn demo")
+    table = pairs_table("sparkcnn demo")
     _add_image_set(table, result.image_set)
     table.add_section()
     _add_training(table, result.trained)
@@ -64,14 +63,15 @@ def demo_table(result: "DemoResult") -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def pairs_table(title: str) -> Table:
+    """A table of names and values, still empty."""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     return table
 
 
-def _add_image_set(table: Table, image_set: ImageSet) -> None:
+def _add_image_set(table: Table, image_set: "ImageSet") -> None:
     counts = image_set.counts
     table.add_row(
         "images",
@@ -88,7 +88,7 @@ def _add_training(table: Table, trained: "TrainedModel") -> None:
     table.add_row("val accuracy", f"{best:.4f}")
 
 
-def _add_registered(table: Table, trained: "TrainedModel", settings: TrainSettings) -> None:
+def _add_registered(table: Table, trained: "TrainedModel", settings: "TrainSettings") -> None:
     register = settings.register
     if trained.version is None:
         table.add_row("model", f"{trained.model_uri} (not registered)")
@@ -100,7 +100,7 @@ def _add_registered(table: Table, trained: "TrainedModel", settings: TrainSettin
     table.add_row("run", trained.run_url)
 
 
-def _add_predictions(table: Table, predictions: Predictions) -> None:
+def _add_predictions(table: Table, predictions: "Predictions") -> None:
     counts = predictions.counts
     failed = ", ".join(f"{count:,} {code}" for code, count in predictions.failed_by_code.items())
     table.add_row(

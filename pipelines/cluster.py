@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
@@ -11,6 +12,9 @@ from cnnlib.config import FitSettings
 # Variables that a rank needs to reach the MLflow store and the image set as the driver does.
 PASSED_ON = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "TF_")
 
+# A standalone cluster's executors come some seconds after the session.
+REGISTER_SECONDS = 15.0
+
 
 def environment_for_ranks() -> dict[str, str]:
     """The driver's variables that its ranks get too."""
@@ -18,20 +22,24 @@ def environment_for_ranks() -> dict[str, str]:
 
 
 def workers_problem(spark: SparkSession, settings: FitSettings) -> str:
-    """Why `train.workers` cannot be had, or "" if nothing is known against it.
+    """Why `train.workers` cannot be had, or "" if nothing is known against it."""
+    return gpu_problem(spark, settings) or slots_problem(spark, settings)
 
-    All tasks of a training run at once, and Spark itself would wait ten minutes for slots that are not there.
+
+def slots_problem(spark: SparkSession, settings: FitSettings) -> str:
+    """Why `train.workers` tasks cannot run at once, or "".
+
+    Spark itself would wait ten minutes for slots that are not there. Executors that are on their way are waited for.
     """
-    gpu_problem = _gpu_problem(spark) if settings.gpus_per_worker else ""
-    if gpu_problem:
-        return gpu_problem
-    slots = task_slots(spark)
-    if slots is not None and slots < settings.workers:
-        return (
-            f"train.workers={settings.workers} exceeds the {slots} tasks that this Spark can run at once "
-            f"({_conf(spark, 'spark.master', 'its executors')}); lower it, or give Spark more executors or cores"
-        )
-    return ""
+    deadline = time.monotonic() + (0 if _is_one_process(spark) else REGISTER_SECONDS)
+    while (slots := task_slots(spark)) is not None and slots < settings.workers and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if slots is None or slots >= settings.workers:
+        return ""
+    return (
+        f"train.workers={settings.workers} exceeds the {slots} tasks that this Spark can run at once "
+        f"({_conf(spark, 'spark.master', 'its executors')}); lower it, or give Spark more executors or cores"
+    )
 
 
 def task_slots(spark: SparkSession) -> int | None:
@@ -51,8 +59,9 @@ def task_slots(spark: SparkSession) -> int | None:
     return cores // int(_conf(spark, "spark.task.cpus", "1"))
 
 
-def _gpu_problem(spark: SparkSession) -> str:
-    if float(_conf(spark, "spark.task.resource.gpu.amount", "0")) >= 1:
+def gpu_problem(spark: SparkSession, settings: FitSettings) -> str:
+    """Why `train.gpus_per_worker` cannot be had, or ""."""
+    if not settings.gpus_per_worker or float(_conf(spark, "spark.task.resource.gpu.amount", "0")) >= 1:
         return ""
     return (
         "train.gpus_per_worker=1, but Spark schedules no GPU to a task; start it with "
@@ -68,6 +77,10 @@ def store_problem(spark: SparkSession, tracking_uri: str) -> str:
         f"tracking.uri={tracking_uri} lies on the driver's disk, where workers on other machines cannot write; "
         "name an MLflow server"
     )
+
+
+def _is_one_process(spark: SparkSession) -> bool:
+    return re.match(r"local(\[|$)", _conf(spark, "spark.master", "")) is not None
 
 
 def runs_here(spark: SparkSession) -> bool:

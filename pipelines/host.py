@@ -54,30 +54,36 @@ def java_major(version_text: str) -> int:
 
 def java_problem(environ: Mapping = os.environ) -> str:
     """What is wrong with the Java that Spark would start: JAVA_HOME/bin/java, else the java on PATH."""
+    return find_java(environ)[1]
+
+
+def find_java(environ: Mapping = os.environ) -> Tuple[str, str]:
+    """The Java that Spark would start, as "version, path", as far as it is known; and what is wrong with it."""
     needed = f"Java {OLDEST_JAVA} or newer is needed, but"
     home = environ.get("JAVA_HOME")
     if home:
         java = shutil.which(os.path.join(home, "bin", "java"))
         if java is None:
-            return f"{needed} JAVA_HOME={home} has no bin/java: set it to the folder of a Java, or unset it"
+            return "", f"{needed} JAVA_HOME={home} has no bin/java: set it to the folder of a Java, or unset it"
     else:
         java = shutil.which("java", path=environ.get("PATH", ""))
         if java is None:
-            return f"{needed} no java was found (JAVA_HOME is not set and PATH has none): {JAVA_ADVICE}"
+            return "", f"{needed} no java was found (JAVA_HOME is not set and PATH has none): {JAVA_ADVICE}"
 
     started, output = _run(java, "-version", environ)
     if not started:
-        return f"{needed} {java} does not start ({_first_line(output)}): {JAVA_ADVICE}"
+        return java, f"{needed} {java} does not start ({_first_line(output)}): {JAVA_ADVICE}"
     # openjdk version "17.0.15" 2025-04-15; a line about JAVA_TOOL_OPTIONS may come before it.
     quoted = re.search(r'version "([^"]*)"', output)
     version = quoted.group(1) if quoted else ""
+    found = f"{version or 'unknown'}, {java}"
     if java_major(version) < OLDEST_JAVA:
-        return f"{needed} {java} is {version or 'of an unknown version'}: {JAVA_ADVICE}"
+        return found, f"{needed} {java} is {version or 'of an unknown version'}: {JAVA_ADVICE}"
 
     started, output = _run(java, "--list-modules", environ)
     if started and JAVA_MODULE not in output:
-        return f"{needed} {java} ({version}) lacks the module {JAVA_MODULE}: {JAVA_ADVICE}"
-    return ""
+        return found, f"{needed} {java} ({version}) lacks the module {JAVA_MODULE}: {JAVA_ADVICE}"
+    return found, ""
 
 
 def folder_problem(folder: str, venv_name: str = ".venv") -> str:

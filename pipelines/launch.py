@@ -11,7 +11,7 @@ import json
 import socket
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pandas as pd
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.lifeline import Lifeline, listen, unreachable
+from pipelines.lifeline import Lifeline, listen, unreachable_of
 from pipelines.rank_process import RankProcess, how_it_ended
 
 RESULT_FILE = "result.json"
@@ -64,28 +64,79 @@ class LaunchPlan:
     echo: bool = True
 
 
+@dataclass(frozen=True)
+class _Meeting:
+    """What a task has when all have found one another: everyone's address, and its own sockets, open still.
+
+    With a `problem`, which is the first task's that had one, it has no sockets.
+    """
+
+    rank: int
+    host: str
+    gpus: list[str]
+    addresses: list[str]
+    hub_address: str
+    own: socket.socket | None
+    hub: socket.socket | None
+    problem: str = ""
+
+
 def launch(spark: SparkSession, plan: LaunchPlan) -> list[RankOutcome]:
     """Run a plan's ranks on Spark, and give the outcome of each when all have ended."""
+    return _on_barrier(spark, plan, _run_rank)
+
+
+def meet(
+    spark: SparkSession, *, workers: int, gpus_per_worker: int = 0, ports: tuple[int, int] | None = None
+) -> list[RankOutcome]:
+    """Do all of a launch but the ranks: tasks that run at once get their GPUs, open ports and reach one another."""
+    plan = LaunchPlan("", workers, gpus_per_worker, spec={}, environment={}, ports=ports)
+    return _on_barrier(spark, plan, _only_meet)
+
+
+# What a task does with a plan.
+_Part = Callable[[LaunchPlan, BarrierTaskContext], RankOutcome]
+
+
+def _on_barrier(spark: SparkSession, plan: LaunchPlan, part: _Part) -> list[RankOutcome]:
     frame = spark.range(plan.workers, numPartitions=plan.workers)
-    rows = frame.mapInPandas(_TaskOf(plan), "outcome string", barrier=True).collect()
+    rows = frame.mapInPandas(_TaskOf(plan, part), "outcome string", barrier=True).collect()
     return sorted((RankOutcome(**json.loads(row["outcome"])) for row in rows), key=lambda outcome: outcome.rank)
 
 
 class _TaskOf:
     """What Spark runs in each task; a class, for what a closure holds is harder to see."""
 
-    def __init__(self, plan: LaunchPlan) -> None:
+    def __init__(self, plan: LaunchPlan, part: _Part) -> None:
         self._plan = plan
+        self._part = part
 
     def __call__(self, batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for _ in batches:
             pass
-        context = BarrierTaskContext.get()
-        outcome = _run_rank(self._plan, context)
+        outcome = self._part(self._plan, BarrierTaskContext.get())
         yield pd.DataFrame({"outcome": [json.dumps(asdict(outcome))]})
 
 
+def _only_meet(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
+    meeting = _meet(plan, context)
+    # None may hang up before all have tried to reach it: `_meet` ends with an exchange.
+    _close(meeting.own, meeting.hub)
+    return RankOutcome(meeting.rank, REFUSED if meeting.problem else DONE, meeting.problem, host=meeting.host)
+
+
 def _run_rank(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
+    meeting = _meet(plan, context)
+    if meeting.problem:
+        return RankOutcome(meeting.rank, REFUSED, meeting.problem, host=meeting.host)
+    assert meeting.own is not None
+    assert meeting.hub is not None
+    if meeting.rank != 0:
+        meeting.hub.close()
+    return _watch_rank(plan, context, meeting.gpus, meeting.addresses, meeting.hub_address, meeting.own, meeting.hub)
+
+
+def _meet(plan: LaunchPlan, context: BarrierTaskContext) -> _Meeting:
     rank = context.partitionId()
     host = context.getTaskInfos()[rank].address.rsplit(":", 1)[0]
     ports = range(plan.ports[0], plan.ports[1] + 1) if plan.ports else None
@@ -95,20 +146,14 @@ def _run_rank(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
         problem = f"Spark assigned no GPU to its task on {host}"
     told = _exchange(context, {"problem": problem, "own": _address(own), "hub": _address(hub)})
     if not any(one["problem"] for one in told):
-        unreached = {address: unreachable(address) for address in (told[0]["hub"], *(one["own"] for one in told))}
-        problem = "; ".join(f"{host} cannot reach {address}: {why}" for address, why in unreached.items() if why)
+        unreached = unreachable_of([told[0]["hub"], *(one["own"] for one in told)])
+        problem = "; ".join(f"{host} cannot reach {address}: {why}" for address, why in unreached.items())
         told = [{**a, **b} for a, b in zip(told, _exchange(context, {"problem": problem}), strict=True)]
     problems = [f"rank {number}: {one['problem']}" for number, one in enumerate(told) if one["problem"]]
     if problems:
-        for opened in (own, hub):
-            if opened is not None:
-                opened.close()
-        return RankOutcome(rank, REFUSED, problems[0], host=host)
-    assert own is not None
-    assert hub is not None
-    if rank != 0:
-        hub.close()
-    return _watch_rank(plan, context, gpus or [], [one["own"] for one in told], told[0]["hub"], own, hub)
+        _close(own, hub)
+        return _Meeting(rank, host, [], [], "", None, None, problems[0])
+    return _Meeting(rank, host, gpus or [], [one["own"] for one in told], told[0]["hub"], own, hub)
 
 
 def _own_sockets(host: str, ports: range | None) -> tuple[socket.socket | None, socket.socket | None, str]:
@@ -183,6 +228,12 @@ def _gpus(plan: LaunchPlan, context: BarrierTaskContext) -> list[str] | None:
 
 def _exchange(context: BarrierTaskContext, own: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(text) for text in context.allGather(json.dumps(own))]
+
+
+def _close(*opened: socket.socket | None) -> None:
+    for one in opened:
+        if one is not None:
+            one.close()
 
 
 def _address(listener: socket.socket | None) -> str:

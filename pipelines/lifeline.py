@@ -7,10 +7,15 @@ first one's; whoever's rank fails says so on it, and all stop.
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 CONNECT_SECONDS = 10.0
+# Every other task connects once before a rank's own server listens there, and none of them is accepted until then.
+BACKLOG = 4096
+# A blocked port does not answer: they must not be waited for one after the other.
+CONNECTIONS_AT_ONCE = 64
 
 
 def listen(host: str, ports: range | None) -> socket.socket:
@@ -20,7 +25,7 @@ def listen(host: str, ports: range | None) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-            listener.listen(128)
+            listener.listen(BACKLOG)
             return listener
         except OSError:
             listener.close()
@@ -35,6 +40,13 @@ def unreachable(address: str) -> str:
     except OSError as error:
         return str(error) or type(error).__name__
     return ""
+
+
+def unreachable_of(addresses: Sequence[str]) -> dict[str, str]:
+    """Those of the addresses that cannot be connected to, each with why."""
+    with ThreadPoolExecutor(min(CONNECTIONS_AT_ONCE, len(addresses)), "sparkcnn-connect") as threads:
+        problems = threads.map(unreachable, addresses)
+        return {address: problem for address, problem in zip(addresses, problems, strict=True) if problem}
 
 
 class Lifeline:

@@ -47,7 +47,7 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     try:
         session = builder.getOrCreate()
     except Exception as error:
-        raise HostError(f"Spark did not start: {_root_cause(error)}") from error
+        raise HostError(f"Spark did not start: {root_cause(error)}") from error
     session.sparkContext.setLogLevel("ERROR")
     _ship_own_wheel(session)
     return session
@@ -126,11 +126,12 @@ def user_errors_from_tasks() -> Iterator[None]:
         if match and kind and issubclass(kind, SparkcnnError):
             raise kind(match.group(2).strip()) from error
         if isinstance(error, Py4JJavaError):
-            raise SourceError(f"Spark could not read its input: {_root_cause(error)}") from error
+            raise SourceError(f"Spark could not read its input: {root_cause(error)}") from error
         raise
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
+    """The line of Spark's stack traces that says what went wrong in the first place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if "Exception:" in line or "Error:" in line]
     return (causes or lines or [type(error).__name__])[-1].lstrip(": ")

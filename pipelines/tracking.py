@@ -26,7 +26,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.imageset import ImageSet
-from cnnlib.training.checkpoints import checkpoint_folder
 from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
 
 STORE_FILE = "mlflow.db"
@@ -129,6 +128,9 @@ class Tracker:
 
     def fetch_checkpoint(self, epoch: int, folder: Path) -> Path:
         """Download the checkpoint of an epoch into a folder, and give where it lies."""
+        # Not above: it imports Keras, and doctor examines a store where that may be broken.
+        from cnnlib.training.checkpoints import checkpoint_folder
+
         name = checkpoint_folder(Path(CHECKPOINTS), epoch).as_posix()
         return Path(self._client.download_artifacts(self.run_id, name, str(folder)))
 
@@ -156,6 +158,18 @@ def connect(settings: StoreSettings) -> str:
     That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
     folder. Raises TrackingError where a server does not answer, or the SQLite file is no store of MLflow's.
     """
+    uri = reach_store(settings)
+    if uri.startswith(_SQLITE):
+        _open_sqlite(uri)
+    use_store(uri)
+    return uri
+
+
+def reach_store(settings: StoreSettings) -> str:
+    """Find out whether the store of the settings answers, and give its URI; nothing is made or changed.
+
+    Raises TrackingError, see `connect`.
+    """
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     if _is_server(uri):
         try:
@@ -173,17 +187,61 @@ def connect(settings: StoreSettings) -> str:
             raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
         # Ranks of a training have working folders of their own.
         uri = f"{_SQLITE}{_sqlite_file(uri)}"
-        _open_sqlite(uri)
-    use_store(uri)
     return uri
 
 
 def use_store(uri: str) -> None:
     """Point MLflow at a store that was found to answer, and keep it quiet."""
+    _quieten()
+    mlflow.set_tracking_uri(uri)
+
+
+def _quieten() -> None:
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    mlflow.set_tracking_uri(uri)
+
+
+def examine_store(settings: StoreSettings) -> tuple[str, str]:
+    """The store's URI, and what it has, in words. Nothing is made or changed, and no run is written.
+
+    Raises TrackingError where it does not answer, or cannot be written to as far as that can be told.
+    """
+    uri = reach_store(settings)
+    if uri.startswith(_SQLITE):
+        file = _sqlite_file(uri)
+        if not file.exists():
+            return uri, "not there yet; a training makes it"
+        if not os.access(file, os.W_OK):
+            raise TrackingError(f"tracking.uri={uri} cannot be written; change the rights of {file}")
+    _quieten()
+    try:
+        experiments = MlflowClient(uri).search_experiments()
+    except MlflowException as error:
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
+    return uri, f"answers; {len(experiments)} experiment{'' if len(experiments) == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run as its store has it: its parameters, and every value of one metric, an epoch each."""
+
+    params: dict[str, str]
+    values: list[float]
+
+
+def read_run(settings: StoreSettings, run_id: str, metric: str) -> PastRun:
+    """Read a run. Raises TrackingError where the store does not answer, ConfigError where it has no such run."""
+    uri = reach_store(settings)
+    if uri.startswith(_SQLITE) and not _sqlite_file(uri).exists():
+        raise ConfigError(f"run={run_id} is not there: {uri} does not exist; name its store with tracking.uri")
+    _quieten()
+    client = MlflowClient(uri)
+    try:
+        params = client.get_run(run_id).data.params
+        return PastRun(params, [value.value for value in client.get_metric_history(run_id, metric)])
+    except MlflowException as error:
+        raise ConfigError(f"run={run_id} is no run of {uri}: {first_line(error)}") from error
 
 
 def _open_sqlite(uri: str) -> None:

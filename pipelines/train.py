@@ -12,7 +12,8 @@ from cnnlib.feed.blocks import read_split
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.splits import TRAIN
 from cnnlib.training.checkpoints import History, read_checkpoint, read_state
-from cnnlib.training.fit import check_fit, global_batch_size, scaled_learning_rate
+from cnnlib.training.fit import global_batch_size, scaled_learning_rate
+from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE
 from pipelines.fitting import fit_and_publish
 from pipelines.progress import Advance, Progress

@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from cnnlib.config import OptimizerSettings, TrainSettings, flatten
-from cnnlib.errors import ConfigError
 from cnnlib.feed import make_dataset
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.feed.sharding import steps_per_epoch
@@ -17,6 +16,7 @@ from cnnlib.splits import TRAIN, VAL
 from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, best_epoch, read_checkpoint
 from cnnlib.training.data_parallel import DataParallelModel
+from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
 
 # (the model as the epoch left it, where training stands)
@@ -102,24 +102,6 @@ def fit_model(
             verbose=0,
         )
     return plain, history
-
-
-def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
-    """Raise what `fit_model` raises of the image set and the settings, before anything is started."""
-    if len(image_set.classes) < 2:
-        raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
-    taken = {"name", "image_shape", "classes", "mean", "std"} & settings.model.options.keys()
-    if taken:
-        raise ConfigError(f"model.options has {', '.join(sorted(taken))}, which follows from the image set; remove it")
-    workers = max(settings.train.workers, 1)
-    row_groups = image_set.split(TRAIN).row_groups
-    if row_groups < workers:
-        raise ConfigError(
-            f"train.workers={workers} exceeds the {row_groups} row groups of {image_set.folder.uri}'s train split; "
-            "lower it, or ingest with a smaller output.row_group_mb or output.rows_per_file"
-        )
-    for split in (TRAIN, VAL):
-        steps_per_epoch(image_set.split(split).rows, settings.train.worker_batch_size, workers)
 
 
 def new_model(image_set: ImageSet, settings: TrainSettings) -> keras.Model:

@@ -3,8 +3,16 @@
 from pydantic.fields import FieldInfo
 
 from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, Settings, TrainSettings
+from cnnlib.config_preflight import DoctorSettings, PlanSettings
 
-JOBS = {"ingest": IngestSettings, "train": TrainSettings, "score": ScoreSettings, "demo": DemoSettings}
+JOBS: dict[str, type[Settings]] = {
+    "ingest": IngestSettings,
+    "train": TrainSettings,
+    "score": ScoreSettings,
+    "demo": DemoSettings,
+    "doctor": DoctorSettings,
+    "plan": PlanSettings,
+}
 
 
 def fields_of(kind: type[Settings], prefix: str = "") -> dict[str, FieldInfo]:

@@ -132,7 +132,7 @@ def test_unknown_job_is_told_the_nearest(name, hint, monkeypatch, capsys):
 
 def test_unknown_job_like_none_is_told_them_all(monkeypatch, capsys):
     assert run(monkeypatch, "zzz") == 2
-    assert capsys.readouterr().err == "sparkcnn: zzz is no job; take one of ingest, train, score, demo\n"
+    assert capsys.readouterr().err == "sparkcnn: zzz is no job; take one of ingest, train, score, demo, doctor, plan\n"
 
 
 def test_installed_command_ends_with_the_jobs_status(tmp_path):

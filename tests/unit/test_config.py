@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from cnnlib import config
+from cnnlib import config, config_preflight
 from cnnlib.config import (
     DemoSettings,
     FitSettings,
@@ -30,9 +30,12 @@ def dotted(values: dict, prefix: str = "") -> list[tuple[str, object]]:
     return pairs
 
 
-# The demo has all that the other jobs have.
-FIELDS = fields_of(DemoSettings)
-CLASSES = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, Settings)]
+FIELDS = {f"{job}:{name}": field for job, kind in JOBS.items() for name, field in fields_of(kind).items()}
+CLASSES = [
+    kind
+    for kind in (vars(config) | vars(config_preflight)).values()
+    if isinstance(kind, type) and issubclass(kind, Settings)
+]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -147,7 +150,7 @@ def test_demo_file_is_whole():
     assert settings.score.model == f"models:/{settings.train.register.name}@{settings.train.register.alias}"
 
 
-@pytest.mark.parametrize("job", ["ingest", "train", "score"])
+@pytest.mark.parametrize("job", ["ingest", "train", "score", "doctor", "plan"])
 def test_file_parses_with_the_options_that_its_first_line_names(job):
     path = CONF / f"{job}.yaml"
     text = path.read_text()

@@ -39,6 +39,10 @@ LIGHT_MODULES = (
     "cnnlib.feed.sharding",
     "cnnlib.feed.shuffling",
     "cnnlib.metrics",
+    "cnnlib.training.preconditions",
+    "cnnlib.training.scaling",
+    "pipelines.cluster_checks",
+    "pipelines.data_checks",
     "pipelines.ingest",
     "pipelines.prediction_udf",
     "pipelines.session",
@@ -166,8 +170,13 @@ def test_light_modules_load_neither_tensorflow_nor_keras_nor_mlflow():
 
 def test_command_and_settings_load_nothing_slow():
     # `sparkcnn --help` and a mistyped setting answer at once.
-    loaded = modules_loaded_by(["jobs.sparkcnn", "jobs.settings", "jobs.command"], (*HEAVY, "pyspark", "pandas"))
-    assert loaded == {"jobs.sparkcnn": [], "jobs.settings": [], "jobs.command": []}
+    modules = ["jobs.sparkcnn", "jobs.settings", "jobs.command", "jobs.plan"]
+    assert modules_loaded_by(modules, (*HEAVY, "pyspark", "pandas")) == {module: [] for module in modules}
+
+
+def test_doctor_loads_nothing_that_may_be_broken():
+    watched = (*HEAVY, "pyspark", "pandas", "numpy", "pyarrow", "petastorm", "fsspec", "PIL")
+    assert modules_loaded_by(["jobs.doctor"], watched) == {"jobs.doctor": []}
 
 
 # --- names and sizes

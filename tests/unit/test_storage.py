@@ -19,6 +19,7 @@ from cnnlib.storage import (
     open_folder,
     part_name,
     refuse_occupied,
+    try_writing,
 )
 
 COMMIT = "dataset.json"
@@ -282,3 +283,26 @@ def test_run_that_failed_after_its_commit_keeps_its_files(tmp_path):
     assert "part-00000-0a-1.parquet" in folder.files()
     discard_unpublished(folder, "dataset.json", "0b")
     assert folder.files() == ["dataset.json", "part-00000-0a-1.parquet"]
+
+
+# --- trying
+
+
+def test_trying_leaves_no_folder_behind(tmp_path):
+    with try_writing(open_folder(f"{tmp_path}/a/b/c"), "summary.json"):
+        assert (tmp_path / "a" / "b" / "c").is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trying_keeps_what_was_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    with try_writing(open_folder(f"{tmp_path}/a/b"), "summary.json"):
+        (tmp_path / "a" / "b" / "of another").write_text("")
+    assert (tmp_path / "a" / "b" / "of another").exists()
+
+
+def test_trying_below_a_file_is_refused(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"), try_writing(open_folder(f"{tmp_path}/a/b"), "x.json"):
+        pass
+    assert (tmp_path / "a").read_text() == ""

@@ -1,0 +1,25 @@
+"""What an image set and settings must be for a training to start. Without TensorFlow, whose import takes seconds."""
+
+from cnnlib.config import TrainSettings
+from cnnlib.errors import ConfigError
+from cnnlib.feed.sharding import steps_per_epoch
+from cnnlib.imageset import ImageSet
+from cnnlib.splits import TRAIN, VAL
+
+
+def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
+    """Raise ImageSetError or ConfigError where a training could only fail, before anything is started."""
+    if len(image_set.classes) < 2:
+        raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
+    taken = {"name", "image_shape", "classes", "mean", "std"} & settings.model.options.keys()
+    if taken:
+        raise ConfigError(f"model.options has {', '.join(sorted(taken))}, which follows from the image set; remove it")
+    workers = max(settings.train.workers, 1)
+    row_groups = image_set.split(TRAIN).row_groups
+    if row_groups < workers:
+        raise ConfigError(
+            f"train.workers={workers} exceeds the {row_groups} row groups of {image_set.folder.uri}'s train split; "
+            "lower it, or ingest with a smaller output.row_group_mb or output.rows_per_file"
+        )
+    for split in (TRAIN, VAL):
+        steps_per_epoch(image_set.split(split).rows, settings.train.worker_batch_size, workers)
