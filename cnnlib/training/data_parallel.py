@@ -37,7 +37,7 @@ class DataParallelModel(keras.Model):
             loss = self.compute_loss(x=images, y=labels, y_pred=logits, sample_weight=weights, training=True)
             scaled = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(self._averaged(gradients), self.trainable_weights, strict=True))
+        self.optimizer.apply_gradients(zip(self._ranks.mean(gradients), self.trainable_weights, strict=True))
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=tf.shape(images)[0])
@@ -49,7 +49,7 @@ class DataParallelModel(keras.Model):
             return super().get_metrics_result()
         own = [variable.numpy() for variable in self.metrics_variables]
         # Keras' means keep a total and a count, so that the sum of their variables is that of all rows.
-        total = self._summed([tf.convert_to_tensor(value) for value in own])
+        total = self._ranks.sum([tf.convert_to_tensor(value) for value in own])
         for variable, value in zip(self.metrics_variables, total, strict=True):
             variable.assign(value)
         result = {name: float(value) for name, value in super().get_metrics_result().items()}
@@ -60,19 +60,6 @@ class DataParallelModel(keras.Model):
     def average_statistics(self) -> None:
         """Average what is learned without gradients (BatchNormalization's moving averages) over all ranks."""
         statistics = self.non_trainable_weights
-        averaged = self._averaged([tf.convert_to_tensor(variable.value) for variable in statistics])
+        averaged = self._ranks.mean([tf.convert_to_tensor(variable.value) for variable in statistics])
         for variable, value in zip(statistics, averaged, strict=True):
             variable.assign(value)
-
-    def _averaged(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return [tensor / self._ranks.count for tensor in self._summed(tensors)]
-
-    def _summed(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Sums over all ranks, in one exchange: a message costs the more, the more there are of them."""
-        if not tensors:
-            return []
-        flat = tf.concat([tf.reshape(tf.cast(tensor, tf.float32), [-1]) for tensor in tensors], 0)
-        parts = tf.split(self._ranks.sum(flat), [tensor.shape.num_elements() for tensor in tensors])
-        return [
-            tf.cast(tf.reshape(part, tensor.shape), tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)
-        ]

@@ -1,25 +1,23 @@
 """The processes that train one model together, each of which is a rank, and the sums that they exchange.
 
-TensorFlow's own collectives do the exchange: `MultiWorkerMirroredStrategy` connects the processes, and
-`CollectiveReduceV2` adds a tensor up over all of them (a ring of gRPC on CPUs, NCCL on GPUs). Keras' `fit` does not
-run under the strategy, where it fails (keras-team/keras#20585): each rank trains a plain Keras model, which
+On CPUs they form a ring of their own, on GPUs they use TensorFlow's collectives with NCCL. Keras' `fit` does not run
+under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585): each rank trains a plain Keras model, which
 `cnnlib.training.data_parallel` keeps equal on all ranks.
 """
 
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from cnnlib.feed.sharding import Shard
+from cnnlib.training.ring import TIMEOUT_S, Ring
 
 # No other group of collectives in these processes has this key.
 _GROUP_KEY = 7301
-# A rank may wait for others while they load or trace; one that is dead is noticed long before.
-COLLECTIVE_TIMEOUT_S = 600.0
 
 
 class Ranks:
@@ -33,24 +31,66 @@ class Ranks:
         """The part of each epoch that this rank reads."""
         return Shard(self.rank, self.count)
 
-    def sum(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Add a dense tensor up over all ranks; each gets the same bits. All ranks must call it in the same order."""
-        return tensor
+    def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Add dense tensors of one type up over all ranks; each rank gets the same bits.
+
+        All ranks must call it in the same order, with tensors of the same shapes.
+        """
+        return list(tensors)
+
+    def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The means over all ranks; see `sum`."""
+        return [tensor / self.count for tensor in self.sum(tensors)]
 
     def gather(self, values: Sequence[float]) -> np.ndarray:
         """Every rank's `values`: (ranks, values) float64."""
         own = np.zeros((self.count, len(values)))
         own[self.rank] = values
-        return self.sum(tf.constant(own)).numpy()
+        (total,) = self.sum([tf.constant(own)])
+        return total.numpy()
 
 
-class ConnectedRanks(Ranks):
-    """Several processes. Make it before anything else of TensorFlow is used; a process can be connected once.
+class RingRanks(Ranks):
+    """Processes on CPUs, in a ring of TCP connections."""
+
+    def __init__(self, rank: int, count: int, ring: Ring) -> None:
+        self.rank = rank
+        self.count = count
+        self._ring = ring
+
+    def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Add the tensors up in one message. In a `tf.function`, sums keep their order, as all stateful operations."""
+        return self._through_ring(tensors, self._add_up)
+
+    def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The means, divided while the sums are in the cache still."""
+        return self._through_ring(tensors, self._average)
+
+    def _through_ring(self, tensors: Sequence[tf.Tensor], function: Callable[..., list[np.ndarray]]) -> list[tf.Tensor]:
+        if not tensors:
+            return []
+        results = tf.numpy_function(function, list(tensors), [tensor.dtype for tensor in tensors])
+        return [tf.ensure_shape(result, tensor.shape) for result, tensor in zip(results, tensors, strict=True)]
+
+    def _add_up(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        flat = np.concatenate([array.ravel() for array in arrays])
+        self._ring.add_up(flat)
+        return _cut(flat, arrays)
+
+    def _average(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        flat = np.concatenate([array.ravel() for array in arrays])
+        self._ring.add_up(flat)
+        flat /= self.count
+        return _cut(flat, arrays)
+
+
+class CollectiveRanks(Ranks):
+    """Processes on GPUs, connected by TensorFlow. Make it before anything else of TensorFlow is used, and once.
 
     `addresses` has "host:port" of every rank, in order; each must be free on its host. Waits for all ranks to come.
     """
 
-    def __init__(self, rank: int, addresses: Sequence[str], *, gpu: bool = False) -> None:
+    def __init__(self, rank: int, addresses: Sequence[str], *, gpu: bool = True) -> None:
         self.rank = rank
         self.count = len(addresses)
         self._device = "GPU:0" if gpu else "CPU:0"
@@ -62,14 +102,16 @@ class ConnectedRanks(Ranks):
         # It must live as long as the connection.
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
 
-    def sum(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Add a dense tensor up over all ranks.
+    def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Add the tensors up in one message: it costs the more, the more messages there are.
 
         In a `tf.function` the sum gets its place in the order when the function is traced.
         """
+        if not tensors:
+            return []
         with tf.device(self._device):
-            return tf.raw_ops.CollectiveReduceV2(
-                input=tensor,
+            total = tf.raw_ops.CollectiveReduceV2(
+                input=tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0),
                 group_size=self.count,
                 group_key=_GROUP_KEY,
                 instance_key=next(self._instance_keys),
@@ -77,8 +119,15 @@ class ConnectedRanks(Ranks):
                 merge_op="Add",
                 final_op="Id",
                 communication_hint=self._hint,
-                timeout_seconds=COLLECTIVE_TIMEOUT_S,
+                timeout_seconds=TIMEOUT_S,
             )
+            parts = tf.split(total, [tensor.shape.num_elements() for tensor in tensors])
+        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _cut(flat: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
+    ends = np.cumsum([array.size for array in like])
+    return [part.reshape(array.shape) for part, array in zip(np.split(flat, ends[:-1]), like, strict=True)]
 
 
 ALONE = Ranks()
