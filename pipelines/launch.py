@@ -2,16 +2,19 @@
 
 `mapInPandas(barrier=True)` starts all tasks at once or none, on classic Spark and on Spark Connect. Each task
 exchanges addresses with the others, checks that they can be reached, starts its rank in a process of its own, and
-returns what became of it. A task of ours does not fail with its rank, for Spark would then start them all
-again by itself: the driver decides what a failure means. Where Spark does lose a task it may start all of them
-again, and they go on from the last checkpoint; rank 0 counts every start.
+returns what became of it. A task of ours does not fail with its rank: the driver decides what a failure means. Where
+Spark loses a task, it gives up the job, and the other tasks' ranks end with them.
 """
 
 import json
+import os
+import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,11 @@ import pandas as pd
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.lifeline import Lifeline, listen, unreachable
+from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable
 from pipelines.rank_process import RankProcess, how_it_ended
 
 RESULT_FILE = "result.json"
-# The news of a rank's own failure comes back to it over the line within milliseconds.
+# The news of a failure comes over the line within milliseconds.
 GRACE_FOR_NEWS = 5.0
 
 DONE = "done"
@@ -67,8 +70,27 @@ class LaunchPlan:
 def launch(spark: SparkSession, plan: LaunchPlan) -> list[RankOutcome]:
     """Run a plan's ranks on Spark, and give the outcome of each when all have ended."""
     frame = spark.range(plan.workers, numPartitions=plan.workers)
-    rows = frame.mapInPandas(_TaskOf(plan), "outcome string", barrier=True).collect()
+    with _ended_with_caller(spark):
+        rows = frame.mapInPandas(_TaskOf(plan), "outcome string", barrier=True).collect()
     return sorted((RankOutcome(**json.loads(row["outcome"])) for row in rows), key=lambda outcome: outcome.rank)
+
+
+@contextmanager
+def _ended_with_caller(spark: SparkSession) -> Iterator[None]:
+    """Have the jobs of the body end when it is interrupted, as a classic session has by itself, under Connect too."""
+    if hasattr(spark, "_jsparkSession"):
+        yield
+        return
+    tag = f"sparkcnn-{secrets.token_hex(8)}"
+    spark.addTag(tag)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the server may be what was lost
+            spark.interruptTag(tag)
+        raise
+    finally:
+        spark.removeTag(tag)
 
 
 class _TaskOf:
@@ -87,16 +109,23 @@ class _TaskOf:
 
 def _run_rank(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
     rank = context.partitionId()
-    host = context.getTaskInfos()[rank].address.rsplit(":", 1)[0]
+    host, _ = host_and_port(context.getTaskInfos()[rank].address)
     ports = range(plan.ports[0], plan.ports[1] + 1) if plan.ports else None
     gpus = _gpus(plan, context)
     own, hub, problem = _own_sockets(host, ports)
     if gpus is None:
         problem = f"Spark assigned no GPU to its task on {host}"
-    told = _exchange(context, {"problem": problem, "own": _address(own), "hub": _address(hub)})
+    told = _exchange(
+        context,
+        {
+            "problem": problem,
+            "own": address_of(own) if own else "",
+            "hub": address_of(hub) if hub else "",
+            "secret": secrets.token_hex(16),
+        },
+    )
     if not any(one["problem"] for one in told):
-        unreached = {address: unreachable(address) for address in (told[0]["hub"], *(one["own"] for one in told))}
-        problem = "; ".join(f"{host} cannot reach {address}: {why}" for address, why in unreached.items() if why)
+        problem = _unreached(host, (told[0]["hub"], *(one["own"] for one in told)))
         told = [{**a, **b} for a, b in zip(told, _exchange(context, {"problem": problem}), strict=True)]
     problems = [f"rank {number}: {one['problem']}" for number, one in enumerate(told) if one["problem"]]
     if problems:
@@ -108,7 +137,17 @@ def _run_rank(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
     assert hub is not None
     if rank != 0:
         hub.close()
-    return _watch_rank(plan, context, gpus or [], [one["own"] for one in told], told[0]["hub"], own, hub)
+    return _watch_rank(plan, context, gpus or [], told, own, hub)
+
+
+def _unreached(host: str, addresses: Iterable[str]) -> str:
+    """What a host cannot reach of some addresses, or "" if it reaches all."""
+    addresses = tuple(addresses)
+    # All at once: each that is blocked takes its ten seconds.
+    with ThreadPoolExecutor(len(addresses), "sparkcnn-reach") as threads:
+        reasons = list(threads.map(unreachable, addresses))
+    blocked = [f"{address}: {why}" for address, why in zip(addresses, reasons, strict=True) if why]
+    return f"{host} cannot reach {'; '.join(blocked)}" if blocked else ""
 
 
 def _own_sockets(host: str, ports: range | None) -> tuple[socket.socket | None, socket.socket | None, str]:
@@ -128,15 +167,18 @@ def _watch_rank(
     plan: LaunchPlan,
     context: BarrierTaskContext,
     gpus: list[str],
-    addresses: list[str],
-    hub_address: str,
+    told: list[dict[str, Any]],
     own: socket.socket,
     hub: socket.socket,
 ) -> RankOutcome:
+    """`told` is what the tasks have exchanged, one a rank."""
     rank = context.partitionId()
+    addresses = [one["own"] for one in told]
     first: list[int] = []
     stopped = threading.Event()
-    with tempfile.TemporaryDirectory(prefix=f"sparkcnn-rank-{rank}-") as folder:
+    # Spark removes its own folder at its end, also after a task that was killed.
+    spark_folder = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    with tempfile.TemporaryDirectory(prefix=f"sparkcnn-rank-{rank}-", dir=spark_folder or None) as folder:
         spec = {
             **plan.spec,
             "rank": rank,
@@ -147,29 +189,29 @@ def _watch_rank(
         }
         environment = {**plan.environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         own.close()
-        process = RankProcess(plan.module, spec, environment, Path(folder), echo=plan.echo)
+        with RankProcess(plan.module, spec, environment, Path(folder), echo=plan.echo) as process:
 
-        def stop(first_failed: int) -> None:
-            first.append(first_failed)
-            stopped.set()
-            process.end()
+            def stop(first_failed: int) -> None:
+                first.append(first_failed)
+                stopped.set()
+                process.end()
 
-        lifeline = Lifeline(rank, hub_address, hub if rank == 0 else None, stop)
-        status = process.wait()
-        if status != 0:
-            lifeline.fail()
-        # Everyone waits for everyone, so that no line is hung up while another rank may fail.
-        _exchange(context, {})
-        if status != 0:
-            stopped.wait(GRACE_FOR_NEWS)
-        lifeline.close()
+            lifeline = Lifeline(rank, told[0]["hub"], told[0]["secret"], hub if rank == 0 else None, stop)
+            status = process.wait()
+            if status != 0:
+                lifeline.fail()
+            # Everyone waits for everyone, and for the news, so that no line is hung up before that has come.
+            if any(one["status"] != 0 for one in _exchange(context, {"status": status})):
+                stopped.wait(GRACE_FOR_NEWS)
+                _exchange(context, {})
+            lifeline.close()
         result_file = Path(folder) / RESULT_FILE
         result = json.loads(result_file.read_text()) if result_file.exists() else {}
     outcome = DONE if status == 0 else REFUSED if "refused" in result else FAILED
     is_first = bool(first) and first[0] == rank
     if outcome == FAILED and not is_first:
         outcome = STOPPED
-    host = addresses[rank].rsplit(":", 1)[0]
+    host, _ = host_and_port(addresses[rank])
     return RankOutcome(rank, outcome, how_it_ended(status), is_first, host, process.last_lines, result)
 
 
@@ -183,10 +225,3 @@ def _gpus(plan: LaunchPlan, context: BarrierTaskContext) -> list[str] | None:
 
 def _exchange(context: BarrierTaskContext, own: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(text) for text in context.allGather(json.dumps(own))]
-
-
-def _address(listener: socket.socket | None) -> str:
-    if listener is None:
-        return ""
-    host, port = listener.getsockname()[:2]
-    return f"{host}:{port}"
