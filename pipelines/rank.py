@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from cnnlib.config import TrainSettings
-from cnnlib.errors import SparkcnnError, TrainingError
+from cnnlib.errors import HostError, SparkcnnError, TrainingError
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.rank_process import end_with_standard_input, read_spec
 
@@ -30,6 +31,9 @@ def main() -> int:
         result_file.write_text(json.dumps({"refused": type(error).__name__, "message": error.message}))
         print(error.message, file=sys.stderr)
         return REFUSED_STATUS
+    except Exception:
+        traceback.print_exc()
+        return 1
     result_file.write_text(json.dumps(result))
     return 0
 
@@ -46,6 +50,11 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
     tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
     # One more than compute threads: a sum over the ranks may be under way beside them.
     tf.config.threading.set_inter_op_parallelism_threads(spec["cpus"] + 1)
+    if spec["gpu"] and not tf.config.list_physical_devices("GPU"):
+        raise HostError(
+            f"Spark assigned GPU {os.environ['CUDA_VISIBLE_DEVICES']} to rank {spec['rank']}, but TensorFlow finds no "
+            "such GPU; check its driver and spark.executor.resource.gpu.discoveryScript"
+        )
     settings = TrainSettings(**spec["settings"])
     tracker = Tracker(**spec["tracker"])
     use_store(tracker.uri)
