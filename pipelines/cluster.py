@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
@@ -10,6 +11,13 @@ from cnnlib.config import FitSettings
 
 # Variables that a rank needs to reach the MLflow store and the image set as the driver does.
 PASSED_ON = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "TF_")
+
+# After a session's start; until then Spark may offer fewer tasks than it will.
+EXECUTORS_COME_WITHIN_S = 30.0
+SECONDS_BETWEEN_LOOKS = 0.5
+
+# Spark's names of itself without executors: local, local[2], local[*, 4].
+_LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:\s*,\s*\d+)?\])?")
 
 
 def environment_for_ranks() -> dict[str, str]:
@@ -20,12 +28,15 @@ def environment_for_ranks() -> dict[str, str]:
 def workers_problem(spark: SparkSession, settings: FitSettings) -> str:
     """Why `train.workers` cannot be had, or "" if nothing is known against it.
 
-    All tasks of a training run at once, and Spark itself would wait ten minutes for slots that are not there.
+    All tasks of a training run at once, and Spark itself would wait ten minutes for slots that are not there. Waits
+    only in the first half minute of a session, while executors come.
     """
+    if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true" and not _is_local(spark):
+        return "Spark trains on no workers with spark.dynamicAllocation.enabled=true; start it with false"
     gpu_problem = _gpu_problem(spark) if settings.gpus_per_worker else ""
     if gpu_problem:
         return gpu_problem
-    slots = task_slots(spark)
+    slots = slots_within(_seconds_until_executors(spark), spark, settings.workers)
     if slots is not None and slots < settings.workers:
         return (
             f"train.workers={settings.workers} exceeds the {slots} tasks that this Spark can run at once "
@@ -37,18 +48,38 @@ def workers_problem(spark: SparkSession, settings: FitSettings) -> str:
 def task_slots(spark: SparkSession) -> int | None:
     """How many tasks can run at once; None where Spark does not tell.
 
-    Under Spark Connect only a local master tells, and with dynamic allocation the executors may be yet to come.
+    Under Spark Connect only a local master tells.
     """
-    if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true":
-        return None
     if hasattr(spark, "_jsparkSession"):
         context = spark.sparkContext._jsc.sc()
         return context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
-    local = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\d+)?\])?", _conf(spark, "spark.master", ""))
+    local = _LOCAL.fullmatch(_conf(spark, "spark.master", ""))
     if not local:
         return None
     cores = os.cpu_count() or 1 if local[1] == "*" else int(local[1] or 1)
     return cores // int(_conf(spark, "spark.task.cpus", "1"))
+
+
+def slots_within(seconds: float, spark: SparkSession, wanted: int) -> int | None:
+    """`task_slots`, as soon as they are as many as wanted, or after these seconds."""
+    deadline = time.monotonic() + seconds
+    slots = task_slots(spark)
+    while slots is not None and slots < wanted and time.monotonic() < deadline:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        slots = task_slots(spark)
+    return slots
+
+
+def _seconds_until_executors(spark: SparkSession) -> float:
+    if _is_local(spark) or not hasattr(spark, "_jsparkSession"):
+        return 0.0
+    started = (spark.sparkContext.startTime or 0) / 1000
+    return started + EXECUTORS_COME_WITHIN_S - time.time()
+
+
+def _is_local(spark: SparkSession) -> bool:
+    """Whether the tasks run inside the driver's own process."""
+    return _LOCAL.fullmatch(_conf(spark, "spark.master", "")) is not None
 
 
 def _gpu_problem(spark: SparkSession) -> str:
