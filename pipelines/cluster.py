@@ -12,8 +12,12 @@ from cnnlib.config import FitSettings
 # Variables that a rank needs to reach the MLflow store and the image set as the driver does.
 PASSED_ON = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "TF_")
 
-# A standalone cluster's executors come some seconds after the session.
-REGISTER_SECONDS = 15.0
+# After a session's start; until then Spark may offer fewer tasks than it will.
+EXECUTORS_COME_WITHIN_S = 30.0
+SECONDS_BETWEEN_LOOKS = 0.5
+
+# Spark's names of itself without executors: local, local[2], local[*, 4].
+_LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:\s*,\s*\d+)?\])?")
 
 
 def environment_for_ranks() -> dict[str, str]:
@@ -29,11 +33,12 @@ def workers_problem(spark: SparkSession, settings: FitSettings) -> str:
 def slots_problem(spark: SparkSession, settings: FitSettings) -> str:
     """Why `train.workers` tasks cannot run at once, or "".
 
-    Spark itself would wait ten minutes for slots that are not there. Executors that are on their way are waited for.
+    All tasks of a training run at once, and Spark itself would wait ten minutes for slots that are not there. Waits
+    only in the first half minute of a session, while executors come.
     """
-    deadline = time.monotonic() + (0 if _is_one_process(spark) else REGISTER_SECONDS)
-    while (slots := task_slots(spark)) is not None and slots < settings.workers and time.monotonic() < deadline:
-        time.sleep(0.5)
+    if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true" and not _is_local(spark):
+        return "Spark trains on no workers with spark.dynamicAllocation.enabled=true; start it with false"
+    slots = slots_within(_seconds_until_executors(spark), spark, settings.workers)
     if slots is None or slots >= settings.workers:
         return ""
     return (
@@ -45,18 +50,38 @@ def slots_problem(spark: SparkSession, settings: FitSettings) -> str:
 def task_slots(spark: SparkSession) -> int | None:
     """How many tasks can run at once; None where Spark does not tell.
 
-    Under Spark Connect only a local master tells, and with dynamic allocation the executors may be yet to come.
+    Under Spark Connect only a local master tells.
     """
-    if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true":
-        return None
     if hasattr(spark, "_jsparkSession"):
         context = spark.sparkContext._jsc.sc()
         return context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
-    local = re.fullmatch(r"local(?:\[(\d+|\*)(?:,\d+)?\])?", _conf(spark, "spark.master", ""))
+    local = _LOCAL.fullmatch(_conf(spark, "spark.master", ""))
     if not local:
         return None
     cores = os.cpu_count() or 1 if local[1] == "*" else int(local[1] or 1)
     return cores // int(_conf(spark, "spark.task.cpus", "1"))
+
+
+def slots_within(seconds: float, spark: SparkSession, wanted: int) -> int | None:
+    """`task_slots`, as soon as they are as many as wanted, or after these seconds."""
+    deadline = time.monotonic() + seconds
+    slots = task_slots(spark)
+    while slots is not None and slots < wanted and time.monotonic() < deadline:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        slots = task_slots(spark)
+    return slots
+
+
+def _seconds_until_executors(spark: SparkSession) -> float:
+    if _is_local(spark) or not hasattr(spark, "_jsparkSession"):
+        return 0.0
+    started = (spark.sparkContext.startTime or 0) / 1000
+    return started + EXECUTORS_COME_WITHIN_S - time.time()
+
+
+def _is_local(spark: SparkSession) -> bool:
+    """Whether the tasks run inside the driver's own process."""
+    return _LOCAL.fullmatch(_conf(spark, "spark.master", "")) is not None
 
 
 def gpu_problem(spark: SparkSession, settings: FitSettings) -> str:
@@ -77,10 +102,6 @@ def store_problem(spark: SparkSession, tracking_uri: str) -> str:
         f"tracking.uri={tracking_uri} lies on the driver's disk, where workers on other machines cannot write; "
         "name an MLflow server"
     )
-
-
-def _is_one_process(spark: SparkSession) -> bool:
-    return re.match(r"local(\[|$)", _conf(spark, "spark.master", "")) is not None
 
 
 def runs_here(spark: SparkSession) -> bool:

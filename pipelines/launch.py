@@ -2,16 +2,18 @@
 
 `mapInPandas(barrier=True)` starts all tasks at once or none, on classic Spark and on Spark Connect. Each task
 exchanges addresses with the others, checks that they can be reached, starts its rank in a process of its own, and
-returns what became of it. A task of ours does not fail with its rank, for Spark would then start them all
-again by itself: the driver decides what a failure means. Where Spark does lose a task it may start all of them
-again, and they go on from the last checkpoint; rank 0 counts every start.
+returns what became of it. A task of ours does not fail with its rank: the driver decides what a failure means. Where
+Spark loses a task, it gives up the job, and the other tasks' ranks end with them.
 """
 
 import json
+import os
+import secrets
 import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,11 @@ import pandas as pd
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.lifeline import Lifeline, listen, unreachable_of
+from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
 from pipelines.rank_process import RankProcess, how_it_ended
 
 RESULT_FILE = "result.json"
-# The news of a rank's own failure comes back to it over the line within milliseconds.
+# The news of a failure comes over the line within milliseconds.
 GRACE_FOR_NEWS = 5.0
 
 DONE = "done"
@@ -68,17 +70,19 @@ class LaunchPlan:
 class _Meeting:
     """What a task has when all have found one another: everyone's address, and its own sockets, open still.
 
-    With a `problem`, which is the first task's that had one, it has no sockets.
+    `secret` is one that all tasks share. With a `problem`, which is that of the first task that had one, there are no
+    sockets.
     """
 
     rank: int
     host: str
-    gpus: list[str]
-    addresses: list[str]
-    hub_address: str
-    own: socket.socket | None
-    hub: socket.socket | None
     problem: str = ""
+    gpus: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    hub_address: str = ""
+    secret: str = ""
+    own: socket.socket | None = None
+    hub: socket.socket | None = None
 
 
 def launch(spark: SparkSession, plan: LaunchPlan) -> list[RankOutcome]:
@@ -100,8 +104,27 @@ _Part = Callable[[LaunchPlan, BarrierTaskContext], RankOutcome]
 
 def _on_barrier(spark: SparkSession, plan: LaunchPlan, part: _Part) -> list[RankOutcome]:
     frame = spark.range(plan.workers, numPartitions=plan.workers)
-    rows = frame.mapInPandas(_TaskOf(plan, part), "outcome string", barrier=True).collect()
+    with _ended_with_caller(spark):
+        rows = frame.mapInPandas(_TaskOf(plan, part), "outcome string", barrier=True).collect()
     return sorted((RankOutcome(**json.loads(row["outcome"])) for row in rows), key=lambda outcome: outcome.rank)
+
+
+@contextmanager
+def _ended_with_caller(spark: SparkSession) -> Iterator[None]:
+    """Have the jobs of the body end when it is interrupted, as a classic session has by itself, under Connect too."""
+    if hasattr(spark, "_jsparkSession"):
+        yield
+        return
+    tag = f"sparkcnn-{secrets.token_hex(8)}"
+    spark.addTag(tag)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the server may be what was lost
+            spark.interruptTag(tag)
+        raise
+    finally:
+        spark.removeTag(tag)
 
 
 class _TaskOf:
@@ -120,7 +143,7 @@ class _TaskOf:
 
 def _only_meet(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
     meeting = _meet(plan, context)
-    # None may hang up before all have tried to reach it: `_meet` ends with an exchange.
+    # None hangs up before all have tried to reach it: `_meet` ends with an exchange.
     _close(meeting.own, meeting.hub)
     return RankOutcome(meeting.rank, REFUSED if meeting.problem else DONE, meeting.problem, host=meeting.host)
 
@@ -129,31 +152,42 @@ def _run_rank(plan: LaunchPlan, context: BarrierTaskContext) -> RankOutcome:
     meeting = _meet(plan, context)
     if meeting.problem:
         return RankOutcome(meeting.rank, REFUSED, meeting.problem, host=meeting.host)
-    assert meeting.own is not None
-    assert meeting.hub is not None
     if meeting.rank != 0:
-        meeting.hub.close()
-    return _watch_rank(plan, context, meeting.gpus, meeting.addresses, meeting.hub_address, meeting.own, meeting.hub)
+        _close(meeting.hub)
+    # Spark removes its own folder at its end, also after a task that was killed.
+    spark_folder = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    prefix = f"sparkcnn-rank-{meeting.rank}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=spark_folder or None) as folder:
+        return _watch_rank(plan, context, meeting, Path(folder))
 
 
 def _meet(plan: LaunchPlan, context: BarrierTaskContext) -> _Meeting:
     rank = context.partitionId()
-    host = context.getTaskInfos()[rank].address.rsplit(":", 1)[0]
+    host, _ = host_and_port(context.getTaskInfos()[rank].address)
     ports = range(plan.ports[0], plan.ports[1] + 1) if plan.ports else None
     gpus = _gpus(plan, context)
     own, hub, problem = _own_sockets(host, ports)
     if gpus is None:
         problem = f"Spark assigned no GPU to its task on {host}"
-    told = _exchange(context, {"problem": problem, "own": _address(own), "hub": _address(hub)})
+    told = _exchange(
+        context,
+        {
+            "problem": problem,
+            "own": address_of(own) if own else "",
+            "hub": address_of(hub) if hub else "",
+            "secret": secrets.token_hex(16),
+        },
+    )
+    addresses = [one["own"] for one in told]
     if not any(one["problem"] for one in told):
-        unreached = unreachable_of([told[0]["hub"], *(one["own"] for one in told)])
+        unreached = unreachable_of([told[0]["hub"], *addresses])
         problem = "; ".join(f"{host} cannot reach {address}: {why}" for address, why in unreached.items())
         told = [{**a, **b} for a, b in zip(told, _exchange(context, {"problem": problem}), strict=True)]
     problems = [f"rank {number}: {one['problem']}" for number, one in enumerate(told) if one["problem"]]
     if problems:
         _close(own, hub)
-        return _Meeting(rank, host, [], [], "", None, None, problems[0])
-    return _Meeting(rank, host, gpus or [], [one["own"] for one in told], told[0]["hub"], own, hub)
+        return _Meeting(rank, host, problems[0])
+    return _Meeting(rank, host, "", gpus or [], addresses, told[0]["hub"], told[0]["secret"], own, hub)
 
 
 def _own_sockets(host: str, ports: range | None) -> tuple[socket.socket | None, socket.socket | None, str]:
@@ -169,53 +203,58 @@ def _own_sockets(host: str, ports: range | None) -> tuple[socket.socket | None, 
         return None, None, f"{error} on {host}"
 
 
-def _watch_rank(
-    plan: LaunchPlan,
-    context: BarrierTaskContext,
-    gpus: list[str],
-    addresses: list[str],
-    hub_address: str,
-    own: socket.socket,
-    hub: socket.socket,
-) -> RankOutcome:
-    rank = context.partitionId()
+def _watch_rank(plan: LaunchPlan, context: BarrierTaskContext, meeting: _Meeting, folder: Path) -> RankOutcome:
+    assert meeting.own is not None
+    rank = meeting.rank
     first: list[int] = []
     stopped = threading.Event()
-    with tempfile.TemporaryDirectory(prefix=f"sparkcnn-rank-{rank}-") as folder:
-        spec = {
-            **plan.spec,
-            "rank": rank,
-            "addresses": addresses,
-            "gpu": bool(gpus),
-            "cpus": context.cpus(),
-            "result": RESULT_FILE,
-        }
-        environment = {**plan.environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-        own.close()
-        process = RankProcess(plan.module, spec, environment, Path(folder), echo=plan.echo)
+    with _started(plan, context, meeting, folder) as process:
 
         def stop(first_failed: int) -> None:
             first.append(first_failed)
             stopped.set()
             process.end()
 
-        lifeline = Lifeline(rank, hub_address, hub if rank == 0 else None, stop)
+        hub = meeting.hub if rank == 0 else None
+        lifeline = Lifeline(rank, meeting.hub_address, meeting.secret, hub, stop)
         status = process.wait()
         if status != 0:
             lifeline.fail()
-        # Everyone waits for everyone, so that no line is hung up while another rank may fail.
-        _exchange(context, {})
-        if status != 0:
+        # Everyone waits for everyone, and for the news, so that no line is hung up before that has come.
+        if any(one["status"] != 0 for one in _exchange(context, {"status": status})):
             stopped.wait(GRACE_FOR_NEWS)
+            _exchange(context, {})
         lifeline.close()
-        result_file = Path(folder) / RESULT_FILE
-        result = json.loads(result_file.read_text()) if result_file.exists() else {}
+    result_file = folder / RESULT_FILE
+    result = json.loads(result_file.read_text()) if result_file.exists() else {}
     outcome = DONE if status == 0 else REFUSED if "refused" in result else FAILED
     is_first = bool(first) and first[0] == rank
     if outcome == FAILED and not is_first:
         outcome = STOPPED
-    host = addresses[rank].rsplit(":", 1)[0]
-    return RankOutcome(rank, outcome, how_it_ended(status), is_first, host, process.last_lines, result)
+    return RankOutcome(rank, outcome, how_it_ended(status), is_first, meeting.host, process.last_lines, result)
+
+
+def _started(plan: LaunchPlan, context: BarrierTaskContext, meeting: _Meeting, folder: Path) -> RankProcess:
+    """Start the rank. Without a GPU it goes on listening where the task did, so its port cannot be lost to another."""
+    assert meeting.own is not None
+    if meeting.gpus:
+        # TensorFlow opens the port itself.
+        meeting.own.close()
+    spec = {
+        **plan.spec,
+        "rank": meeting.rank,
+        "addresses": meeting.addresses,
+        "secret": meeting.secret,
+        "listener": None if meeting.gpus else meeting.own.fileno(),
+        "gpu": bool(meeting.gpus),
+        "cpus": context.cpus(),
+        "result": RESULT_FILE,
+    }
+    environment = {**plan.environment, "CUDA_VISIBLE_DEVICES": ",".join(meeting.gpus)}
+    handed_on = () if meeting.gpus else (meeting.own.fileno(),)
+    process = RankProcess(plan.module, spec, environment, folder, echo=plan.echo, pass_fds=handed_on)
+    meeting.own.close()
+    return process
 
 
 def _gpus(plan: LaunchPlan, context: BarrierTaskContext) -> list[str] | None:
@@ -234,10 +273,3 @@ def _close(*opened: socket.socket | None) -> None:
     for one in opened:
         if one is not None:
             one.close()
-
-
-def _address(listener: socket.socket | None) -> str:
-    if listener is None:
-        return ""
-    host, port = listener.getsockname()[:2]
-    return f"{host}:{port}"

@@ -29,6 +29,7 @@ class Publisher:
         self._keep_last = keep_last
         self._epochs: queue.Queue[tuple[int, Path, Mapping[str, float]] | None] = queue.Queue()
         self._progress: dict[str, Any] | None = None
+        self._sent: dict[str, Any] | None = None
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="sparkcnn-publisher", daemon=True)
 
@@ -59,17 +60,15 @@ class Publisher:
             ) from self._fault
 
     def _work(self) -> None:
-        sent: dict[str, Any] | None = None
         try:
             while True:
                 try:
                     work = self._epochs.get(timeout=SECONDS_BETWEEN_PROGRESS)
                 except queue.Empty:
-                    if self._progress is not sent:
-                        sent = self._progress
-                        self._tracker.set_tag(PROGRESS_TAG, json.dumps(sent))
+                    self._send_progress()
                     continue
                 if work is None:
+                    self._send_progress()  # the last epoch's line
                     return
                 epoch, folder, metrics = work
                 self._tracker.log_checkpoint(epoch, folder)
@@ -77,3 +76,8 @@ class Publisher:
                 remove_checkpoints(self._checkpoints, up_to=epoch - self._keep_last)
         except Exception as error:
             self._fault = error
+
+    def _send_progress(self) -> None:
+        if self._progress is not self._sent:
+            self._sent = self._progress
+            self._tracker.set_tag(PROGRESS_TAG, json.dumps(self._sent))

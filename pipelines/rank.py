@@ -7,14 +7,19 @@ that a user can mend.
 import hashlib
 import json
 import os
+import socket
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnlib.config import TrainSettings
-from cnnlib.errors import SparkcnnError, TrainingError
+from cnnlib.errors import HostError, SparkcnnError, TrainingError
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.rank_process import end_with_standard_input, read_spec
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from cnnlib.training.ranks import Ranks
 
 REFUSED_STATUS = 2
 
@@ -30,6 +35,9 @@ def main() -> int:
         result_file.write_text(json.dumps({"refused": type(error).__name__, "message": error.message}))
         print(error.message, file=sys.stderr)
         return REFUSED_STATUS
+    except Exception:
+        traceback.print_exc()
+        return 1
     result_file.write_text(json.dumps(result))
     return 0
 
@@ -39,27 +47,45 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
 
     from cnnlib.imageset import open_image_set
-    from cnnlib.training.ranks import ALONE, ConnectedRanks
     from pipelines.fitting import fit_and_publish
     from pipelines.tracking import Tracker, use_store
 
     tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
     # One more than compute threads: a sum over the ranks may be under way beside them.
     tf.config.threading.set_inter_op_parallelism_threads(spec["cpus"] + 1)
+    if spec["gpu"] and not tf.config.list_physical_devices("GPU"):
+        raise HostError(
+            f"Spark assigned GPU {os.environ['CUDA_VISIBLE_DEVICES']} to rank {spec['rank']}, but TensorFlow finds no "
+            "such GPU; check its driver and spark.executor.resource.gpu.discoveryScript"
+        )
     settings = TrainSettings(**spec["settings"])
     tracker = Tracker(**spec["tracker"])
     use_store(tracker.uri)
     if spec["rank"] == 0 and tracker.count_start() > settings.train.max_restarts + 1:
         raise TrainingError(f"Spark lost tasks more often than train.max_restarts={settings.train.max_restarts}")
-    several = len(spec["addresses"]) > 1
-    ranks = ConnectedRanks(spec["rank"], spec["addresses"], gpu=spec["gpu"]) if several else ALONE
+    ranks = _connected(spec)
     model, _ = fit_and_publish(open_image_set(settings.data.path), settings, tracker, ranks=ranks, narrator=_Told)
-    # None may leave before rank 0 has published all: they are one cluster to TensorFlow.
+    # None leaves before rank 0 has published all: those that wait for one that failed then would not be told.
     ranks.gather([0.0])
     digest = hashlib.sha256()
     for weights in model.get_weights():
         digest.update(weights.tobytes())
     return {"weights_sha256": digest.hexdigest()}
+
+
+def _connected(spec: dict[str, Any]) -> "Ranks":
+    from cnnlib.training.ranks import ALONE, CollectiveRanks, RingRanks
+    from cnnlib.training.ring import Ring
+
+    rank, addresses = spec["rank"], spec["addresses"]
+    if len(addresses) == 1:
+        return ALONE
+    if spec["gpu"]:
+        return CollectiveRanks(rank, addresses)
+    listener = socket.socket(fileno=spec["listener"])
+    ring = Ring(rank, addresses, listener, spec["secret"].encode())
+    listener.close()
+    return RingRanks(rank, len(addresses), ring)
 
 
 class _Told:

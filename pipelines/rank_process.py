@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,41 @@ GRACE_SECONDS = 3.0
 
 
 class RankProcess:
-    """Runs `python -m module` in a folder, with `spec` as the first line of its standard input.
+    """Runs `python -m module` in a folder, with `spec` as the first line of its standard input, and ends with `with`.
 
+    Its temporary files lie in the folder too, so that they go with it however the process ends.
     With `echo`, all that it writes goes to this process's standard error too, which is an executor's log.
+    `pass_fds` are file descriptors that it keeps.
     """
 
     def __init__(
-        self, module: str, spec: Mapping[str, Any], environment: Mapping[str, str], folder: Path, *, echo: bool
+        self,
+        module: str,
+        spec: Mapping[str, Any],
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        echo: bool,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._echo = echo
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         # What this process can import, that one can: a cluster's workers find the project in a zip, say.
-        paths = os.pathsep.join(path for path in sys.path if path)
+        paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                **environment,
+                "PYTHONPATH": paths,
+                "PYTHONUNBUFFERED": "1",
+                "TMPDIR": str(folder),
+            },
             cwd=folder,
+            pass_fds=pass_fds,
         )
         self._reader = threading.Thread(target=self._read, name="sparkcnn-rank-output", daemon=True)
         self._reader.start()
@@ -51,15 +67,18 @@ class RankProcess:
         except BrokenPipeError:
             pass  # it has ended already; `wait` tells how
 
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
+    def __enter__(self) -> "RankProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.end()
 
     def wait(self) -> int:
         """Wait for the end, and give the exit status, -9 for an end by signal 9."""
         status = self._process.wait()
-        self._reader.join()
+        # A process that it has started itself, and left, may hold its output open.
+        self._reader.join(GRACE_SECONDS)
         return status
 
     def end(self) -> None:

@@ -104,13 +104,12 @@ class Tracker:
         """A tag of the run as the store has it now, None where it is not set."""
         return self._client.get_run(self.run_id).data.tags.get(name)
 
-    def progress(self) -> dict[str, Any]:
-        """How far training is, as its rank 0 last told; empty where it did not, or the store is away."""
+    def progress(self) -> dict[str, Any] | None:
+        """How far training is, as its rank 0 last told: empty where it did not yet, None while the store is away."""
         try:
             return json.loads(self.tag(PROGRESS_TAG) or "{}")
         except MlflowException:
-            # It is only for show: the ranks wait for the store, and tell of it where it stays away.
-            return {}
+            return None
 
     def latest_epoch(self) -> int:
         """The epoch (from 1) of the latest checkpoint in the run, 0 without one."""

@@ -1,6 +1,7 @@
 """Training on Spark's workers: checked, launched, shown, and begun again from the last checkpoint when one is lost."""
 
 import itertools
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,16 @@ from pyspark.sql import SparkSession
 from cnnlib import errors
 from cnnlib.config import TrainSettings
 from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
-from pipelines.cluster import environment_for_ranks, runs_here, store_problem, workers_problem
+from pipelines.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
 from pipelines.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
 from pipelines.progress import Advance, Progress
 from pipelines.tracking import PROGRESS_TAG, STARTS_TAG, Tracker
 
 SECONDS_BETWEEN_LOOKS = 1.0
+# Spark replaces an executor that it has lost; by itself it would wait ten minutes for that.
+SECONDS_FOR_NEW_EXECUTORS = 60.0
+# What Spark calls it, where it did not tell beforehand how many tasks it can run.
+TOO_FEW_SLOTS = "SPARK-24819"
 
 
 def check_workers(spark: SparkSession, settings: TrainSettings, tracking_uri: str) -> None:
@@ -47,34 +52,52 @@ def fit_on_workers(spark: SparkSession, settings: TrainSettings, tracker: Tracke
         echo=not runs_here(spark),
     )
     tracker.set_tag(STARTS_TAG, "0")
-    for restarts in itertools.count():
-        with _shown(tracker, progress, f"train {settings.model.name} on {settings.train.workers} workers"):
+    with _shown(tracker, progress, f"train {settings.model.name} on {settings.train.workers} workers"):
+        for restart in itertools.count(1):
+            tracker.set_tag(PROGRESS_TAG, "{}")
             outcomes = _launched(spark, plan)
-        failed = _first_failed(outcomes)
-        if failed is None:
-            _check_equal(outcomes)
-            return
-        if failed.outcome == REFUSED:
-            kind = getattr(errors, failed.result.get("refused", "HostError"))
-            raise kind(failed.result.get("message", failed.message))
-        text = f"rank {failed.rank} on {failed.host} {failed.message}" if failed.host else failed.message
-        # Spark may have started the ranks again by itself.
-        if max(restarts, int(tracker.tag(STARTS_TAG) or 0) - 1) >= settings.train.max_restarts:
-            raise TrainingError(
-                f"{text}, and train.max_restarts={settings.train.max_restarts} is used up; look into it, then go on "
-                f"with --train.resume {tracker.run_id}",
-                failed.last_lines,
+            failed = _first_failed(outcomes)
+            if failed is None:
+                _check_equal(outcomes)
+                return
+            told = _failure(failed)
+            # Spark may have started the ranks again by itself.
+            if max(restart, int(tracker.tag(STARTS_TAG) or 0)) > settings.train.max_restarts:
+                raise TrainingError(
+                    f"{told}, and train.max_restarts={settings.train.max_restarts} is used up; look into it, then go "
+                    f"on with --train.resume {tracker.run_id}",
+                    failed.last_lines,
+                )
+            slots = slots_within(SECONDS_FOR_NEW_EXECUTORS, spark, plan.workers)
+            if slots is not None and slots < plan.workers:
+                raise TrainingError(
+                    f"{told}, and Spark can now run {slots} tasks at once where train.workers={plan.workers} are "
+                    f"needed; when it has its executors back, go on with --train.resume {tracker.run_id}",
+                    failed.last_lines,
+                )
+            progress.say(
+                f"{told}: going on after epoch {tracker.latest_epoch()} "
+                f"(restart {restart} of {settings.train.max_restarts})"
             )
-        progress.say(
-            f"{text}: going on after epoch {tracker.latest_epoch()} "
-            f"(restart {restarts + 1} of {settings.train.max_restarts})"
-        )
+
+
+def _failure(failed: RankOutcome) -> str:
+    """What failed, in words. Raises the error of a rank that refused: trying again would not help."""
+    if failed.outcome == REFUSED:
+        kind = getattr(errors, failed.result.get("refused", "HostError"))
+        raise kind(failed.result.get("message", failed.message))
+    return f"rank {failed.rank} on {failed.host} {failed.message}" if failed.host else failed.message
 
 
 def _launched(spark: SparkSession, plan: LaunchPlan) -> list[RankOutcome]:
     try:
         return launch(spark, plan)
     except (PySparkException, Py4JJavaError) as error:
+        if TOO_FEW_SLOTS in str(error):
+            raise HostError(
+                f"train.workers={plan.workers} exceeds the tasks that this Spark can run at once; lower it, or give "
+                "Spark more executors or cores"
+            ) from error
         # Spark gave the job up: an executor or a Python worker was lost.
         return [RankOutcome(-1, LOST, f"Spark lost the training's tasks ({_cause(error)})")]
 
@@ -99,17 +122,20 @@ def _shown(tracker: Tracker, progress: Progress, title: str) -> Iterator[None]:
         said = 0
         while True:
             over = finished.wait(SECONDS_BETWEEN_LOOKS)
+            # Where the store is away, nothing new: the ranks wait for it, and this is only for show.
             told = tracker.progress()
+            if told is None:
+                told = {"said": said}
             new = told.get("said", 0) - said
             for line in told.get("lines", ())[-new:] if new > 0 else ():
                 progress.say(line)
-            said = max(said, told.get("said", 0))
+            # Ranks that were started again begin to count anew.
+            said = told.get("said", 0)
             if "done" in told:
                 advance(told["done"], told["total"], told["note"])
             if over:
                 return
 
-    tracker.set_tag(PROGRESS_TAG, "{}")
     with progress.step(title) as advance:
         watcher = threading.Thread(target=watch, args=(advance,), name="sparkcnn-progress", daemon=True)
         watcher.start()
@@ -121,5 +147,8 @@ def _shown(tracker: Tracker, progress: Progress, title: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "Exception" in line or "Error" in line]
-    return lines[-1] if lines else first_line(error)
+    """What Spark's text says that says most: of a lost executor, or in its innermost exception."""
+    text = str(error)
+    said = re.findall(r"^ExecutorLostFailure.+$", text, re.MULTILINE)
+    said = said or re.findall(r"^(?:: |Caused by: )?[\w.$]+(?:Exception|Error): (.+)$", text, re.MULTILINE)
+    return said[-1] if said else first_line(error)

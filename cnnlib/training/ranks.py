@@ -69,7 +69,8 @@ class RingRanks(Ranks):
     def _through_ring(self, tensors: Sequence[tf.Tensor], function: Callable[..., list[np.ndarray]]) -> list[tf.Tensor]:
         if not tensors:
             return []
-        results = tf.numpy_function(function, list(tensors), [tensor.dtype for tensor in tensors])
+        # Of one array it makes no list.
+        results = tf.nest.flatten(tf.numpy_function(function, list(tensors), [tensor.dtype for tensor in tensors]))
         return [tf.ensure_shape(result, tensor.shape) for result, tensor in zip(results, tensors, strict=True)]
 
     def _add_up(self, *arrays: np.ndarray) -> list[np.ndarray]:

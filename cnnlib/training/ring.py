@@ -34,7 +34,7 @@ class Ring:
         self._place = place
         self._count = len(addresses)
         host, port = addresses[(place + 1) % self._count].rsplit(":", 1)
-        self._next = socket.create_connection((host, int(port)), TIMEOUT_S)
+        self._next = socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S)
         self._next.sendall(_greeting(token))
         self._previous = _accept(listener, token)
         for line in (self._next, self._previous):
@@ -66,7 +66,7 @@ class Ring:
 
     def _exchange(self, out: np.ndarray, into: np.ndarray) -> None:
         """Send one array on while another comes in. Both at once: two that only sent would wait for each other."""
-        sending, receiving = memoryview(out).cast("B"), memoryview(into).cast("B")
+        sending, receiving = out.data.cast("B"), into.data.cast("B")
         while sending or receiving:
             readable, writable, _ = select.select(
                 [self._previous] if receiving else [], [self._next] if sending else [], [], TIMEOUT_S

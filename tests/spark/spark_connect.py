@@ -1,0 +1,75 @@
+"""Run by test_spark_connect.py in a process of its own: launches through Spark Connect, on a server that it starts.
+
+Prints one line of JSON.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+from pyspark.sql import SparkSession
+
+from cnnlib.config import FitSettings
+from cnnlib.errors import HostError
+from pipelines.cluster import runs_here, store_problem, workers_problem
+from pipelines.launch import launch
+from pipelines.train_on_workers import _launched
+from tests.spark.probes import PROBE_FILE, Probes, all_gone
+
+
+def main(folder: Path) -> dict[str, object]:
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    options = {
+        "spark.ui.enabled": "false",
+        # So that two tasks of two processors each are all that it can run.
+        "spark.task.cpus": "2",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "1",
+    }
+    builder = SparkSession.builder.remote("local[4]")
+    for name, value in options.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    found: dict[str, object] = {
+        "two": workers_problem(spark, FitSettings(workers=2)),
+        "three": workers_problem(spark, FitSettings(workers=3)),
+        "GPUs": workers_problem(spark, FitSettings(workers=2, gpus_per_worker=1)),
+        "runs here": runs_here(spark),
+        "store": store_problem(spark, f"sqlite:///{folder}/mlflow.db"),
+    }
+    spark.addArtifacts(str(PROBE_FILE), pyfile=True)
+    probes = Probes(folder)
+    found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
+    try:
+        _launched(spark, probes.plan("end", "end", "end"))
+    except HostError as error:
+        found["too few slots"] = error.message
+
+    for path in folder.glob("*.json"):
+        path.unlink()
+    ranks: list[psutil.Process] = []
+
+    def interrupt() -> None:
+        ranks.extend(probes.started(2))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # As for a server elsewhere: this one's, being in this process, would cancel its jobs by itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt).start()
+    try:
+        launch(spark, probes.plan("wait", "wait"))
+    except KeyboardInterrupt:
+        found["interrupted"] = len(ranks)
+    found["ranks are gone"] = all_gone(ranks)
+    spark.stop()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

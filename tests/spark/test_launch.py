@@ -1,0 +1,143 @@
+"""Ranks on Spark's barrier tasks: placed, told apart when they fail, and gone whatever happens."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.launch import DONE, FAILED, LOST, REFUSED, STOPPED, launch
+from pipelines.lifeline import listen
+from pipelines.train_on_workers import _launched
+from tests.spark.probes import PROBE_FILE, Probes, all_gone
+
+
+@pytest.fixture(scope="module")
+def cluster(spark: SparkSession) -> SparkSession:
+    """The session, whose workers were sent the probe as --py-files sends a project."""
+    spark.sparkContext.addPyFile(str(PROBE_FILE))
+    return spark
+
+
+@pytest.fixture
+def probes(tmp_path: Path) -> Probes:
+    return Probes(tmp_path)
+
+
+def during(act: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_each_rank_is_a_fresh_process_that_ends_with_its_task(cluster: SparkSession, probes: Probes) -> None:
+    outcomes = launch(cluster, probes.plan("end", "end"))
+    assert [(one.rank, one.outcome, one.last_lines) for one in outcomes] == [
+        (0, DONE, ["all is done"]),
+        (1, DONE, ["all is done"]),
+    ]
+    again = launch(cluster, probes.plan("end", "end"))
+    reports = [one.result for one in (*outcomes, *again)]
+    assert len({report["pid"] for report in reports}) == 4
+    assert not any(psutil.pid_exists(report["pid"]) for report in reports)
+    assert not any(Path(report["folder"]).exists() for report in reports)
+
+
+def test_a_rank_knows_its_place(cluster: SparkSession, probes: Probes) -> None:
+    reports = [one.result for one in launch(cluster, probes.plan("end", "end"))]
+    assert [report["rank"] for report in reports] == [0, 1]
+    (addresses,) = {tuple(report["addresses"]) for report in reports}
+    assert len(set(addresses)) == 2
+    assert {address.split(":")[0] for address in addresses} == {"127.0.0.1"}
+    assert [report["cpus"] for report in reports] == [1, 1]
+    # A GPU that Spark did not assign must not be seen.
+    assert [(report["gpu"], report["environment"]) for report in reports] == [
+        (False, {"CUDA_VISIBLE_DEVICES": "", "SPARKCNN_TEST": "set"})
+    ] * 2
+
+
+@pytest.mark.parametrize("acts", [("suffer", "fail"), ("fail", "suffer"), ("fail", "ignore")], ids=str)
+def test_first_failure_is_told_from_what_it_causes(
+    cluster: SparkSession, probes: Probes, acts: tuple[str, str]
+) -> None:
+    outcomes = launch(cluster, probes.plan(*acts))
+    first = outcomes[acts.index("fail")]
+    assert (first.outcome, first.first, first.message) == (FAILED, True, "ended with exit status 1")
+    assert first.last_lines == [*(f"line {number}" for number in range(11, 30)), "the disk is full"]
+    (other,) = set(acts) - {"fail"}
+    stopped = outcomes[acts.index(other)]
+    assert (stopped.outcome, stopped.first) == (STOPPED, False)
+
+
+def test_killed_rank_ends_the_others(cluster: SparkSession, probes: Probes) -> None:
+    killer = during(lambda: probes.started(2)[1].kill())
+    outcomes = launch(cluster, probes.plan("wait", "wait"))
+    killer.join()
+    assert [(one.outcome, one.first, one.message) for one in outcomes] == [
+        (STOPPED, False, "was killed by SIGTERM"),
+        (FAILED, True, "was killed by SIGKILL"),
+    ]
+    assert not any(psutil.pid_exists(report["pid"]) for report in probes.reports())
+
+
+def test_refusal_of_a_rank_is_no_failure(cluster: SparkSession, probes: Probes) -> None:
+    kept, refused = launch(cluster, probes.plan("wait", "refuse"))
+    assert (refused.outcome, refused.first) == (REFUSED, True)
+    assert refused.result == {"refused": "ConfigError", "message": "train.epochs is odd"}
+    assert kept.outcome == STOPPED
+
+
+def test_ports_are_given_back(cluster: SparkSession, probes: Probes) -> None:
+    # Two a rank; what one launch kept would be missing in the next.
+    ports = (40310, 40313)
+    for acts in (("end", "end"), ("fail", "wait"), ("end", "end")):
+        outcomes = launch(cluster, probes.plan(*acts, ports=ports))
+        assert {one.outcome for one in outcomes} <= {DONE, FAILED, STOPPED}, outcomes
+        used = [int(address.rsplit(":", 1)[1]) for address in outcomes[0].result["addresses"]]
+        assert all(ports[0] <= port <= ports[1] for port in used)
+
+
+def test_taken_ports_are_named_before_anything_starts(cluster: SparkSession, probes: Probes) -> None:
+    held = [listen("127.0.0.1", range(port, port + 1)) for port in (40320, 40321)]
+    outcomes = launch(cluster, probes.plan("end", "end", ports=(40320, 40321)))
+    for one in held:
+        one.close()
+    message = "rank 0: none of the ports 40320-40321 is free on 127.0.0.1"
+    assert [(one.outcome, one.message) for one in outcomes] == [(REFUSED, message)] * 2
+    assert probes.reports() == []
+
+
+def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkSession, probes: Probes) -> None:
+    ranks: list[psutil.Process] = []
+
+    def kill_a_task() -> None:
+        ranks.extend(probes.started(2))
+        ranks[0].parent().kill()
+
+    killer = during(kill_a_task)
+    (lost,) = _launched(cluster, probes.plan("wait", "wait"))
+    killer.join()
+    assert lost.outcome == LOST
+    assert "\n" not in lost.message
+    assert "Python worker exited unexpectedly" in lost.message
+    assert all_gone(ranks)
+    assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", [False, True], ids=["let tasks run out", "interrupt tasks"])
+def test_cancelled_job_leaves_no_rank(cluster: SparkSession, probes: Probes, interrupt: bool) -> None:
+    ranks: list[psutil.Process] = []
+
+    def cancel() -> None:
+        ranks.extend(probes.started(2))
+        cluster.sparkContext.cancelAllJobs()
+
+    cluster.sparkContext.setInterruptOnCancel(interrupt)
+    canceller = during(cancel)
+    (lost,) = _launched(cluster, probes.plan("wait", "wait"))
+    canceller.join()
+    assert lost.outcome == LOST
+    assert all_gone(ranks)

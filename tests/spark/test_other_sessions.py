@@ -1,0 +1,99 @@
+"""Ranks on executors of their own with GPUs that are not there, and through Spark Connect."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def run(module: str, folder: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.spark.{module}", str(folder)],
+        cwd=ROOT,
+        # Of the session that the other tests share, whose master would be taken.
+        env={name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+        | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run("local_cluster", tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def over_connect(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run("spark_connect", tmp_path_factory.mktemp("connect"))
+
+
+def outcomes(told: list[dict[str, Any]]) -> list[str]:
+    return [one["outcome"] for one in told]
+
+
+def test_each_rank_sees_the_one_gpu_that_spark_assigned_to_its_task(on_cluster: dict[str, Any]) -> None:
+    assert outcomes(on_cluster["with GPUs"]) == ["done"] * 4
+    reports = [one["result"] for one in on_cluster["with GPUs"]]
+    assert all(report["gpu"] for report in reports)
+    # Two executors of two tasks: a folder below each one's own, GPUs 0 and 1 in each.
+    seen = sorted(
+        (Path(report["folder"]).parents[1], report["environment"]["CUDA_VISIBLE_DEVICES"]) for report in reports
+    )
+    assert [gpu for _, gpu in seen] == ["0", "1", "0", "1"]
+    assert len({executor for executor, _ in seen}) == 2
+
+
+def test_ranks_that_ask_for_no_gpu_see_none(on_cluster: dict[str, Any]) -> None:
+    reports = [one["result"] for one in on_cluster["without"]]
+    assert [(report["gpu"], report["environment"]["CUDA_VISIBLE_DEVICES"]) for report in reports] == [(False, "")] * 2
+
+
+def test_assigned_gpu_that_tensorflow_does_not_find_is_refused(on_cluster: dict[str, Any]) -> None:
+    (rank,) = on_cluster["real"]
+    assert (rank["outcome"], rank["result"]["refused"]) == ("refused", "HostError")
+    assert rank["result"]["message"].startswith("Spark assigned GPU 0 to rank 0, but TensorFlow finds no such GPU;")
+
+
+def test_executors_that_are_about_to_come_are_waited_for_and_others_are_not(on_cluster: dict[str, Any]) -> None:
+    assert on_cluster["early"] == ""
+    assert on_cluster["too many"].startswith("train.workers=5 exceeds the 4 tasks that this Spark can run at once")
+
+
+def test_lost_executor_leaves_no_rank_and_its_successor_serves(on_cluster: dict[str, Any]) -> None:
+    (lost,) = on_cluster["executor lost"]
+    assert lost["outcome"] == "lost"
+    assert "ExecutorLostFailure" in lost["message"]
+    assert on_cluster["ranks are gone"]
+    assert on_cluster["slots again"] == 4
+    assert outcomes(on_cluster["again"]) == ["done"] * 4
+
+
+def test_connect_launches_with_the_processors_of_a_task(over_connect: dict[str, Any]) -> None:
+    assert outcomes(over_connect["launched"]) == ["done"] * 2
+    assert [one["result"]["cpus"] for one in over_connect["launched"]] == [2, 2]
+
+
+def test_connect_names_what_cannot_be_had(over_connect: dict[str, Any]) -> None:
+    assert (over_connect["two"], over_connect["store"], over_connect["runs here"]) == ("", "", True)
+    assert over_connect["three"].startswith(
+        "train.workers=3 exceeds the 2 tasks that this Spark can run at once (local"
+    )
+    assert over_connect["GPUs"].startswith("train.gpus_per_worker=1, but Spark schedules no GPU to a task")
+    # What Spark itself says where nothing could be known before.
+    assert over_connect["too few slots"].startswith("train.workers=3 exceeds the tasks that this Spark can run at once")
+
+
+def test_interrupted_connect_client_leaves_no_rank(over_connect: dict[str, Any]) -> None:
+    assert (over_connect["interrupted"], over_connect["ranks are gone"]) == (2, True)
