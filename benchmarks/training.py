@@ -101,17 +101,22 @@ def write_set(folder: Path, rows: int) -> str:
 def in_process_of_its_own(way: str, path: str, options: dict[str, object], epochs: int) -> float:
     """Images/s of one way, measured in fresh processes: TensorFlow's threads are set once a process."""
     command = [sys.executable, "-m", "benchmarks.training", "--epochs", str(epochs), "--measure"]
-    processes = [
-        subprocess.Popen(
-            [*command, "plain" if way == "twice" else way, path, json.dumps(options)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            preexec_fn=(lambda core=core: os.sched_setaffinity(0, {core})) if way in ("plain", "twice") else None,
-        )
-        for core in range(2 if way == "twice" else 1)
-    ]
-    return sum(json.loads(process.communicate()[0].splitlines()[-1]) for process in processes)
+    with tempfile.TemporaryFile("w+") as told:
+        processes = [
+            subprocess.Popen(
+                [*command, "plain" if way == "twice" else way, path, json.dumps(options)],
+                stdout=subprocess.PIPE,
+                stderr=told,
+                text=True,
+                preexec_fn=(lambda core=core: os.sched_setaffinity(0, {core})) if way in ("plain", "twice") else None,
+            )
+            for core in range(2 if way == "twice" else 1)
+        ]
+        outputs = [process.communicate()[0] for process in processes]
+        if any(process.returncode for process in processes):
+            told.seek(0)
+            raise RuntimeError(f"{way} failed:\n{told.read()}")
+    return sum(json.loads(output.splitlines()[-1]) for output in outputs)
 
 
 def measure(way: str, path: str, options: dict[str, object], epochs: int) -> float:
