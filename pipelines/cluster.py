@@ -32,7 +32,10 @@ def workers_problem(spark: SparkSession, settings: FitSettings) -> str:
     only in the first half minute of a session, while executors come.
     """
     if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true" and not _is_local(spark):
-        return "Spark trains on no workers with spark.dynamicAllocation.enabled=true; start it with false"
+        return (
+            f"train.workers={settings.workers} needs barrier tasks, which Spark does not run with "
+            "spark.dynamicAllocation.enabled=true; start it with false"
+        )
     gpu_problem = _gpu_problem(spark) if settings.gpus_per_worker else ""
     if gpu_problem:
         return gpu_problem
@@ -93,7 +96,8 @@ def _gpu_problem(spark: SparkSession) -> str:
 
 def store_problem(spark: SparkSession, tracking_uri: str) -> str:
     """Why workers cannot reach an MLflow store, or ""."""
-    if urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or runs_here(spark):
+    elsewhere = urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or tracking_uri.startswith("databricks")
+    if elsewhere or runs_here(spark):
         return ""
     return (
         f"tracking.uri={tracking_uri} lies on the driver's disk, where workers on other machines cannot write; "
