@@ -37,7 +37,10 @@ def slots_problem(spark: SparkSession, settings: FitSettings) -> str:
     only in the first half minute of a session, while executors come.
     """
     if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true" and not _is_local(spark):
-        return "Spark trains on no workers with spark.dynamicAllocation.enabled=true; start it with false"
+        return (
+            f"train.workers={settings.workers} needs barrier tasks, which Spark does not run with "
+            "spark.dynamicAllocation.enabled=true; start it with false"
+        )
     slots = slots_within(_seconds_until_executors(spark), spark, settings.workers)
     if slots is None or slots >= settings.workers:
         return ""
@@ -96,7 +99,8 @@ def gpu_problem(spark: SparkSession, settings: FitSettings) -> str:
 
 def store_problem(spark: SparkSession, tracking_uri: str) -> str:
     """Why workers cannot reach an MLflow store, or ""."""
-    if urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or runs_here(spark):
+    elsewhere = urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or tracking_uri.startswith("databricks")
+    if elsewhere or runs_here(spark):
         return ""
     return (
         f"tracking.uri={tracking_uri} lies on the driver's disk, where workers on other machines cannot write; "

@@ -12,15 +12,17 @@ import secrets
 import socket
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pyspark import BarrierTaskContext
-from pyspark.sql import SparkSession
+from pyspark import BarrierTaskContext, inheritable_thread_target
+from pyspark.sql import DataFrame, Row, SparkSession
 
 from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
 from pipelines.rank_process import RankProcess, how_it_ended
@@ -28,6 +30,7 @@ from pipelines.rank_process import RankProcess, how_it_ended
 RESULT_FILE = "result.json"
 # The news of a failure comes over the line within milliseconds.
 GRACE_FOR_NEWS = 5.0
+SECONDS_TO_CANCEL = 10.0
 
 DONE = "done"
 REFUSED = "refused"  # a SparkcnnError: trying again would not help
@@ -104,27 +107,39 @@ _Part = Callable[[LaunchPlan, BarrierTaskContext], RankOutcome]
 
 def _on_barrier(spark: SparkSession, plan: LaunchPlan, part: _Part) -> list[RankOutcome]:
     frame = spark.range(plan.workers, numPartitions=plan.workers)
-    with _ended_with_caller(spark):
-        rows = frame.mapInPandas(_TaskOf(plan, part), "outcome string", barrier=True).collect()
+    rows = _collected(spark, frame.mapInPandas(_TaskOf(plan, part), "outcome string", barrier=True))
     return sorted((RankOutcome(**json.loads(row["outcome"])) for row in rows), key=lambda outcome: outcome.rank)
 
 
-@contextmanager
-def _ended_with_caller(spark: SparkSession) -> Iterator[None]:
-    """Have the jobs of the body end when it is interrupted, as a classic session has by itself, under Connect too."""
-    if hasattr(spark, "_jsparkSession"):
-        yield
-        return
+def _collected(spark: SparkSession, frame: DataFrame) -> list[Row]:
+    """Collect a frame in a thread; an interrupt of this one ends the job.
+
+    PySpark answers SIGINT by cancelling all jobs, which fails in the midst of a call to the JVM: this thread is in
+    none. Spark Connect lets a job go on without its client.
+    """
     tag = f"sparkcnn-{secrets.token_hex(8)}"
-    spark.addTag(tag)
+    classic = hasattr(spark, "_jsparkSession")
+    rows: Future[list[Row]] = Future()
+
+    def collect() -> None:
+        (spark.sparkContext.addJobTag if classic else spark.addTag)(tag)
+        try:
+            rows.set_result(frame.collect())
+        except BaseException as error:
+            rows.set_exception(error)
+
+    with warnings.catch_warnings():
+        # Job group, pool and the like are the caller's; that tags are not is told as a warning.
+        warnings.simplefilter("ignore", UserWarning)
+        target = inheritable_thread_target(collect) if classic else inheritable_thread_target(spark)(collect)
+    threading.Thread(target=target, name="sparkcnn-launch", daemon=True).start()
     try:
-        yield
+        return rows.result()
     except BaseException:
-        with suppress(Exception):  # the server may be what was lost
-            spark.interruptTag(tag)
+        with suppress(Exception):  # the job may be over, and Spark with it
+            (spark.sparkContext.cancelJobsWithTag if classic else spark.interruptTag)(tag)
+        wait([rows], SECONDS_TO_CANCEL)
         raise
-    finally:
-        spark.removeTag(tag)
 
 
 class _TaskOf:

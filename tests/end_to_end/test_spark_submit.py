@@ -108,6 +108,11 @@ def test_three_jobs_here_and_on_two_executors(submit: Submit, digits_idx: Path) 
     assert done.returncode == 0, done.stderr
     assert "digits version 1, alias champion" in done.stdout
 
+    workers = ("--train.workers", "2", "--train.worker_batch_size", "64", "--tracking.experiment", "workers")
+    done = submit(CLUSTER, *train, *workers)
+    assert done.returncode == 0, done.stderr
+    assert "digits version 2, alias champion" in done.stdout
+
     score = ("score", "--model", "models:/digits@champion", "--input.path", "set", "--output.path", "predictions")
     done = submit(CLUSTER, *score)
     assert done.returncode == 0, done.stderr

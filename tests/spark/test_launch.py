@@ -1,5 +1,7 @@
 """Ranks on Spark's barrier tasks: placed, told apart when they fail, and gone whatever happens."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +143,19 @@ def test_cancelled_job_leaves_no_rank(cluster: SparkSession, probes: Probes, int
     canceller.join()
     assert lost.outcome == LOST
     assert all_gone(ranks)
+
+
+@pytest.mark.slow
+def test_interrupt_leaves_no_rank_and_a_session_that_serves(cluster: SparkSession, probes: Probes) -> None:
+    ranks: list[psutil.Process] = []
+
+    def interrupt() -> None:
+        ranks.extend(probes.started(2))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = during(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch(cluster, probes.plan("wait", "wait"))
+    interrupter.join()
+    assert all_gone(ranks)
+    assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
