@@ -74,6 +74,7 @@ class Publisher:
                 self._tracker.log_checkpoint(epoch, folder)
                 self._tracker.log_epoch(epoch, metrics)
                 remove_checkpoints(self._checkpoints, up_to=epoch - self._keep_last)
+                self._send_progress()  # epochs may follow one another more quickly than the queue is empty
         except Exception as error:
             self._fault = error
 

@@ -225,7 +225,7 @@ def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[N
 @pytest.fixture(scope="module")
 def busy_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     """As many images as take a second or so an epoch, so that a kill falls into its middle."""
-    return mnist_set(tmp_path_factory.mktemp("busy") / "set", 4000, 500)
+    return mnist_set(tmp_path_factory.mktemp("busy") / "set", 8000, 500)
 
 
 def busy_settings(image_set: ImageSet, folder: Path, **fit: object) -> TrainSettings:
@@ -285,6 +285,7 @@ def test_two_workers_of_64_learn_what_one_of_128_does(spark: SparkSession, tmp_p
     image_set = mnist_set(tmp_path / "set", 15_000, 5000)
     reached = []
     for workers, batch in ((0, 128), (2, 64)):
-        settings = busy_settings(image_set, tmp_path, epochs=3, workers=workers, worker_batch_size=batch)
-        reached.append(train(spark, settings).history["val_accuracy"][-1])
+        # The best of eight epochs, which is what is registered: a single epoch of a single seed is up to a point off.
+        settings = busy_settings(image_set, tmp_path, epochs=8, workers=workers, worker_batch_size=batch)
+        reached.append(max(train(spark, settings).history["val_accuracy"]))
     assert reached[1] == pytest.approx(reached[0], abs=0.003)
