@@ -107,8 +107,8 @@ class DataSettings(Settings):
         128.0,
         gt=0,
         allow_inf_nan=False,
-        description="megabytes of stored images to shuffle among, beyond the row groups; up to four times as much "
-        "is in memory of each worker",
+        description="megabytes of stored images to shuffle among, beyond the row groups; up to twice as much is "
+        "in memory of each worker",
     )
     timeout_s: float = Field(
         120.0, gt=0, allow_inf_nan=False, description="seconds without data after which training ends with an error"

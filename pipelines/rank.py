@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnlib.config import TrainSettings
-from cnnlib.errors import HostError, SparkcnnError, TrainingError
+from cnnlib.errors import HostError, SparkcnnError
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.rank_process import end_with_standard_input, read_spec
 
@@ -61,8 +61,6 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
     settings = TrainSettings(**spec["settings"])
     tracker = Tracker(**spec["tracker"])
     use_store(tracker.uri)
-    if spec["rank"] == 0 and tracker.count_start() > settings.train.max_restarts + 1:
-        raise TrainingError(f"Spark lost tasks more often than train.max_restarts={settings.train.max_restarts}")
     ranks = _connected(spec)
     model, _ = fit_and_publish(open_image_set(settings.data.path), settings, tracker, ranks=ranks, narrator=_Told)
     # None leaves before rank 0 has published all: those that wait for one that failed then would not be told.

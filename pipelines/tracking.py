@@ -38,7 +38,6 @@ FINGERPRINT_TAG = "sparkcnn.fingerprint"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
-STARTS_TAG = "sparkcnn.starts"
 
 CONNECT_SECONDS = 10
 UI_PORT = 5000
@@ -118,12 +117,6 @@ class Tracker:
     def logged_epochs(self, metric: str) -> set[int]:
         """The epochs for which the run has a value of a metric."""
         return {value.step for value in self._client.get_metric_history(self.run_id, metric)}
-
-    def count_start(self) -> int:
-        """Count that the ranks were started once more, and give how often that makes."""
-        starts = int(self.tag(STARTS_TAG) or 0) + 1
-        self.set_tag(STARTS_TAG, str(starts))
-        return starts
 
     def fetch_checkpoint(self, epoch: int, folder: Path) -> Path:
         """Download the checkpoint of an epoch into a folder, and give where it lies."""

@@ -16,7 +16,7 @@ from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
 from pipelines.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
 from pipelines.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
 from pipelines.progress import Advance, Progress
-from pipelines.tracking import PROGRESS_TAG, STARTS_TAG, Tracker
+from pipelines.tracking import PROGRESS_TAG, Tracker
 
 SECONDS_BETWEEN_LOOKS = 1.0
 # Spark replaces an executor that it has lost; by itself it would wait ten minutes for that.
@@ -51,7 +51,6 @@ def fit_on_workers(spark: SparkSession, settings: TrainSettings, tracker: Tracke
         # On one machine an executor's log is the user's terminal; the last lines of a failure come there anyway.
         echo=not runs_here(spark),
     )
-    tracker.set_tag(STARTS_TAG, "0")
     with _shown(tracker, progress, f"train {settings.model.name} on {settings.train.workers} workers"):
         for restart in itertools.count(1):
             tracker.set_tag(PROGRESS_TAG, "{}")
@@ -61,8 +60,7 @@ def fit_on_workers(spark: SparkSession, settings: TrainSettings, tracker: Tracke
                 _check_equal(outcomes)
                 return
             told = _failure(failed)
-            # Spark may have started the ranks again by itself.
-            if max(restart, int(tracker.tag(STARTS_TAG) or 0)) > settings.train.max_restarts:
+            if restart > settings.train.max_restarts:
                 raise TrainingError(
                     f"{told}, and train.max_restarts={settings.train.max_restarts} is used up; look into it, then go "
                     f"on with --train.resume {tracker.run_id}",

@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 def test_commands_work_one_after_the_other(folder: Path, environment: dict[str, str]) -> None:
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
-    assert [command.split()[1] for command in commands] == ["ingest", "train", "score", "score"]
+    assert [command.split()[1] for command in commands] == ["ingest", "train", "score", "score", "ingest", "train"]
     for command in commands:
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
