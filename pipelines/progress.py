@@ -67,18 +67,21 @@ class Progress:
 
 
 @contextmanager
-def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator[None]:
-    """Show the Spark tasks done of those known so far, while the body runs its jobs."""
+def watched_step(
+    progress: Progress, title: str, look: Callable[[Advance], bool], seconds_between_looks: float
+) -> Iterator[None]:
+    """A step whose progress a thread looks at while the body runs, and once more at its end.
+
+    `look` tells what it sees, and gives whether there is any use in looking again.
+    """
     finished = threading.Event()
 
     def watch(advance: Advance) -> None:
-        while not finished.wait(SECONDS_BETWEEN_LOOKS):
-            try:
-                done, total = _task_counts(spark)
-            except Exception:
-                return  # the JVM is gone; the job itself will say why
-            if total:
-                advance(done, total, "tasks")
+        over = False
+        while not over:
+            over = finished.wait(seconds_between_looks)
+            if not look(advance):
+                return
 
     with progress.step(title) as advance:
         watcher = threading.Thread(target=watch, args=(advance,), name="sparkcnn-progress", daemon=True)
@@ -88,6 +91,23 @@ def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator
         finally:
             finished.set()
             watcher.join()
+
+
+@contextmanager
+def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator[None]:
+    """Show the Spark tasks done of those known so far, while the body runs its jobs."""
+
+    def look(advance: Advance) -> bool:
+        try:
+            done, total = _task_counts(spark)
+        except Exception:
+            return False  # the JVM is gone; the job itself will say why
+        if total:
+            advance(done, total, "tasks")
+        return True
+
+    with watched_step(progress, title, look, SECONDS_BETWEEN_LOOKS):
+        yield
 
 
 def _task_counts(spark: SparkSession) -> tuple[int, int]:

@@ -2,9 +2,6 @@
 
 import itertools
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -15,7 +12,7 @@ from cnnlib.config import TrainSettings
 from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
 from pipelines.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
 from pipelines.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
-from pipelines.progress import Advance, Progress
+from pipelines.progress import Advance, Progress, watched_step
 from pipelines.tracking import PROGRESS_TAG, Tracker
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -51,7 +48,8 @@ def fit_on_workers(spark: SparkSession, settings: TrainSettings, tracker: Tracke
         # On one machine an executor's log is the user's terminal; the last lines of a failure come there anyway.
         echo=not runs_here(spark),
     )
-    with _shown(tracker, progress, f"train {settings.model.name} on {settings.train.workers} workers"):
+    title = f"train {settings.model.name} on {settings.train.workers} workers"
+    with watched_step(progress, title, _RankZero(tracker, progress).look, SECONDS_BETWEEN_LOOKS):
         for restart in itertools.count(1):
             tracker.set_tag(PROGRESS_TAG, "{}")
             outcomes = _launched(spark, plan)
@@ -111,37 +109,26 @@ def _check_equal(outcomes: list[RankOutcome]) -> None:
         raise TrainingError(f"the ranks ended with {len(digests)} different sets of weights; report this fault")
 
 
-@contextmanager
-def _shown(tracker: Tracker, progress: Progress, title: str) -> Iterator[None]:
-    """Show rank 0's progress, as it stands in the run, while the body runs."""
-    finished = threading.Event()
+class _RankZero:
+    """Shows rank 0's progress, as it stands in the run."""
 
-    def watch(advance: Advance) -> None:
-        said = 0
-        while True:
-            over = finished.wait(SECONDS_BETWEEN_LOOKS)
-            # Where the store is away, nothing new: the ranks wait for it, and this is only for show.
-            told = tracker.progress()
-            if told is None:
-                told = {"said": said}
-            new = told.get("said", 0) - said
-            for line in told.get("lines", ())[-new:] if new > 0 else ():
-                progress.say(line)
-            # Ranks that were started again begin to count anew.
-            said = told.get("said", 0)
-            if "done" in told:
-                advance(told["done"], told["total"], told["note"])
-            if over:
-                return
+    def __init__(self, tracker: Tracker, progress: Progress) -> None:
+        self._tracker = tracker
+        self._progress = progress
+        self._said = 0
 
-    with progress.step(title) as advance:
-        watcher = threading.Thread(target=watch, args=(advance,), name="sparkcnn-progress", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            watcher.join()
+    def look(self, advance: Advance) -> bool:
+        told = self._tracker.progress()
+        if told is None:
+            return True  # the store is away; the ranks wait for it, and this is only for show
+        new = told.get("said", 0) - self._said
+        for line in told.get("lines", ())[-new:] if new > 0 else ():
+            self._progress.say(line)
+        # Ranks that were started again begin to count anew.
+        self._said = told.get("said", 0)
+        if "done" in told:
+            advance(told["done"], told["total"], told["note"])
+        return True
 
 
 def _cause(error: BaseException) -> str:
