@@ -32,8 +32,10 @@ def lenet(
             f"{height} x {width}; ingest with a larger image.height and image.width"
         )
     features = pixels
-    for channels in filters:
-        features = keras.layers.Conv2D(channels, 5, activation=activation)(features)
-        features = keras.layers.MaxPooling2D(2)(features)
-    hidden = keras.layers.Dense(units, activation=activation)(keras.layers.Flatten()(features))
+    # Names of their own: Keras' would count on from whatever this process has built before.
+    for number, channels in enumerate(filters, start=1):
+        features = keras.layers.Conv2D(channels, 5, activation=activation, name=f"conv_{number}")(features)
+        features = keras.layers.MaxPooling2D(2, name=f"pool_{number}")(features)
+    flat = keras.layers.Flatten(name="flatten")(features)
+    hidden = keras.layers.Dense(units, activation=activation, name="hidden")(flat)
     return keras.layers.Dense(classes, name="logits")(hidden)

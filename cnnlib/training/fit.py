@@ -120,8 +120,10 @@ def compile_model(model: keras.Model, settings: TrainSettings) -> keras.Model:
     """Give a model that ends in logits its loss, metric and optimizer."""
     optimizer = settings.optimizer
     rate = scaled_learning_rate(optimizer, global_batch_size(settings))
+    # With a name, or Keras would count on from the optimizers that this process has made before.
+    config = {"learning_rate": rate, "name": optimizer.name}
     model.compile(
-        optimizer=keras.optimizers.get({"class_name": optimizer.name, "config": {"learning_rate": rate}}),
+        optimizer=keras.optimizers.get({"class_name": optimizer.name, "config": config}),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -20,7 +20,8 @@ from cnnlib.errors import ConfigError
 from cnnlib.imageset import ImageSet
 from cnnlib.training.checkpoints import read_checkpoint
 from pipelines.ingest import ingest
-from pipelines.train import train
+from pipelines.tracking import connect
+from pipelines.train import described_settings, train
 from tests.spark.conftest import Trained
 
 TRAIN = (sys.executable, "-m", "jobs.sparkcnn", "train")
@@ -143,17 +144,16 @@ def test_run_that_lacks_only_its_registration_gets_it(spark: SparkSession, inter
 
 
 def test_metrics_that_did_not_reach_the_run_are_logged_on_resume(spark: SparkSession, trained: Trained) -> None:
-    settings = trained.settings
+    settings = trained.settings.model_copy(update={"register": RegisterSettings()})
     client = mlflow.MlflowClient(settings.tracking.uri)
     # As a training leaves it that dies between the upload of a checkpoint and its metrics.
     first = trained.model.run_id
     run = client.create_run("1", tags={k: v for k, v in client.get_run(first).data.tags.items() if "sparkcnn" in k})
-    for name, value in client.get_run(first).data.params.items():
+    for name, value in described_settings(settings, connect(settings.tracking)).items():
         client.log_param(run.info.run_id, name, value)
     folder = client.download_artifacts(first, "checkpoints")
     client.log_artifacts(run.info.run_id, folder, "checkpoints")
-    unregistered = resumed(settings, run.info.run_id).model_copy(update={"register": settings.register})
-    model = train(spark, unregistered)
+    model = train(spark, resumed(settings, run.info.run_id))
     for metric, values in trained.model.history.items():
         logged = client.get_metric_history(model.run_id, metric)
         assert [(value.step, value.value) for value in logged] == list(enumerate(values, start=1))
