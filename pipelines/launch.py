@@ -131,7 +131,8 @@ def _collected(spark: SparkSession, frame: DataFrame) -> list[Row]:
     with warnings.catch_warnings():
         # Job group, pool and the like are the caller's; that tags are not is told as a warning.
         warnings.simplefilter("ignore", UserWarning)
-        target = inheritable_thread_target(collect) if classic else inheritable_thread_target(spark)(collect)
+        # Under Connect what a job has of its thread is the tag, which `collect` sets itself.
+        target = inheritable_thread_target(collect) if classic else collect
     threading.Thread(target=target, name="sparkcnn-launch", daemon=True).start()
     try:
         return rows.result()
