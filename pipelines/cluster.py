@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pyspark.sql import SparkSession
 
 from cnnlib.config import FitSettings
+from pipelines.session import is_classic
 
 # Variables that a rank needs to reach the MLflow store and the image set as the driver does.
 PASSED_ON = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "TF_")
@@ -55,7 +56,7 @@ def task_slots(spark: SparkSession) -> int | None:
 
     Under Spark Connect only a local master tells.
     """
-    if hasattr(spark, "_jsparkSession"):
+    if is_classic(spark):
         context = spark.sparkContext._jsc.sc()
         return context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
     local = _LOCAL.fullmatch(_conf(spark, "spark.master", ""))
@@ -76,7 +77,7 @@ def slots_within(seconds: float, spark: SparkSession, wanted: int) -> int | None
 
 
 def _seconds_until_executors(spark: SparkSession) -> float:
-    if _is_local(spark) or not hasattr(spark, "_jsparkSession"):
+    if _is_local(spark) or not is_classic(spark):
         return 0.0
     started = (spark.sparkContext.startTime or 0) / 1000
     return started + EXECUTORS_COME_WITHIN_S - time.time()

@@ -100,7 +100,9 @@ class _Doctor:
         """The session, for a check whose jobs can be cancelled."""
         if self._spark is None:
             raise NotChecked("Spark did not start, see above")
-        if hasattr(self._spark, "_jsparkSession"):
+        from pipelines.session import is_classic
+
+        if is_classic(self._spark):
             # Of this thread, which is the check's own.
             self._spark.sparkContext.setJobGroup(JOB_GROUP, "sparkcnn doctor", interruptOnCancel=True)
         else:
@@ -113,10 +115,14 @@ class _Doctor:
         return self._session()
 
     def _cancel_jobs(self) -> None:
+        if self._spark is None:
+            return
+        from pipelines.session import is_classic
+
         with suppress(Exception):
-            if self._spark is not None and hasattr(self._spark, "_jsparkSession"):
+            if is_classic(self._spark):
                 self._spark.sparkContext.cancelJobGroup(JOB_GROUP)
-            elif self._spark is not None:
+            else:
                 self._spark.interruptTag(JOB_GROUP)
 
 

@@ -26,6 +26,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
 from pipelines.rank_process import RankProcess, how_it_ended
+from pipelines.session import is_classic
 
 RESULT_FILE = "result.json"
 # The news of a failure comes over the line within milliseconds.
@@ -118,7 +119,7 @@ def _collected(spark: SparkSession, frame: DataFrame) -> list[Row]:
     none. Spark Connect lets a job go on without its client.
     """
     tag = f"sparkcnn-{secrets.token_hex(8)}"
-    classic = hasattr(spark, "_jsparkSession")
+    classic = is_classic(spark)
     rows: Future[list[Row]] = Future()
 
     def collect() -> None:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from pipelines.session import is_classic
+
 # How often a plain line tells how far a step is: often enough to see life, seldom enough for a log file.
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -112,7 +114,7 @@ def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator
 
 def _task_counts(spark: SparkSession) -> tuple[int, int]:
     """(done, known) tasks of the active jobs; (0, 0) under Spark Connect, which has no status tracker."""
-    if not hasattr(spark, "_jsparkSession"):
+    if not is_classic(spark):
         return 0, 0
     tracker = spark.sparkContext.statusTracker()
     done = total = 0

@@ -63,7 +63,7 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
     use_store(tracker.uri)
     ranks = _connected(spec)
     model, _ = fit_and_publish(open_image_set(settings.data.path), settings, tracker, ranks=ranks, narrator=_Told)
-    # None leaves before rank 0 has published all: those that wait for one that failed then would not be told.
+    # None leaves before rank 0 has published all: to TensorFlow's collectives a rank that is gone has failed.
     ranks.gather([0.0])
     digest = hashlib.sha256()
     for weights in model.get_weights():
@@ -111,5 +111,5 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # TensorFlow's threads, which look after the other ranks, would hold an exit up for half a minute.
+    # The threads by which TensorFlow's collectives look after other ranks would hold an exit up for half a minute.
     os._exit(status)

@@ -53,6 +53,11 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     return session
 
 
+def is_classic(spark: SparkSession) -> bool:
+    """Whether a session has a JVM of its own to speak to; under Spark Connect it has none."""
+    return hasattr(spark, "_jsparkSession")
+
+
 @contextmanager
 def job_session(app_name: str) -> Iterator[SparkSession]:
     """Give a job its session, and stop it at the end unless it was there before, as in a notebook."""

@@ -104,9 +104,12 @@ class _Console:
 def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) -> TrainedModel:
     """Seal the best of all epochs, and register it where the settings name a model."""
     with TemporaryDirectory(prefix="sparkcnn-best-") as temporary:
-        state = read_state(tracker.fetch_checkpoint(tracker.latest_epoch(), Path(temporary)))
+        best = latest = tracker.fetch_checkpoint(tracker.latest_epoch(), Path(temporary))
+        state = read_state(latest)
         tracker.log_best(state.best_epoch, settings.train.monitor, state.best_value)
-        model, _ = read_checkpoint(tracker.fetch_checkpoint(state.best_epoch, Path(temporary)))
+        if state.best_epoch != state.epoch:
+            best = tracker.fetch_checkpoint(state.best_epoch, Path(temporary))
+        model, _ = read_checkpoint(best)
         uri, version = log_sealed_model(model, image_set, _example(image_set), register_as=settings.register.name)
     if settings.register.name and settings.register.alias and version:
         set_alias(settings.register.name, settings.register.alias, version)

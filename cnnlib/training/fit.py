@@ -1,6 +1,7 @@
 """An image set and settings -> a trained model and its history, on one rank of however many."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -64,26 +65,18 @@ def fit_model(
 
     rows = image_set.split(TRAIN).rows
     data_wait = DataWait(train.deterministic)
+    feed = partial(
+        make_dataset,
+        image_set,
+        worker_batch_size=train.worker_batch_size,
+        timeout_s=settings.data.timeout_s,
+        shard=ranks.shard,
+    )
+    shuffled = {"seed": train.seed, "shuffle_mb": settings.data.shuffle_mb}
     with (
-        make_dataset(
-            image_set,
-            TRAIN,
-            worker_batch_size=train.worker_batch_size,
-            seed=train.seed,
-            shuffle_mb=settings.data.shuffle_mb,
-            timeout_s=settings.data.timeout_s,
-            shard=ranks.shard,
-            first_epoch=past_epochs,
-            repeat=True,
-            data_wait=data_wait,
-        ) as train_images,
-        make_dataset(
-            image_set,
-            VAL,
-            worker_batch_size=train.worker_batch_size,
-            timeout_s=settings.data.timeout_s,
-            shard=ranks.shard,
-        ) as val_images,
+        feed(TRAIN, **shuffled, first_epoch=past_epochs, repeat=True, data_wait=data_wait) as train_images,
+        # Not repeated: Keras drops an endless data set's iterator after every validation.
+        feed(VAL) as val_images,
     ):
         _trained_by(plain, ranks).fit(
             train_images,

@@ -74,15 +74,17 @@ class RingRanks(Ranks):
         return [tf.ensure_shape(result, tensor.shape) for result, tensor in zip(results, tensors, strict=True)]
 
     def _add_up(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        flat = np.concatenate([array.ravel() for array in arrays])
-        self._ring.add_up(flat)
-        return _cut(flat, arrays)
+        return _cut(self._flat_sum(arrays), arrays)
 
     def _average(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        flat = np.concatenate([array.ravel() for array in arrays])
-        self._ring.add_up(flat)
+        flat = self._flat_sum(arrays)
         flat /= self.count
         return _cut(flat, arrays)
+
+    def _flat_sum(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        flat = np.concatenate([array.ravel() for array in arrays])
+        self._ring.add_up(flat)
+        return flat
 
 
 class CollectiveRanks(Ranks):
