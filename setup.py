@@ -31,6 +31,7 @@ setup(
         "pydantic>=2.7,<3",
         "pyspark>=3.5,<5",
         "rich>=13",
+        "tenacity>=8.2",
         "tensorflow>=2.18,<2.22",
     ],
 )

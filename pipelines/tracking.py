@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 import requests
+import tenacity
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
@@ -53,6 +54,24 @@ _LOG_LEVELS = {
 }
 
 
+def _is_cut_short(error: BaseException | None) -> bool:
+    """Whether the server's answer ended half-way."""
+    while error is not None and not isinstance(error, requests.exceptions.ChunkedEncodingError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+# MLflow tries a call again until the head of an answer has come, and gives up where the rest of it is cut off, as by a
+# server that ends in the middle of it. Whether that server did what it was asked is not known: only what may be done
+# twice is called so.
+_again_where_cut_short = tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_cut_short),
+    wait=tenacity.wait_fixed(1),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+
+
 @dataclass(frozen=True)
 class Tracker:
     """An MLflow run that is under way; usable from any process that reaches the store."""
@@ -67,7 +86,7 @@ class Tracker:
 
     def log_settings(self, settings: Mapping[str, Any]) -> None:
         """Log every resolved setting as a parameter, under its dotted name."""
-        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
+        self._log(params=[Param(name, str(value)) for name, value in settings.items()])
 
     def log_image_set(self, image_set: ImageSet) -> None:
         """Name the image set that the active run trains on, by its place and its fingerprint."""
@@ -83,8 +102,14 @@ class Tracker:
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""
         now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, [Metric(name, value, now, epoch) for name, value in metrics.items()])
+        self._log(metrics=[Metric(name, value, now, epoch) for name, value in metrics.items()])
 
+    @_again_where_cut_short
+    def _log(self, metrics: Sequence[Metric] = (), params: Sequence[Param] = ()) -> None:
+        """Log both; a store keeps what it is given twice once."""
+        self._client.log_batch(self.run_id, metrics, params)
+
+    @_again_where_cut_short
     def log_checkpoint(self, epoch: int, folder: Path) -> None:
         """Upload a checkpoint folder as checkpoints/epoch-0001, and only then call it the latest."""
         self._client.log_artifacts(self.run_id, str(folder), f"{CHECKPOINTS}/{folder.name}")
@@ -93,12 +118,14 @@ class Tracker:
     def log_best(self, epoch: int, metric: str, value: float) -> None:
         """Log which epoch is the best one, and its value, by which runs can be sorted."""
         self.set_tag(BEST_EPOCH_TAG, str(epoch))
-        self._client.log_metric(self.run_id, f"best_{metric}", value)
+        self._log(metrics=[Metric(f"best_{metric}", value, int(time.time() * 1000), 0)])
 
+    @_again_where_cut_short
     def set_tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
         self._client.set_tag(self.run_id, name, value)
 
+    @_again_where_cut_short
     def tag(self, name: str) -> str | None:
         """A tag of the run as the store has it now, None where it is not set."""
         return self._client.get_run(self.run_id).data.tags.get(name)
@@ -114,10 +141,12 @@ class Tracker:
         """The epoch (from 1) of the latest checkpoint in the run, 0 without one."""
         return int(self.tag(LATEST_TAG) or 0)
 
+    @_again_where_cut_short
     def logged_epochs(self, metric: str) -> set[int]:
         """The epochs for which the run has a value of a metric."""
         return {value.step for value in self._client.get_metric_history(self.run_id, metric)}
 
+    @_again_where_cut_short
     def fetch_checkpoint(self, epoch: int, folder: Path) -> Path:
         """Download the checkpoint of an epoch into a folder, and give where it lies."""
         # Not above: it imports Keras, and doctor examines a store where that may be broken.

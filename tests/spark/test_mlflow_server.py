@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
@@ -19,6 +20,7 @@ from urllib3.util.retry import Retry
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
 from pipelines.progress import Progress
 from pipelines.score import score
+from pipelines.tracking import Tracker
 from pipelines.train import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained
@@ -97,6 +99,65 @@ def test_run_model_and_alias_live_on_the_server(
         ),
     )
     assert result.counts == {"rows": TEST_DIGITS, "scored": TEST_DIGITS, "failed": 0}
+
+
+class CutsAnswersShort(BaseHTTPRequestHandler):
+    """Hands requests on to a server, and breaks off in the middle of the first answer to each kind of them."""
+
+    server_url: str
+    cut: set[tuple[str, str]]
+
+    def hand_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kept = {name: value for name, value in self.headers.items() if name not in ("Host", "Connection")}
+        answer = requests.request(self.command, self.server_url + self.path, data=body, headers=kept, timeout=30)
+        kind = (self.command, self.path.partition("?")[0])
+        whole = kind in self.cut
+        self.cut.add(kind)
+        self.send_response(answer.status_code)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content if whole else answer.content[:1])
+
+    do_GET = do_POST = do_PUT = hand_on
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def cutting_server(server: str) -> Iterator[str]:
+    handler = type("Handler", (CutsAnswersShort,), {"server_url": server, "cut": set()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{proxy.server_port}"
+        proxy.shutdown()
+        thread.join()
+
+
+def test_answers_that_are_cut_short_cost_nothing(server: str, cutting_server: str, tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(server)
+    run = client.create_run("0")
+    tracker = Tracker(run.info.run_id, "0", cutting_server)
+    checkpoint = tmp_path / "epoch-0001"
+    checkpoint.mkdir()
+    (checkpoint / "state.json").write_text("{}")
+
+    tracker.log_settings({"train.epochs": 1})
+    tracker.log_epoch(1, {"loss": 0.5})
+    tracker.log_checkpoint(1, checkpoint)
+    tracker.log_best(1, "loss", 0.5)
+
+    kept = client.get_run(run.info.run_id).data
+    assert kept.params == {"train.epochs": "1"}
+    assert kept.metrics == {"loss": 0.5, "best_loss": 0.5}
+    assert [value.step for value in client.get_metric_history(run.info.run_id, "loss")] == [1]
+    assert tracker.logged_epochs("loss") == {1}
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "checkpoints/epoch-0001")] == [
+        "checkpoints/epoch-0001/state.json"
+    ]
+    assert tracker.latest_epoch() == 1
 
 
 def test_server_that_is_away_for_a_minute_costs_nothing(
