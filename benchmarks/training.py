@@ -148,7 +148,8 @@ def one_core_executors() -> SparkSession:
     executors = [
         process
         for process in psutil.Process().children(recursive=True)
-        if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
+        # A zombie, which scripts that start others leave for moments, has no command line.
+        if process.status() != psutil.STATUS_ZOMBIE and "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
     ]
     for core, executor in enumerate(executors):
         # What they start later is held to the same core.
