@@ -51,7 +51,8 @@ class EpochReport(keras.callbacks.Callback):
         self._train_seconds: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Start the clock."""
+        """Start the clock, on all ranks at once: rank 0 has just written the last epoch's checkpoint."""
+        self._ranks.gather([0.0])
         self._data_wait.take()
         self._train_seconds = None
         self._epoch_start = time.monotonic()

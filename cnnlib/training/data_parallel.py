@@ -60,6 +60,6 @@ class DataParallelModel(keras.Model):
     def average_statistics(self) -> None:
         """Average what is learned without gradients (BatchNormalization's moving averages) over all ranks."""
         statistics = self.non_trainable_weights
-        averaged = self._ranks.mean([tf.convert_to_tensor(variable.value) for variable in statistics])
-        for variable, value in zip(statistics, averaged, strict=True):
-            variable.assign(value)
+        total = self._ranks.sum([tf.convert_to_tensor(variable.value) for variable in statistics])
+        for variable, value in zip(statistics, total, strict=True):
+            variable.assign(value / self._ranks.count)

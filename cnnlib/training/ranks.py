@@ -7,6 +7,7 @@ under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585): each 
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ from cnnlib.training.ring import TIMEOUT_S, Ring
 
 # No other group of collectives in these processes has this key.
 _GROUP_KEY = 7301
+# Bytes: what Eigen, below TensorFlow, asks of the address of a tensor.
+_ALIGNMENT = 64
 
 
 class Ranks:
@@ -39,7 +42,7 @@ class Ranks:
         return list(tensors)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The means over all ranks; see `sum`."""
+        """The means over all ranks; see `sum`. They hold until the next call, which may take their memory."""
         return [tensor / self.count for tensor in self.sum(tensors)]
 
     def gather(self, values: Sequence[float]) -> np.ndarray:
@@ -57,13 +60,18 @@ class RingRanks(Ranks):
         self.rank = rank
         self.count = count
         self._ring = ring
+        self._room: dict[object, _Room] = {}
 
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Add the tensors up in one message. In a `tf.function`, sums keep their order, as all stateful operations."""
         return self._through_ring(tensors, self._add_up)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The means, divided while the sums are in the cache still."""
+        """The means, in memory that is kept for all calls with the same shapes.
+
+        With memory of its own for each, a step of LeNet with 128 images took 0.65 ms longer: pages to be mapped, and
+        copies on the way to TensorFlow.
+        """
         return self._through_ring(tensors, self._average)
 
     def _through_ring(self, tensors: Sequence[tf.Tensor], function: Callable[..., list[np.ndarray]]) -> list[tf.Tensor]:
@@ -74,17 +82,39 @@ class RingRanks(Ranks):
         return [tf.ensure_shape(result, tensor.shape) for result, tensor in zip(results, tensors, strict=True)]
 
     def _add_up(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        return _cut(self._flat_sum(arrays), arrays)
+        return self._sum_in(_Room(arrays), arrays).parts
 
     def _average(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        flat = self._flat_sum(arrays)
-        flat /= self.count
-        return _cut(flat, arrays)
+        key = tuple((array.shape, array.dtype) for array in arrays)
+        if key not in self._room:
+            self._room[key] = _Room(arrays)
+        room = self._sum_in(self._room[key], arrays)
+        room.all /= self.count
+        return room.parts
 
-    def _flat_sum(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        flat = np.concatenate([array.ravel() for array in arrays])
-        self._ring.add_up(flat)
-        return flat
+    def _sum_in(self, room: "_Room", arrays: Sequence[np.ndarray]) -> "_Room":
+        for part, array in zip(room.parts, arrays, strict=True):
+            part[...] = array
+        self._ring.add_up(room.all)
+        return room
+
+
+class _Room:
+    """Memory for arrays of one type: `all` of it, flat, and in it the `parts`, each shaped like one of them.
+
+    Each part begins where TensorFlow can take it as a tensor without copying it.
+    """
+
+    def __init__(self, like: Sequence[np.ndarray]) -> None:
+        item = like[0].dtype.itemsize
+        starts = np.cumsum([0, *(math.ceil(array.nbytes / _ALIGNMENT) * _ALIGNMENT // item for array in like)])
+        room = np.zeros(starts[-1] + _ALIGNMENT // item, like[0].dtype)
+        first = -room.ctypes.data % _ALIGNMENT // item
+        self.all = room[first : first + starts[-1]]
+        self.parts = [
+            self.all[start : start + array.size].reshape(array.shape)
+            for start, array in zip(starts, like, strict=False)
+        ]
 
 
 class CollectiveRanks(Ranks):
@@ -126,11 +156,6 @@ class CollectiveRanks(Ranks):
             )
             parts = tf.split(total, [tensor.shape.num_elements() for tensor in tensors])
         return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def _cut(flat: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
-    ends = np.cumsum([array.size for array in like])
-    return [part.reshape(array.shape) for part, array in zip(np.split(flat, ends[:-1]), like, strict=True)]
 
 
 ALONE = Ranks()

@@ -10,6 +10,7 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from cnnlib.training.callbacks import AverageStatistics, EpochSeeds
 from cnnlib.training.data_parallel import DataParallelModel
@@ -107,7 +108,11 @@ def draws(ranks: Ranks, seed: int) -> np.ndarray:
 
 def found_by(ranks: Ranks) -> dict[str, np.ndarray]:
     """What this rank finds, by name."""
-    found: dict[str, np.ndarray] = {"gathered": ranks.gather([ranks.rank + 0.25, 7.0])}
+    first, second = (ranks.sum([tf.fill([20], value)])[0] for value in (1.0, 10.0))
+    found: dict[str, np.ndarray] = {
+        "gathered": ranks.gather([ranks.rank + 0.25, 7.0]),
+        "sums": np.stack([first.numpy(), second.numpy()]),
+    }
     joint = plain_model()
     for name, values in fit(joint, ranks).items():
         found[f"joint/{name}"] = np.array(values)

@@ -72,6 +72,11 @@ def test_gather_gives_each_ranks_values_in_order(ranks: list[Found]) -> None:
         np.testing.assert_array_equal(found["gathered"], [[0.25, 7.0], [1.25, 7.0]])
 
 
+def test_sum_is_kept_when_there_is_another(ranks: list[Found]) -> None:
+    for found in ranks:
+        np.testing.assert_array_equal(found["sums"], [[2.0] * 20, [20.0] * 20])
+
+
 def test_batch_normalization_averages_what_each_rank_has_seen(ranks: list[Found], alone: Found) -> None:
     own = [those(found, "own/weights/") for found in ranks]
     averaged = [those(found, "averaged/weights/") for found in ranks]
