@@ -21,7 +21,7 @@ help: ## list the targets
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
-test: lint ## lint, then all tests (10 minutes), or those of TESTS=...
+test: lint ## lint, then all tests (20 minutes), or those of TESTS=...
 	@$(venv)/bin/python -m pytest $(TESTS)
 
 petastorm: environment ## petastorm's own tests on both profiles: does the bridge cost any? (20 minutes)
