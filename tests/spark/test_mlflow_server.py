@@ -20,7 +20,7 @@ from urllib3.util.retry import Retry
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
 from pipelines.progress import Progress
 from pipelines.score import score
-from pipelines.tracking import Tracker
+from pipelines.tracking import Tracker, use_store
 from pipelines.train import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained
@@ -144,20 +144,21 @@ def test_answers_that_are_cut_short_cost_nothing(server: str, cutting_server: st
     checkpoint.mkdir()
     (checkpoint / "state.json").write_text("{}")
 
+    # MLflow 2 takes artifacts to the store that is in use, not to the client's.
+    use_store(cutting_server)
     tracker.log_settings({"train.epochs": 1})
     tracker.log_epoch(1, {"loss": 0.5})
     tracker.log_checkpoint(1, checkpoint)
     tracker.log_best(1, "loss", 0.5)
+    assert tracker.logged_epochs("loss") == {1}
+    assert tracker.latest_epoch() == 1
 
     kept = client.get_run(run.info.run_id).data
     assert kept.params == {"train.epochs": "1"}
     assert kept.metrics == {"loss": 0.5, "best_loss": 0.5}
     assert [value.step for value in client.get_metric_history(run.info.run_id, "loss")] == [1]
-    assert tracker.logged_epochs("loss") == {1}
-    assert [file.path for file in client.list_artifacts(run.info.run_id, "checkpoints/epoch-0001")] == [
-        "checkpoints/epoch-0001/state.json"
-    ]
-    assert tracker.latest_epoch() == 1
+    (kept_file,) = (tmp_path / "kept").rglob("state.json")
+    assert (kept_file.parts[-3:-1], kept_file.read_text()) == (("checkpoints", "epoch-0001"), "{}")
 
 
 def test_server_that_is_away_for_a_minute_costs_nothing(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,8 @@ def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def over_connect(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if pyspark.__version__ < "4":
+        pytest.skip("pyspark 3.5 brings no Spark Connect server")
     return run("spark_connect", tmp_path_factory.mktemp("connect"))
 
 
