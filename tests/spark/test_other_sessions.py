@@ -37,7 +37,7 @@ def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def over_connect(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    if pyspark.__version__ < "4":
+    if int(pyspark.__version__.partition(".")[0]) < 4:
         pytest.skip("pyspark 3.5 brings no Spark Connect server")
     return run("spark_connect", tmp_path_factory.mktemp("connect"))
 
