@@ -109,11 +109,15 @@ class Tracker:
         """Log both; a store keeps what it is given twice once."""
         self._client.log_batch(self.run_id, metrics, params)
 
-    @_again_where_cut_short
     def log_checkpoint(self, epoch: int, folder: Path) -> None:
         """Upload a checkpoint folder as checkpoints/epoch-0001, and only then call it the latest."""
-        self._client.log_artifacts(self.run_id, str(folder), f"{CHECKPOINTS}/{folder.name}")
+        self._upload(folder, f"{CHECKPOINTS}/{folder.name}")
         self.set_tag(LATEST_TAG, str(epoch))
+
+    @_again_where_cut_short
+    def _upload(self, folder: Path, place: str) -> None:
+        """Upload a folder's files; those that the run has already are replaced."""
+        self._client.log_artifacts(self.run_id, str(folder), place)
 
     def log_best(self, epoch: int, metric: str, value: float) -> None:
         """Log which epoch is the best one, and its value, by which runs can be sorted."""
