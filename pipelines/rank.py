@@ -51,8 +51,8 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
     from pipelines.tracking import Tracker, use_store
 
     tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
-    # One more than compute threads: a sum over the ranks may be under way beside them.
-    tf.config.threading.set_inter_op_parallelism_threads(spec["cpus"] + 1)
+    # A sum over GPUs is under way beside other work, one over CPUs takes a thread's place.
+    tf.config.threading.set_inter_op_parallelism_threads(spec["cpus"] + bool(spec["gpu"]))
     if spec["gpu"] and not tf.config.list_physical_devices("GPU"):
         raise HostError(
             f"Spark assigned GPU {os.environ['CUDA_VISIBLE_DEVICES']} to rank {spec['rank']}, but TensorFlow finds no "

@@ -6,7 +6,9 @@ a deadline, so one reader with one thread reads on into the next epoch while the
 on.
 """
 
+import os
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -36,6 +38,8 @@ READER_THREADS = 1
 ROW_GROUPS_AHEAD = 5
 # Of each row group there is a table, and a message that it is done.
 RESULTS_AHEAD = 2 * ROW_GROUPS_AHEAD
+# Reading is ahead by several row groups, so training goes first; 10 still has its share beside other programs.
+READER_NICENESS = 10
 # A thread that waits for a file cannot be stopped, only left behind.
 JOIN_SECONDS = 5.0
 
@@ -78,6 +82,12 @@ class _DeadlinePool(WholeThreadPool):
         self._timeout_s = timeout_s
         self._waiting_since = 0.0
         self._join_seconds = JOIN_SECONDS
+
+    def start(self, *args: Any, **kwargs: Any) -> None:
+        super().start(*args, **kwargs)
+        if sys.platform == "linux":  # elsewhere priorities are of whole processes
+            for thread in self._workers:
+                os.setpriority(os.PRIO_PROCESS, thread.native_id, READER_NICENESS)
 
     def get_results(self) -> Any:
         self._waiting_since = time.monotonic()
