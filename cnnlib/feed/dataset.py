@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -80,7 +81,7 @@ def make_dataset(
     stored = blocks.prefetch(BLOCKS_AHEAD).rebatch(own_steps)
     steps = tf.data.INFINITE_CARDINALITY if repeat else len(own_steps)
     stored = stored.apply(tf.data.experimental.assert_cardinality(steps))
-    dataset = decode_batches(stored, image_set.image).prefetch(BATCHES_AHEAD)
+    dataset = decode_batches(stored, image_set.image).prefetch(BATCHES_AHEAD).with_options(_own_threads())
     try:
         yield dataset if data_wait is None else data_wait.measured(dataset)
     except tf.errors.OpError as error:
@@ -94,6 +95,18 @@ def make_dataset(
     finally:
         # tf.data may be inside the generators of passes that were given up midway, so only the readers can be closed.
         streams.close()
+
+
+def _own_threads() -> tf.data.Options:
+    """Threads enough that none who takes what is ready waits for one who waits for storage.
+
+    TensorFlow has one of its own for each processor that it may use: with one processor, the generator above and the
+    clocks of `data_wait` would share it.
+    """
+    processors = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = processors + 2
+    return options
 
 
 def rows_in(megabytes: float, image_set: ImageSet, split: Split) -> int:

@@ -13,7 +13,7 @@ import tensorflow as tf  # noqa: E402
 
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.data_wait import DataWait  # noqa: E402
-from tests.unit.feeds import TRAIN, batches_of, rows_of, write  # noqa: E402
+from tests.unit.feeds import TRAIN, batches_of, rows_of, run_python, write  # noqa: E402
 
 STEPS = 25
 
@@ -88,3 +88,46 @@ def test_keras_fit_is_measured_step_by_step():
     start = time.perf_counter()
     model.fit(data_wait.measured(batches.repeat()), steps_per_epoch=STEPS, epochs=2, verbose=0)
     assert 0.9 * 2 * STEPS * 0.02 <= data_wait.take() <= time.perf_counter() - start
+
+
+ONE_PROCESSOR = """
+import os, sys, threading
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from dataclasses import replace
+from fsspec.implementations.local import LocalFileSystem
+from cnnlib.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
+from cnnlib.feed import make_dataset
+from cnnlib.feed.data_wait import DataWait
+from cnnlib.imageset import open_image_set
+
+class StuckFileSystem(LocalFileSystem):
+    cachable = False
+    opened, freed = 0, threading.Event()
+    def open(self, *args, **kwargs):
+        StuckFileSystem.opened += 1
+        if StuckFileSystem.opened > FOOTERS + 10:
+            self.freed.wait()
+        return super().open(*args, **kwargs)
+
+FOOTERS = 1
+# What hangs ends here.
+watchdog = threading.Timer(30, os._exit, [3])
+watchdog.daemon = True
+watchdog.start()
+image_set = open_image_set(sys.argv[1])
+image_set = replace(image_set, folder=replace(image_set.folder, fs=StuckFileSystem()))
+with make_dataset(image_set, "train", worker_batch_size=8, data_wait=DataWait()) as dataset:
+    for number, _ in enumerate(dataset, 1):
+        print(number, flush=True)
+        if number == 500 // 8:
+            StuckFileSystem.freed.set()
+            break
+"""
+
+
+def test_one_processor_gives_what_is_ready_while_storage_does_not_answer(tmp_path):
+    # 10 row groups of 50 rows are read, and then no more until 62 batches of 8 have been taken.
+    write(tmp_path / "set", files=1, rows_per_row_group=50)
+    ended = run_python(ONE_PROCESSOR, str(tmp_path / "set"))
+    assert ended.stdout.split() == [str(number) for number in range(1, 63)], ended.stderr
