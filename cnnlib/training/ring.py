@@ -10,11 +10,15 @@ import hmac
 import select
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
-# A process may wait for others while they load or trace; one that is dead is noticed at once, by its socket.
-TIMEOUT_S = 600.0
+# A process may wait for others while they load or trace, or publish what they have; one that is dead is noticed at
+# once, by its socket.
+TIMEOUT_S = 3600.0
+# A neighbour greets as soon as it has connected.
+_GREETING_TIMEOUT_S = 10.0
 _TOKEN_BYTES = 32
 _SOCKET_BUFFER_BYTES = 4 * 2**20
 
@@ -92,10 +96,11 @@ def _accept(listener: socket.socket, token: bytes) -> socket.socket:
             line, _ = listener.accept()
         except TimeoutError as error:
             raise RingBroken(f"another worker did not come for {TIMEOUT_S:g} s") from error
-        line.settimeout(TIMEOUT_S)
-        # Whoever only tried whether the port can be reached has hung up, and gives nothing.
-        if hmac.compare_digest(line.recv(_TOKEN_BYTES, socket.MSG_WAITALL), _greeting(token)):
-            return line
+        line.settimeout(_GREETING_TIMEOUT_S)
+        # Whoever only tried whether the port can be reached has hung up, or says nothing.
+        with suppress(OSError):
+            if hmac.compare_digest(line.recv(_TOKEN_BYTES, socket.MSG_WAITALL), _greeting(token)):
+                return line
         line.close()
 
 

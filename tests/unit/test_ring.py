@@ -1,6 +1,7 @@
 """The ring of processes that adds arrays up: exact, equal everywhere, closed to strangers, never waiting for ever."""
 
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +94,8 @@ def test_place_that_says_nothing_breaks_the_ring_in_time(monkeypatch):
     assert over.is_set()
 
 
-def test_strangers_are_not_taken_for_neighbours():
+def test_strangers_are_not_taken_for_neighbours(monkeypatch):
+    monkeypatch.setattr("cnnlib.training.ring._GREETING_TIMEOUT_S", 0.2)
     strangers = []
 
     def visit(port: int) -> None:
@@ -101,7 +103,12 @@ def test_strangers_are_not_taken_for_neighbours():
         socket.create_connection(("127.0.0.1", port)).close()
         talking = socket.create_connection(("127.0.0.1", port))
         talking.sendall(b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n")
-        strangers.append(talking)
+        # One breaks the line off, and one says nothing.
+        breaking = socket.create_connection(("127.0.0.1", port))
+        breaking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        breaking.sendall(b"x")
+        breaking.close()
+        strangers.extend((talking, socket.create_connection(("127.0.0.1", port))))
 
     def add_up(place: int, formed: Ring) -> float:
         own = np.array([float(place + 1)])
