@@ -15,6 +15,7 @@ from pipelines.session import is_classic
 # How often a plain line tells how far a step is: often enough to see life, seldom enough for a log file.
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_LOOKS = 0.25
+SECONDS_FOR_LAST_LOOK = 5.0
 
 Advance = Callable[[int, int, str], None]
 
@@ -92,7 +93,8 @@ def watched_step(
             yield
         finally:
             finished.set()
-            watcher.join()
+            # A look may be waiting for a store that is away; a failure is told before it answers.
+            watcher.join(SECONDS_FOR_LAST_LOOK)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 import queue
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,4 +82,6 @@ class Publisher:
     def _send_progress(self) -> None:
         if self._progress is not self._sent:
             self._sent = self._progress
-            self._tracker.set_tag(PROGRESS_TAG, json.dumps(self._sent))
+            # Only for show: what the run must have is published by itself, and fails by itself.
+            with suppress(Exception):
+                self._tracker.set_tag(PROGRESS_TAG, json.dumps(self._sent))
