@@ -23,11 +23,14 @@ from pipelines.host import java_problem
 # Rows in an Arrow batch between the JVM and Python: enough to make the way there cheap, few enough for large images.
 ROWS_PER_ARROW_BATCH = 256
 
+_SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
+
 
 def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     """Give the active session (a notebook's, say), or build one.
 
-    `options` are Spark settings (dots as in Spark's own names). Without a master from spark-submit or the options,
+    `options` are Spark settings (dots as in Spark's own names). Where SPARK_REMOTE names a Spark Connect server, the
+    session is one of its, and the project must be installed there. Without a master from spark-submit or the options,
     Spark runs in this process on all cores, on the loopback interface only.
 
     Raises HostError where Java is missing or too old, or Spark cannot start (a port or folder not to be had).
@@ -35,21 +38,24 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    problem = java_problem()
+    over_connect = "SPARK_REMOTE" in os.environ and "spark.master" not in options
+    problem = "" if over_connect else java_problem()
     if problem:
         raise HostError(problem)
     # Workers must be this very Python: another one would lack the project, or differ in a version.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
-    for name, value in (_defaults(options) | options).items():
+    defaults = _SESSION_DEFAULTS if over_connect else _defaults(options)
+    for name, value in (defaults | options).items():
         builder = builder.config(name, value)
     try:
         session = builder.getOrCreate()
     except Exception as error:
         raise HostError(f"Spark did not start: {root_cause(error)}") from error
-    session.sparkContext.setLogLevel("ERROR")
-    _ship_own_wheel(session)
+    if is_classic(session):
+        session.sparkContext.setLogLevel("ERROR")
+        _ship_own_wheel(session)
     return session
 
 
@@ -71,15 +77,12 @@ def job_session(app_name: str) -> Iterator[SparkSession]:
 
 
 def _defaults(options: dict[str, str]) -> dict[str, str]:
-    defaults = {
-        "spark.sql.session.timeZone": "UTC",
-    }
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if "spark.master" in options or submitted:
-        return defaults
+        return _SESSION_DEFAULTS
     log_settings = files("pipelines").joinpath("log4j2.properties")
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    return defaults | {
+    return _SESSION_DEFAULTS | {
         "spark.master": "local[*]",
         "spark.driver.memory": "2g",
         "spark.driver.host": "127.0.0.1",

@@ -12,19 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import psutil
-from pyspark.sql import SparkSession
 
 from cnnlib.config import FitSettings
 from cnnlib.errors import HostError
 from pipelines.cluster import runs_here, store_problem, workers_problem
 from pipelines.launch import launch
+from pipelines.session import spark_session
 from pipelines.train_on_workers import _launched
 from tests.spark.probes import PROBE_FILE, Probes, all_gone
 
 
 def main(folder: Path) -> dict[str, object]:
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_REMOTE"] = "local[4]"
     options = {
         "spark.ui.enabled": "false",
         # So that two tasks of two processors each are all that it can run.
@@ -32,10 +32,7 @@ def main(folder: Path) -> dict[str, object]:
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
         "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "1",
     }
-    builder = SparkSession.builder.remote("local[4]")
-    for name, value in options.items():
-        builder = builder.config(name, value)
-    spark = builder.getOrCreate()
+    spark = spark_session("sparkcnn tests", **options)
     found: dict[str, object] = {
         "two": workers_problem(spark, FitSettings(workers=2)),
         "three": workers_problem(spark, FitSettings(workers=3)),
