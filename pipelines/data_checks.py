@@ -28,12 +28,12 @@ def check_image_set(settings: DoctorSettings) -> str:
 
 def check_files(settings: DoctorSettings) -> str:
     """Whether the image set's files are there, and as its dataset.json says."""
-    return _read_footers(_known_to_open(settings).folder.uri)["found"]
+    return _read_footers(_known_to_open(settings).folder.uri, settings.data.timeout_s)["found"]
 
 
 def check_files_from_tasks(ask_tasks: AskTasks, settings: DoctorSettings) -> str:
     """The same, by Spark's tasks: the path may mean another folder on their machines."""
-    answers = ask_tasks(_read_footers, _known_to_open(settings).folder.uri)
+    answers = ask_tasks(_read_footers, _known_to_open(settings).folder.uri, settings.data.timeout_s)
     return f"{answers[0]['found']}, by {on_hosts(answers)}"
 
 
@@ -82,9 +82,8 @@ def _train_settings(settings: DoctorSettings, image_set: ImageSet) -> TrainSetti
     return TrainSettings(data=data, model=settings.model, optimizer=settings.optimizer, train=settings.train)
 
 
-def _read_footers(path: str) -> dict[str, Any]:
+def _read_footers(path: str, timeout_s: float) -> dict[str, Any]:
     image_set = open_image_set(path)
-    timeout_s = DataSettings(path=path).timeout_s
     files = sum(len({group.path for group in read_row_groups(image_set, split, timeout_s)}) for split in (TRAIN, VAL))
     return {"found": f"{files:,} files of {TRAIN} and {VAL} read"}
 

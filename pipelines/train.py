@@ -110,7 +110,9 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
         if state.best_epoch != state.epoch:
             best = tracker.fetch_checkpoint(state.best_epoch, Path(temporary))
         model, _ = read_checkpoint(best)
-        uri, version = log_sealed_model(model, image_set, _example(image_set), register_as=settings.register.name)
+        uri, version = log_sealed_model(
+            model, image_set, _example(image_set, settings), register_as=settings.register.name
+        )
     if settings.register.name and settings.register.alias and version:
         set_alias(settings.register.name, settings.register.alias, version)
     return TrainedModel(
@@ -118,9 +120,9 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
     )
 
 
-def _example(image_set: ImageSet) -> np.ndarray:
+def _example(image_set: ImageSet, settings: TrainSettings) -> np.ndarray:
     """The first train image, (height, width, channels) uint8."""
-    blocks = read_split(image_set, TRAIN)
+    blocks = read_split(image_set, TRAIN, timeout_s=settings.data.timeout_s)
     images, _ = next(blocks)
     blocks.close()
     return images[0]

@@ -172,6 +172,7 @@ def _trained_by(plain: keras.Model, ranks: Ranks) -> keras.Model:
     if ranks.count == 1:
         return plain
     together = DataParallelModel(plain, ranks)
-    # The same optimizer object: a checkpoint of `plain` has its state.
-    together.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"])
+    # The same optimizer object: a checkpoint of `plain` has its state. XLA would compile the sums over the ranks too,
+    # which on GPUs Keras would ask for.
+    together.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"], jit_compile=False)
     return together
