@@ -23,6 +23,7 @@ from cnnlib.errors import ConfigError, HostError, TrainingError
 from cnnlib.imageset import ImageSet
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
+from pipelines import progress
 from pipelines.progress import Progress
 from pipelines.tracking import LATEST_TAG, PROGRESS_TAG, connect
 from pipelines.train import TrainedModel, train
@@ -94,7 +95,9 @@ def together(
     """(settings, model, what the driver told) of a training on two workers."""
     folder = tmp_path_factory.mktemp("together")
     settings = on_workers(trained, folder)
-    with open(folder / "told", "w+") as told:
+    with open(folder / "told", "w+") as told, pytest.MonkeyPatch.context() as patch:
+        # A line at every look.
+        patch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
         model = train(spark, settings, Progress(Console(file=told, width=200)))
     return settings, model, (folder / "told").read_text()
 
@@ -119,6 +122,17 @@ def test_driver_tells_every_epoch_that_rank_0_finished(together) -> None:
     lines = [line for line in told.splitlines() if line.startswith("epoch ")]
     assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}/3" for epoch in (1, 2, 3)]
     assert f"val_accuracy {model.history['val_accuracy'][-1]:.4f}" in lines[-1]
+
+
+def test_driver_shows_the_steps_of_rank_0(together, trained: Trained) -> None:
+    settings, _, told = together
+    title = "train lenet on 2 workers"
+    steps = [line for line in told.splitlines() if line.startswith(f"{title}: ") and " steps, epoch " in line]
+    done = [int(line.removeprefix(f"{title}: ").split("/")[0]) for line in steps]
+    assert done == sorted(done)
+    # 32 images on both together.
+    total = settings.train.epochs * -(-trained.image_set.split("train").rows // 32)
+    assert f"{title}: {total}/{total} steps, epoch 3/3: " in steps[-1]
 
 
 def test_it_learns_as_one_process_does(together, trained: Trained) -> None:

@@ -1,6 +1,5 @@
 """Which run `train.resume=auto` goes on with, asked of a real store."""
 
-
 import mlflow
 import numpy as np
 import pytest
