@@ -32,6 +32,8 @@ from tests.spark.probes import TIMEOUT_S, all_gone, eventually
 from tests.unit.image_sets import write_image_set
 
 KILLS = 10
+# About as long as an epoch takes.
+MOST_SECONDS_TO_KILL = 1.0
 RANK_METRICS = [
     f"rank_{rank}/{name}" for rank in (0, 1) for name in ("images_per_second", "step_seconds", "data_wait_share")
 ]
@@ -219,6 +221,10 @@ def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[N
             told = json.loads(runs[0].data.tags.get(PROGRESS_TAG) or "{}") if runs else {}
             if len(ranks) < 2 or "done" not in told or latest < after:
                 continue
+            # Anywhere in the epoch, or early in the one after it.
+            if stop.wait(pick.uniform(0, MOST_SECONDS_TO_KILL)):
+                return
+            latest = int(client.get_run(runs[0].info.run_id).data.tags.get(LATEST_TAG, 0))
             try:
                 pick.choice(ranks).kill()
             except psutil.NoSuchProcess:
@@ -253,7 +259,7 @@ def busy_settings(image_set: ImageSet, folder: Path, **fit: object) -> TrainSett
 
 @pytest.mark.slow
 def test_ten_kills_in_mid_epoch_cost_no_epoch(spark: SparkSession, busy_set: ImageSet, tmp_path: Path) -> None:
-    epochs = KILLS + 2
+    epochs = KILLS + 8  # more than one may end between two kills
     settings = busy_settings(busy_set, tmp_path, epochs=epochs, max_restarts=KILLS)
     killed: list[int] = []
     with killer(settings, KILLS, killed):
