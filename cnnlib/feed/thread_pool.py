@@ -6,8 +6,9 @@ without an error: on a busy machine up to 4 of 10 reads of 12 small row groups l
 And a thread that waits in `next(reader)` while another stops the reader, as can happen under tf.data, may
 wait for ever for items that will not be done.
 
-Neither has to do with Arrow, so every profile needs `use_whole_thread_pool()`. Readers with
-`reader_pool_type="process"` or `"dummy"` keep such faults.
+Neither has to do with Arrow, so every profile needs `WholeThreadPool`. The feed's pool is a subclass of it;
+`use_whole_thread_pool()` gives it to readers that petastorm makes itself. Those with `reader_pool_type="process"` or
+`"dummy"` keep such faults.
 """
 
 from cnnlib.feed import arrow_bridge

@@ -63,11 +63,6 @@ def write_checkpoint(folder: Path, model: keras.Model, state: TrainingState) -> 
     return final
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint of the highest epoch in a folder, or None."""
-    return max(folder.glob("epoch-*"), default=None)
-
-
 def remove_checkpoints(folder: Path, up_to: int) -> None:
     """Remove the checkpoints of the epochs up to this one (from 1)."""
     for path in folder.glob("epoch-*"):

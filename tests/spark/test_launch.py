@@ -6,13 +6,20 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.launch import DONE, FAILED, LOST, REFUSED, STOPPED, launch
+from cnnlib.errors import ConfigError, TrainingError
+from pipelines import train_on_workers
+from pipelines.cluster import task_slots
+from pipelines.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
 from pipelines.lifeline import listen
-from pipelines.train_on_workers import _launched
+from pipelines.progress import Progress
+from pipelines.tracking import Tracker, connect
+from pipelines.train_on_workers import _launched, fit_on_workers
+from tests.spark.conftest import Trained
 from tests.spark.probes import PROBE_FILE, Probes, all_gone
 
 
@@ -126,6 +133,57 @@ def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkS
     assert "Python worker exited unexpectedly" in lost.message
     assert all_gone(ranks)
     assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
+
+
+# --- what the driver makes of it
+
+
+@pytest.fixture
+def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`fit_on_workers` without a restart, which launches a plan of the test's, or is told outcomes."""
+
+    def run(plan: LaunchPlan | list[RankOutcome], workers: int = 2, max_restarts: int = 0) -> None:
+        told = (lambda spark, _: launch(spark, plan)) if isinstance(plan, LaunchPlan) else lambda spark, _: plan
+        monkeypatch.setattr(train_on_workers, "launch", told)
+        fit = trained.settings.train.model_copy(update={"workers": workers, "max_restarts": max_restarts})
+        uri = connect(trained.tracking)
+        tracker = Tracker(mlflow.MlflowClient(uri).create_run("0").info.run_id, "0", uri)
+        fit_on_workers(cluster, trained.settings.model_copy(update={"train": fit}), tracker, Progress())
+
+    return run
+
+
+def test_error_quotes_the_last_lines_of_the_rank_that_failed_first(fit, probes: Probes) -> None:
+    with pytest.raises(TrainingError, match="train.max_restarts=0 is used up") as error:
+        fit(probes.plan("suffer", "fail"))
+    assert error.value.message.startswith("rank 1 on 127.0.0.1 ended with exit status 1, and ")
+    assert error.value.quoted == (*(f"line {number}" for number in range(11, 30)), "the disk is full")
+
+
+def test_refusal_reaches_the_driver_as_the_error_that_the_rank_raised(fit, probes: Probes) -> None:
+    with pytest.raises(ConfigError) as error:
+        fit(probes.plan("wait", "refuse"), max_restarts=2)
+    assert (type(error.value), error.value.message) == (ConfigError, "train.epochs is odd")
+
+
+def test_training_does_not_begin_again_where_slots_are_gone(
+    fit, cluster: SparkSession, probes: Probes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_on_workers, "SECONDS_FOR_NEW_EXECUTORS", 0.0)
+    slots = task_slots(cluster)
+    with pytest.raises(TrainingError) as error:
+        fit(probes.plan("fail", "suffer"), workers=slots + 1, max_restarts=2)
+    says = f"Spark can now run {slots} tasks at once where train.workers={slots + 1} are needed; when it has its "
+    assert says in error.value.message
+    assert error.value.quoted[-1] == "the disk is full"
+    assert len(probes.reports()) == 2
+
+
+def test_ranks_that_end_with_different_weights_are_told(fit) -> None:
+    ended = [RankOutcome(rank, DONE, result={"weights_sha256": digest}) for rank, digest in enumerate("aab")]
+    with pytest.raises(TrainingError, match="the ranks ended with 2 different sets of weights; report this fault"):
+        fit(ended)
+    fit(ended[:2])
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Training and scoring against a real MLflow server, over HTTP."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+import zipfile
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,13 +24,12 @@ from urllib3.util.retry import Retry
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
 from pipelines.progress import Progress
 from pipelines.score import score
-from pipelines.tracking import Tracker, use_store
+from pipelines.tracking import LATEST_TAG, Tracker, use_store
 from pipelines.train import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained
 
 pytestmark = pytest.mark.slow
-
 
 AWAY_SECONDS = 60
 
@@ -60,6 +63,11 @@ class Server:
         """End it and all its processes at once."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def latest_epoch(self) -> int:
+        """The epoch of the latest checkpoint of its only run in experiment 1, asked of its store."""
+        (run,) = mlflow.MlflowClient(f"sqlite:///{self._folder}/server.db").search_runs(["1"])
+        return int(run.data.tags.get(LATEST_TAG, 0))
 
 
 @pytest.fixture
@@ -99,6 +107,13 @@ def test_run_model_and_alias_live_on_the_server(
         ),
     )
     assert result.counts == {"rows": TEST_DIGITS, "scored": TEST_DIGITS, "failed": 0}
+
+
+def saving_time(checkpoint: Path) -> float:
+    """When Keras saved the model of a checkpoint, as `time.time()` rounded down."""
+    with zipfile.ZipFile(checkpoint / "model.keras") as archive:
+        saved = json.loads(archive.read("metadata.json"))["date_saved"]
+    return datetime.strptime(saved, "%Y-%m-%d@%H:%M:%S").timestamp()
 
 
 class CutsAnswersShort(BaseHTTPRequestHandler):
@@ -161,35 +176,62 @@ def test_answers_that_are_cut_short_cost_nothing(server: str, cutting_server: st
     assert (kept_file.parts[-3:-1], kept_file.read_text()) == (("checkpoints", "epoch-0001"), "{}")
 
 
-def test_server_that_is_away_for_a_minute_costs_nothing(
-    spark: SparkSession, trained: Trained, mlflow_server: Server
+@pytest.mark.parametrize(("workers", "epochs", "away_seconds"), [(0, 5, AWAY_SECONDS), (1, 12, 6)], ids=str)
+def test_server_that_is_away_costs_nothing(
+    spark: SparkSession,
+    trained: Trained,
+    mlflow_server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    epochs: int,
+    away_seconds: float,
 ) -> None:
-    client = mlflow.MlflowClient(mlflow_server.url)
+    # MLflow tries again after 6, 18, 42 and 90 s. By itself it would after 60 and 124 s: just before the return, and
+    # long after it.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "3")
     told: list[str] = []
-    back = threading.Timer(AWAY_SECONDS, mlflow_server.start)
+    latest: list[int] = []
+    returned: list[float] = []
+
+    def come_back() -> None:
+        returned.append(time.time())
+        mlflow_server.start()
+
+    back = threading.Timer(away_seconds, come_back)
 
     class Watched(Progress):
         def say(self, text: str) -> None:
             told.append(text)
-            if text.startswith("epoch 2/5"):
+            if text.startswith(f"epoch 2/{epochs}:"):
                 mlflow_server.kill()
                 back.start()
+                latest.append(mlflow_server.latest_epoch())
 
+    fit = {"epochs": epochs, "patience": 0, "workers": workers}
     settings = trained.settings.model_copy(
         update={
             "tracking": TrackingSettings(uri=mlflow_server.url),
-            "train": trained.settings.train.model_copy(update={"epochs": 5, "patience": 0}),
+            "train": trained.settings.train.model_copy(update=fit),
         }
     )
     model = train(spark, settings, Watched())
     back.join()
-    # Training went on meanwhile, for its epochs take a second.
-    assert [line[:9] for line in told if line.startswith("epoch")] == [f"epoch {epoch}/5" for epoch in range(1, 6)]
+    client = mlflow.MlflowClient(mlflow_server.url)
     for metric, values in model.history.items():
         logged = client.get_metric_history(model.run_id, metric)
         assert [(value.step, value.value) for value in logged] == list(enumerate(values, start=1)), metric
-    names = [artifact.path for artifact in client.list_artifacts(model.run_id, "checkpoints")]
-    assert names == [f"checkpoints/epoch-{epoch:04d}" for epoch in range(1, 6)]
-    for name in names:
-        assert len(client.list_artifacts(model.run_id, name)) == 2
+    folder = Path(
+        mlflow.artifacts.download_artifacts(run_id=model.run_id, artifact_path="checkpoints", dst_path=str(tmp_path))
+    )
+    saved = [folder / f"epoch-{epoch:04d}" for epoch in range(1, epochs + 1)]
+    assert sorted(folder.iterdir()) == saved
+    assert all(len(list(checkpoint.iterdir())) == 2 for checkpoint in saved)
+    # Training went on meanwhile: if it waited for its uploads, the epoch after the latest would be the last one saved.
+    assert saving_time(saved[latest[0] + 1]) < returned[0] - 1
+    lines = [line.split(":")[0] for line in told if line.startswith("epoch")]
+    in_order = [f"epoch {epoch}/{epochs}" for epoch in range(1, epochs + 1)]
+    # The driver hears of workers over the server, which keeps the last lines.
+    assert lines == (in_order if not workers else [line for line in in_order if line in lines])
+    assert lines[-1] == in_order[-1]
     assert client.get_run(model.run_id).info.status == "FINISHED"

@@ -16,7 +16,7 @@ from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
 from pipelines.registry import fetch_model
 from pipelines.tracking import connect
-from pipelines.train import train
+from pipelines.train import TrainedModel, train
 from tests.spark.conftest import EPOCHS, Trained
 
 
@@ -29,6 +29,19 @@ def client(trained: Trained) -> mlflow.MlflowClient:
 def val_pixels(image_set: ImageSet) -> np.ndarray:
     images, _ = next(read_split(image_set, "val"))
     return images
+
+
+def check_champion_is_epoch(epoch: int, model: TrainedModel, image_set: ImageSet, folder: Path) -> None:
+    """The registered model predicts what that epoch's checkpoint predicts."""
+    checkpoint = mlflow.artifacts.download_artifacts(
+        run_id=model.run_id, artifact_path=f"checkpoints/epoch-{epoch:04d}", dst_path=str(folder)
+    )
+    pixels = val_pixels(image_set)
+    logits = keras.saving.load_model(Path(checkpoint) / "model.keras").predict(pixels, verbose=0)
+    pyfunc = mlflow.pyfunc.load_model("models:/digits@champion")
+    predicted = pyfunc.predict(pd.DataFrame({"image": [encode_png(image) for image in pixels]}))
+    np.testing.assert_allclose(np.stack(predicted["probabilities"]), keras.ops.softmax(logits), atol=1e-5)
+    assert predicted["label"].tolist() == logits.argmax(axis=1).tolist()
 
 
 def test_every_setting_is_a_parameter_of_the_run(trained: Trained, client: mlflow.MlflowClient) -> None:
@@ -77,19 +90,21 @@ def test_best_epoch_is_registered_with_signature_example_and_alias(
     assert info.saved_input_example_info is not None
     accuracies = trained.model.history["val_accuracy"]
     assert accuracies[trained.model.best_epoch - 1] == max(accuracies)
-    # The registered model predicts what that epoch's checkpoint predicts.
-    folder = mlflow.artifacts.download_artifacts(
-        run_id=trained.model.run_id,
-        artifact_path=f"checkpoints/epoch-{trained.model.best_epoch:04d}",
-        dst_path=str(tmp_path),
-    )
-    pixels = val_pixels(trained.image_set)
-    logits = keras.saving.load_model(Path(folder) / "model.keras").predict(pixels, verbose=0)
-    pyfunc = mlflow.pyfunc.load_model("models:/digits@champion")
-    predicted = pyfunc.predict(pd.DataFrame({"image": [encode_png(image) for image in pixels]}))
-    probabilities = np.stack(predicted["probabilities"])
-    np.testing.assert_allclose(probabilities, keras.ops.softmax(logits), atol=1e-5)
-    assert predicted["label"].tolist() == logits.argmax(axis=1).tolist()
+    check_champion_is_epoch(trained.model.best_epoch, trained.model, trained.image_set, tmp_path)
+
+
+def test_best_epoch_is_registered_where_it_is_not_the_last(
+    spark: SparkSession, trained: Trained, tmp_path: Path
+) -> None:
+    # The lowest accuracy in training is that of the first epoch.
+    lowest = trained.settings.train.model_copy(update={"epochs": 2, "monitor": "accuracy", "direction": "min"})
+    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    model = train(spark, trained.settings.model_copy(update={"tracking": tracking, "train": lowest}))
+    first, last = model.history["accuracy"]
+    assert first < last
+    run = mlflow.MlflowClient().get_run(model.run_id).data
+    assert (model.best_epoch, run.tags["sparkcnn.best_epoch"], run.metrics["best_accuracy"]) == (1, "1", first)
+    check_champion_is_epoch(1, model, trained.image_set, tmp_path)
 
 
 def test_training_again_gives_version_2_and_moves_the_alias(

@@ -23,6 +23,7 @@ from cnnlib.errors import ConfigError, HostError, TrainingError
 from cnnlib.imageset import ImageSet
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
+from pipelines import progress
 from pipelines.progress import Progress
 from pipelines.tracking import LATEST_TAG, PROGRESS_TAG, connect
 from pipelines.train import TrainedModel, train
@@ -31,6 +32,8 @@ from tests.spark.probes import TIMEOUT_S, all_gone, eventually
 from tests.unit.image_sets import write_image_set
 
 KILLS = 10
+# About as long as an epoch takes.
+MOST_SECONDS_TO_KILL = 1.0
 RANK_METRICS = [
     f"rank_{rank}/{name}" for rank in (0, 1) for name in ("images_per_second", "step_seconds", "data_wait_share")
 ]
@@ -94,7 +97,9 @@ def together(
     """(settings, model, what the driver told) of a training on two workers."""
     folder = tmp_path_factory.mktemp("together")
     settings = on_workers(trained, folder)
-    with open(folder / "told", "w+") as told:
+    with open(folder / "told", "w+") as told, pytest.MonkeyPatch.context() as patch:
+        # A line at every look.
+        patch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
         model = train(spark, settings, Progress(Console(file=told, width=200)))
     return settings, model, (folder / "told").read_text()
 
@@ -119,6 +124,17 @@ def test_driver_tells_every_epoch_that_rank_0_finished(together) -> None:
     lines = [line for line in told.splitlines() if line.startswith("epoch ")]
     assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}/3" for epoch in (1, 2, 3)]
     assert f"val_accuracy {model.history['val_accuracy'][-1]:.4f}" in lines[-1]
+
+
+def test_driver_shows_the_steps_of_rank_0(together, trained: Trained) -> None:
+    settings, _, told = together
+    title = "train lenet on 2 workers"
+    steps = [line for line in told.splitlines() if line.startswith(f"{title}: ") and " steps, epoch " in line]
+    done = [int(line.removeprefix(f"{title}: ").split("/")[0]) for line in steps]
+    assert done == sorted(done)
+    # 32 images on both together.
+    total = settings.train.epochs * -(-trained.image_set.split("train").rows // 32)
+    assert f"{title}: {total}/{total} steps, epoch 3/3: " in steps[-1]
 
 
 def test_it_learns_as_one_process_does(together, trained: Trained) -> None:
@@ -205,6 +221,10 @@ def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[N
             told = json.loads(runs[0].data.tags.get(PROGRESS_TAG) or "{}") if runs else {}
             if len(ranks) < 2 or "done" not in told or latest < after:
                 continue
+            # Anywhere in the epoch, or early in the one after it.
+            if stop.wait(pick.uniform(0, MOST_SECONDS_TO_KILL)):
+                return
+            latest = int(client.get_run(runs[0].info.run_id).data.tags.get(LATEST_TAG, 0))
             try:
                 pick.choice(ranks).kill()
             except psutil.NoSuchProcess:
@@ -239,7 +259,7 @@ def busy_settings(image_set: ImageSet, folder: Path, **fit: object) -> TrainSett
 
 @pytest.mark.slow
 def test_ten_kills_in_mid_epoch_cost_no_epoch(spark: SparkSession, busy_set: ImageSet, tmp_path: Path) -> None:
-    epochs = KILLS + 2
+    epochs = KILLS + 8  # more than one may end between two kills
     settings = busy_settings(busy_set, tmp_path, epochs=epochs, max_restarts=KILLS)
     killed: list[int] = []
     with killer(settings, KILLS, killed):

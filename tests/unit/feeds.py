@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
 from cnnlib.imageset import ImageSet
 from tests.unit.image_sets import write_image_set
@@ -74,3 +75,20 @@ def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str
         check=False,
         timeout=240,
     )
+
+
+class StuckFileSystem(LocalFileSystem):
+    """A local file system of which, once `stuck` is set, files whose path has `names` are never opened."""
+
+    cachable = False
+    names = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stuck = threading.Event()
+        self.freed = threading.Event()
+
+    def open(self, path, *args, **kwargs):
+        if self.stuck.is_set() and self.names in path:
+            self.freed.wait()
+        return super().open(path, *args, **kwargs)

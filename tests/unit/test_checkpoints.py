@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from collections.abc import Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +16,9 @@ from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 
 import keras  # noqa: E402
+import mlflow  # noqa: E402
 
+from cnnlib.config import TrackingSettings  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.training.checkpoints import (  # noqa: E402
     MODEL_FILE,
@@ -23,14 +26,12 @@ from cnnlib.training.checkpoints import (  # noqa: E402
     TrainingState,
     best_epoch,
     checkpoint_folder,
-    newest_checkpoint,
     read_checkpoint,
     read_state,
     remove_checkpoints,
     write_checkpoint,
 )
-
-KILLS = 100
+from pipelines.tracking import Tracker, connect  # noqa: E402
 
 
 def small_model(weight: float) -> keras.Model:
@@ -100,11 +101,9 @@ def test_checkpoint_of_the_same_epoch_is_replaced(tmp_path):
     assert weight_in(tmp_path / "epoch-0001") == 0.5
 
 
-def test_newest_and_removed_checkpoints(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
+def test_checkpoints_up_to_an_epoch_are_removed(tmp_path):
     for epoch in (1, 2, 9, 10):
         write_checkpoint(tmp_path, small_model(epoch), state_of(epoch))
-    assert newest_checkpoint(tmp_path) == tmp_path / "epoch-0010"
     remove_checkpoints(tmp_path, up_to=9)
     assert [entry.name for entry in tmp_path.iterdir()] == ["epoch-0010"]
 
@@ -117,47 +116,78 @@ def test_state_that_cannot_be_read_is_a_config_error(tmp_path, damage):
         read_state(folder)
 
 
-def write_for_ever(folder: Path, begin: Connection) -> None:
-    """What is killed: writes checkpoint after checkpoint, each with its epoch as the weight."""
-    newest = newest_checkpoint(folder)
-    epoch = read_state(newest).epoch if newest else 0
+def newest_epoch(folder: Path) -> int:
+    """The highest epoch whose checkpoint has its name, 0 without one."""
+    return max((int(path.name.removeprefix("epoch-")) for path in folder.glob("epoch-*")), default=0)
+
+
+def write_for_ever(folder: Path, tracker: Tracker | None, begin: Connection) -> None:
+    """What is killed: writes, and publishes, checkpoint after checkpoint, each with its epoch as the weight."""
+    epoch = tracker.latest_epoch() if tracker else newest_epoch(folder)
     model = small_model(0)
     begin.send("writing")
     while True:
         epoch += 1
         model.set_weights([np.array([[epoch]])])
-        write_checkpoint(folder, model, state_of(epoch))
+        path = write_checkpoint(folder, model, state_of(epoch))
+        if tracker:
+            tracker.log_checkpoint(epoch, path)
         remove_checkpoints(folder, up_to=epoch - 2)
 
 
-@pytest.mark.slow
-def test_killed_at_a_hundred_moments_the_newest_complete_checkpoint_loads(tmp_path):
-    # The server imports Keras once; each child is a process of its own, forked before TensorFlow is in use.
+def kills(count: int, folder: Path, tracker: Tracker | None) -> Iterator[int]:
+    """Kill `write_for_ever` at so many moments; gives the number of each, from 0, when it is over."""
+    # The server imports what it needs once; each child is a process of its own, forked before that is in use.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["cnnlib.training.checkpoints", __name__])
+    context.set_forkserver_preload(["cnnlib.training.checkpoints", "pipelines.tracking", __name__])
     moments = random.Random(0)
-    interrupted = 0
-    seen = 0
-    for _ in range(KILLS):
+    for number in range(count):
         begin, begin_there = context.Pipe(duplex=False)
-        child = context.Process(target=write_for_ever, args=(tmp_path, begin_there), daemon=True)
+        child = context.Process(target=write_for_ever, args=(folder, tracker, begin_there), daemon=True)
         child.start()
         assert begin.recv() == "writing"
         child.join(moments.uniform(0, 0.1))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL
+        yield number
+
+
+@pytest.mark.slow
+def test_killed_at_a_hundred_moments_the_newest_complete_checkpoint_loads(tmp_path):
+    interrupted = 0
+    seen = 0
+    for _ in kills(100, tmp_path, None):
         interrupted += any(entry.name.startswith(".") for entry in tmp_path.iterdir())
-        newest = newest_checkpoint(tmp_path)
-        if newest is None:
-            assert seen == 0
-            continue
-        model, state = read_checkpoint(newest)
-        assert newest == checkpoint_folder(tmp_path, state.epoch)
-        assert float(model.get_weights()[0][0, 0]) == state.epoch
-        assert state == state_of(state.epoch)
-        assert state.epoch >= seen
-        seen = state.epoch
+        newest = newest_epoch(tmp_path)
+        assert newest >= seen
+        seen = newest
+        if newest:
+            check_checkpoint(checkpoint_folder(tmp_path, newest), newest)
     # Most of the kills hit a half-written one.
-    assert interrupted > KILLS / 2
+    assert interrupted > 50
     assert seen > 0
+
+
+@pytest.mark.slow
+def test_killed_while_it_publishes_the_latest_checkpoint_of_the_run_loads(tmp_path):
+    uri = connect(TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db"))
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("kills", (tmp_path / "artifacts").as_uri())
+    tracker = Tracker(client.create_run(experiment).info.run_id, experiment, uri)
+    seen = 0
+    # A child takes more than a second to open the store.
+    for number in kills(10, tmp_path / "written", tracker):
+        latest = tracker.latest_epoch()
+        assert latest >= seen
+        seen = latest
+        if latest:
+            # As a training begins that goes on.
+            check_checkpoint(tracker.fetch_checkpoint(latest, tmp_path / "fetched" / str(number)), latest)
+    assert seen > 0
+
+
+def check_checkpoint(folder: Path, epoch: int) -> None:
+    model, state = read_checkpoint(folder)
+    assert float(model.get_weights()[0][0, 0]) == epoch
+    assert state == state_of(epoch)

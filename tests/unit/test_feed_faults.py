@@ -1,13 +1,11 @@
 """What the feed says when storage fails it: an error of one line that names the file, and soon."""
 
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 from cnnlib.quiet import import_tensorflow_quietly
 
@@ -17,7 +15,7 @@ from cnnlib.errors import FeedError  # noqa: E402
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.blocks import read_split  # noqa: E402
 from cnnlib.imageset import ImageSet  # noqa: E402
-from tests.unit.feeds import batches_of, run_python, within, write  # noqa: E402
+from tests.unit.feeds import StuckFileSystem, batches_of, run_python, within, write  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -29,23 +27,6 @@ def image_set(tmp_path_factory) -> ImageSet:
 
 
 # --- storage that does not answer
-
-
-class StuckFileSystem(LocalFileSystem):
-    """A local file system of which, once `stuck` is set, files whose path has `names` are never opened."""
-
-    cachable = False
-    names = ""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stuck = threading.Event()
-        self.freed = threading.Event()
-
-    def open(self, path, *args, **kwargs):
-        if self.stuck.is_set() and self.names in path:
-            self.freed.wait()
-        return super().open(path, *args, **kwargs)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Training: it learns, repeats itself, stops in time, goes on from a checkpoint, and tells true numbers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import keras  # noqa: E402
 from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
 from cnnlib.config import TrainSettings  # noqa: E402
-from cnnlib.errors import ConfigError, ImageSetError  # noqa: E402
+from cnnlib.errors import ConfigError, FeedError, ImageSetError  # noqa: E402
 from cnnlib.training.callbacks import (  # noqa: E402
     DATA_WAIT_SHARE,
     EPOCH_SECONDS,
@@ -23,7 +23,16 @@ from cnnlib.training.callbacks import (  # noqa: E402
     StepReport,
 )
 from cnnlib.training.checkpoints import TrainingState, checkpoint_folder, read_checkpoint, write_checkpoint  # noqa: E402
-from cnnlib.training.fit import fit_model, is_over  # noqa: E402
+from cnnlib.training.fit import (  # noqa: E402
+    compile_model,
+    fit_model,
+    global_batch_size,
+    is_over,
+    new_model,
+    scaled_learning_rate,
+)
+from cnnlib.training.preconditions import check_fit  # noqa: E402
+from tests.unit.feeds import StuckFileSystem, within  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
 from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
 
@@ -231,6 +240,59 @@ def test_option_that_the_architecture_lacks_is_a_config_error(image_set, options
 def test_patience_follows_the_metric_and_direction_of_the_settings(image_set, monitor, direction, values, over):
     given = settings(image_set, patience=2, monitor=monitor, direction=direction)
     assert is_over({monitor: values}, given) is over
+
+
+@pytest.mark.parametrize(
+    ("scaling", "workers", "batch", "rate"),
+    [
+        ("none", 8, 512, 0.02),
+        ("linear", 8, 512, 0.08),
+        ("square_root", 8, 512, 0.04),
+        ("linear", 1, 64, 0.01),
+        # The driver is one worker.
+        ("linear", 0, 64, 0.01),
+    ],
+)
+def test_optimizer_gets_the_rate_for_the_batch_of_all_workers(image_set, scaling, workers, batch, rate):
+    given = TrainSettings(
+        data={"path": image_set.folder.uri},
+        train={"workers": workers, "worker_batch_size": 64},
+        optimizer={"learning_rate": 0.02, "scaling": scaling, "base_batch_size": 128},
+    )
+    assert global_batch_size(given) == batch
+    assert scaled_learning_rate(given.optimizer, batch) == pytest.approx(rate)
+    model = compile_model(new_model(image_set, given), given)
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+
+
+def test_one_row_group_for_two_workers_is_refused_with_the_setting_to_change(tmp_path):
+    images, labels = striped_images(20)
+    splits = ["train", "val"] * 10
+    one_group = write_image_set(tmp_path, images, labels, splits, classes=CLASSES, files=1)
+    check_fit(one_group, settings(one_group, workers=1))
+    message = (
+        f"train.workers=2 exceeds the 1 row groups of {one_group.folder.uri}'s train split; "
+        "lower it, or ingest with a smaller output.row_group_mb or output.rows_per_file"
+    )
+    with pytest.raises(ConfigError) as error:
+        check_fit(one_group, settings(one_group, workers=2))
+    assert error.value.message == message
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_split_that_gives_no_data_ends_training_after_the_time_of_the_settings(tmp_path, split):
+    images, labels = striped_images(40)
+    image_set = write_image_set(tmp_path, images, labels, ["train", "val"] * 20, classes=CLASSES, files=1)
+    given = settings(image_set)
+    given = given.model_copy(update={"data": given.data.model_copy(update={"timeout_s": 0.5})})
+    fs = StuckFileSystem()
+    fs.names = f"/{split}/"
+    fs.stuck.set()
+    try:
+        with pytest.raises(FeedError, match=f"data.timeout_s=0.5 s while reading .*/{split}/"):
+            within(60, lambda: history_of(replace(image_set, folder=replace(image_set.folder, fs=fs)), given))
+    finally:
+        fs.freed.set()
 
 
 # --- going on from a checkpoint

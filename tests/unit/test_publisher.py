@@ -1,0 +1,114 @@
+"""What reaches the MLflow run in the background: in order, told to be there only then, and missed aloud."""
+
+import threading
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from cnnlib.config import TrackingSettings
+from cnnlib.errors import TrackingError
+from pipelines.publisher import Publisher
+from pipelines.tracking import ARTIFACTS_FOLDER, Tracker, connect
+
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a new SQLite store."""
+    return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
+
+
+@pytest.fixture
+def tracker(store: str, tmp_path: Path) -> Tracker:
+    """A new run, whose artifacts lie below the test's folder."""
+    client = mlflow.MlflowClient(store)
+    experiment = client.create_experiment(tmp_path.name, (tmp_path / ARTIFACTS_FOLDER).as_uri())
+    return Tracker(client.create_run(experiment).info.run_id, experiment, store)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Where the checkpoints lie that training wrote."""
+    return tmp_path / "written"
+
+
+def checkpoint(written: Path, epoch: int) -> Path:
+    folder = written / f"epoch-{epoch:04d}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(str(epoch))
+    return folder
+
+
+def uploaded(tmp_path: Path) -> dict[str, str]:
+    """The checkpoints in the run, and what each holds."""
+    return {path.parent.name: path.read_text() for path in sorted((tmp_path / ARTIFACTS_FOLDER).rglob("state.json"))}
+
+
+def block(tracker: Tracker, tmp_path: Path, epoch: int) -> None:
+    """Have the upload of an epoch fail: what would be its folder is a file."""
+    folder = tmp_path / ARTIFACTS_FOLDER / tracker.run_id / "artifacts" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"epoch-{epoch:04d}").write_text("in the way")
+
+
+def logged_losses(tracker: Tracker) -> list[tuple[int, float]]:
+    history = mlflow.MlflowClient(tracker.uri).get_metric_history(tracker.run_id, "loss")
+    return [(value.step, value.value) for value in history]
+
+
+def test_checkpoint_is_called_the_latest_only_when_it_is_there(tracker: Tracker, written: Path, tmp_path: Path) -> None:
+    tracker.log_checkpoint(1, checkpoint(written, 1))
+    assert tracker.latest_epoch() == 1
+    block(tracker, tmp_path, 2)
+    with pytest.raises(OSError, match="epoch-0002"):
+        tracker.log_checkpoint(2, checkpoint(written, 2))
+    assert tracker.latest_epoch() == 1
+    assert (tracker.fetch_checkpoint(1, tmp_path / "fetched") / "state.json").read_text() == "1"
+
+
+def test_run_gets_all_and_the_disk_keeps_the_last(tracker: Tracker, written: Path, tmp_path: Path) -> None:
+    with Publisher(tracker, written, keep_last=2) as publisher:
+        for epoch in range(1, 6):
+            publisher.publish(epoch, checkpoint(written, epoch), {"loss": 1 / epoch})
+    assert sorted(path.name for path in written.iterdir()) == ["epoch-0004", "epoch-0005"]
+    assert uploaded(tmp_path) == {f"epoch-{epoch:04d}": str(epoch) for epoch in range(1, 6)}
+    assert tracker.latest_epoch() == 5
+    assert logged_losses(tracker) == [(epoch, 1 / epoch) for epoch in range(1, 6)]
+
+
+def test_epoch_that_cannot_be_uploaded_ends_training_and_loses_nothing(
+    tracker: Tracker, written: Path, tmp_path: Path
+) -> None:
+    block(tracker, tmp_path, 3)
+
+    def train() -> None:
+        with Publisher(tracker, written, keep_last=1) as publisher:
+            for epoch in (1, 2, 3, 4):
+                publisher.publish(epoch, checkpoint(written, epoch), {"loss": 1 / epoch})
+
+    says = f"{tracker.uri} did not take a checkpoint .*; mend it, then go on with --train.resume {tracker.run_id}"
+    with pytest.raises(TrackingError, match=says):
+        train()
+    # What the run lacks is on the disk still.
+    assert sorted(path.name for path in written.iterdir()) == ["epoch-0002", "epoch-0003", "epoch-0004"]
+    assert tracker.latest_epoch() == 2
+    assert logged_losses(tracker) == [(1, 1.0), (2, 0.5)]
+
+
+def test_next_epoch_hears_that_mlflow_gave_up(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It would try for four minutes. Port 9 is the discard service, which nothing here offers.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    publisher = Publisher(Tracker("a-run", "0", "http://127.0.0.1:9"), written, keep_last=1)
+
+    def train() -> None:
+        with publisher:
+            publisher.publish(1, checkpoint(written, 1), {})
+            (worker,) = (thread for thread in threading.enumerate() if thread.name == "sparkcnn-publisher")
+            worker.join(TIMEOUT_S)
+            publisher.publish(2, checkpoint(written, 2), {})
+            pytest.fail("an epoch was taken that nobody will publish")
+
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9 did not take a checkpoint .*--train\.resume a-run"):
+        train()

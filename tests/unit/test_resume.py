@@ -1,0 +1,53 @@
+"""Which run `train.resume=auto` goes on with, asked of a real store."""
+
+import mlflow
+import numpy as np
+import pytest
+
+from cnnlib.config import TrackingSettings
+from cnnlib.imageset import ImageSet
+from pipelines.tracking import FINGERPRINT_TAG, connect, tracked_run
+from tests.unit.image_sets import write_image_set
+
+SETTINGS = {"train.epochs": 4, "train.seed": 1}
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    images = np.arange(4 * 16, dtype=np.uint8).reshape(4, 4, 4, 1)
+    return write_image_set(tmp_path_factory.mktemp("set"), images, [0, 1] * 2, ["train"] * 4, classes=("a", "b"))
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        # (minute of its start, status, epochs) of each, in the order in which they came into the store
+        pytest.param([(2, "FAILED", 4), (1, "FAILED", 4)], 2, id="newest of two"),
+        pytest.param([(1, "RUNNING", 4), (2, "KILLED", 4)], 2, id="newest of two, other order"),
+        pytest.param([(1, "FAILED", 4), (2, "FINISHED", 4)], 1, id="a finished one is newer"),
+        pytest.param([(1, "FAILED", 4), (2, "FAILED", 5)], 1, id="one of other settings is newer"),
+        pytest.param([(1, "FINISHED", 4), (2, "FAILED", 5)], None, id="none fits"),
+    ],
+)
+def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_settings(
+    uri: str, image_set: ImageSet, request: pytest.FixtureRequest, runs: list, expected: int | None
+) -> None:
+    client = mlflow.MlflowClient(uri)
+    name = request.node.name
+    experiment = client.create_experiment(name)
+    ids: dict[int | None, str] = {}
+    for minute, status, epochs in runs:
+        tags = {FINGERPRINT_TAG: image_set.fingerprint}
+        run_id = client.create_run(experiment, start_time=minute * 60_000, tags=tags).info.run_id
+        for setting, value in (SETTINGS | {"train.epochs": epochs}).items():
+            client.log_param(run_id, setting, value)
+        client.set_terminated(run_id, status)
+        ids[minute] = run_id
+    with tracked_run(uri, name, "a name", "auto", SETTINGS, image_set) as tracker:
+        assert (tracker.run_id == ids.get(expected)) is (expected is not None)
+        assert (tracker.run_id in ids.values()) is (expected is not None)
