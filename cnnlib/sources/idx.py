@@ -14,9 +14,9 @@ from typing import BinaryIO
 import numpy as np
 
 from cnnlib.errors import SourceError
+from cnnlib.sources.gzipped import MAGIC, unzip
 
 UINT8 = 0x08
-GZIP_MAGIC = b"\x1f\x8b"
 
 # train-images-idx3-ubyte.gz, t10k-images.idx3-ubyte, emnist-letters-test-images-idx3-ubyte.gz
 IMAGES_NAME = re.compile(r"^(?P<stem>.+?)-images[.-]idx3-ubyte(?P<gz>\.gz)?$")
@@ -27,11 +27,7 @@ def parse_idx(content: bytes, name: str) -> np.ndarray:
 
     Raises SourceError when the bytes are not IDX of unsigned bytes, or are more or fewer than stated.
     """
-    if content.startswith(GZIP_MAGIC):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise SourceError(f"{name} is a damaged gzip file ({error}); fetch it again") from error
+    content = unzip(content, name)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UINT8:
         raise SourceError(f"{name} is not an IDX file of unsigned bytes; it begins with {content[:4].hex()}")
     dimensions = content[3]
@@ -50,7 +46,7 @@ def image_size(file: BinaryIO, name: str) -> tuple[int, int]:
 
     Raises SourceError where the header is not that of images.
     """
-    gzipped = file.read(2) == GZIP_MAGIC
+    gzipped = file.read(2) == MAGIC
     file.seek(0)
     try:
         header = (gzip.GzipFile(fileobj=file) if gzipped else file).read(16)

@@ -1,6 +1,13 @@
-"""Class folders: DIR/CLASS/**/*.jpg, the layout of ImageNet and of most collections on a disk."""
+"""Class folders: DIR/CLASS/**/*.jpg, the layout of ImageNet and of most collections on a disk.
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+Or DIR/{train,val,test}/CLASS/**/*.jpg, where somebody has divided the images already.
+"""
+
+from collections.abc import Iterable
+
+from cnnlib.splits import SPLITS
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 # Spark's and Hadoop's globs know no case-insensitive match.
 GLOB = "*.{" + ",".join("".join(f"[{c}{c.upper()}]" for c in suffix[1:]) for suffix in SUFFIXES) + "}"
@@ -14,6 +21,32 @@ def class_of(relative_path: str) -> str | None:
     """
     folder, slash, _ = relative_path.partition("/")
     return folder if slash else None
+
+
+def layout_of(top_level_folder_names: Iterable[str]) -> bool:
+    """Say whether DIR's folders are splits rather than classes; name all that hold an image at any depth.
+
+    They are where each is called train, val or test: a folder "bus" makes of "train" beside it a class.
+
+    >>> layout_of(["train", "test"]), layout_of(["bus", "train"]), layout_of([])
+    (True, False, False)
+    """
+    folders = set(top_level_folder_names)
+    return bool(folders) and folders <= set(SPLITS)
+
+
+def class_and_split_of(relative_path: str, has_splits: bool) -> tuple[str | None, str | None]:
+    """Read (class, given split) off a path relative to DIR, None for what it does not say.
+
+    >>> class_and_split_of("train/cat/2021/a.jpg", True), class_and_split_of("train/a.jpg", True)
+    (('cat', 'train'), (None, 'train'))
+    >>> class_and_split_of("train/cat/a.jpg", False), class_and_split_of("a.jpg", True)
+    (('train', None), (None, None))
+    """
+    first = class_of(relative_path)
+    if not has_splits or first is None:
+        return first, None
+    return class_of(relative_path.removeprefix(f"{first}/")), first
 
 
 def is_image_name(name: str) -> bool:

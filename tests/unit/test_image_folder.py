@@ -4,7 +4,7 @@ import fnmatch
 
 import pytest
 
-from cnnlib.sources.image_folder import GLOB, class_of, is_hidden, is_image_name
+from cnnlib.sources.image_folder import GLOB, class_and_split_of, class_of, is_hidden, is_image_name, layout_of
 
 
 def in_glob(name: str) -> bool:
@@ -23,6 +23,41 @@ def test_class_is_the_first_folder(path, expected):
 
 
 @pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["train", "val", "test"], True),
+        (["test", "train"], True),
+        (["val"], True),
+        (["train", "train"], True),
+        ([], False),
+        (["cat", "dog"], False),
+        (["train", "bus"], False),
+        (["train", "valid"], False),
+        (["Train", "Test"], False),
+    ],
+)
+def test_first_folders_are_splits_where_all_are(folders, expected):
+    assert layout_of(folders) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "has_splits", "expected"),
+    [
+        ("train/cat/a.jpg", True, ("cat", "train")),
+        ("val/big cat/2021/a.jpg", True, ("big cat", "val")),
+        ("test/test/a.jpg", True, ("test", "test")),
+        ("train/a.jpg", True, (None, "train")),
+        ("a.jpg", True, (None, None)),
+        ("train/cat/a.jpg", False, ("train", None)),
+        ("cat/a.jpg", False, ("cat", None)),
+        ("a.jpg", False, (None, None)),
+    ],
+)
+def test_class_and_split_are_folders(path, has_splits, expected):
+    assert class_and_split_of(path, has_splits) == expected
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("a.jpg", True),
@@ -31,7 +66,15 @@ def test_class_is_the_first_folder(path, expected):
         ("A.JPG", True),
         ("a.JpEg", True),
         ("a.b.Png", True),
-        ("a.gif", False),
+        ("a.jfif", True),
+        ("a.bmp", True),
+        ("a.GIF", True),
+        ("a.tif", True),
+        ("a.Tiff", True),
+        ("a.webp", True),
+        ("a.svg", False),
+        ("a.webm", False),
+        ("a.ti", False),
         ("a.jpg.txt", False),
         ("a.jpg~", False),
         ("jpg", False),

@@ -1,0 +1,61 @@
+"""Tar archives for tests, made by Python's own writer, and headers that no honest writer makes."""
+
+import gzip
+import io
+import tarfile
+
+LAYOUTS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+
+
+def pack(*members: tuple[str, bytes] | tarfile.TarInfo, layout: int = tarfile.PAX_FORMAT) -> bytes:
+    """Pack files, as (name, content), and members that have none."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=layout) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return packed.getvalue()
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    """A member without content: a link, a folder, a device."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
+    """One header block, with any size at all (the GNU way of numbers, which may be huge or negative)."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")[-512:]
+
+
+def padded(content: bytes) -> bytes:
+    """Content as it stands after its header: up to the end of its last block."""
+    return content + bytes(-len(content) % 512)
+
+
+def pax(*records: tuple[str, str]) -> bytes:
+    """A pax header and its records."""
+    lines = []
+    for key, value in records:
+        line = f" {key}={value}\n".encode()
+        length = len(line)
+        while length != len(f"{length}".encode() + line):
+            length = len(f"{length}".encode() + line)
+        lines.append(f"{length}".encode() + line)
+    content = b"".join(lines)
+    return header("pax", tarfile.XHDTYPE, len(content)) + padded(content)
+
+
+END = bytes(1024)
+
+
+def gzipped(content: bytes) -> bytes:
+    """The same bytes every time."""
+    return gzip.compress(content, 1, mtime=0)

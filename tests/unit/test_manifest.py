@@ -1,0 +1,200 @@
+"""Manifests: what a path in one means, and that none leads where the user did not point."""
+
+import os
+import posixpath
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cnnlib.errors import ImageError, SourceError
+from cnnlib.sources.manifest import check_columns, format_of, is_absolute, links_out, parse_split, resolve
+
+# --- resolve
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("./cat//a.jpg", "cat/a.jpg"),
+        ("cat/../dog/a.jpg", "dog/a.jpg"),
+        ("cat/..a/...jpg", "cat/..a/...jpg"),
+        ("a b#1?x=%2e%2e%2f[0-9]{a,b}*.jpg", "a b#1?x=%2e%2e%2f[0-9]{a,b}*.jpg"),
+        ("Küche/猫.jpg", "Küche/猫.jpg"),
+        (" a.jpg ", " a.jpg "),
+        ("..\\a.jpg", "..\\a.jpg"),
+        ("C:\\a.jpg", "C:\\a.jpg"),
+        ("C:/a.jpg", "C:/a.jpg"),
+        ("~/a.jpg", "~/a.jpg"),
+        ("$HOME/a.jpg", "$HOME/a.jpg"),
+        ("12:30/a.jpg", "12:30/a.jpg"),
+        ("a:b.jpg", "a:b.jpg"),
+    ],
+)
+def test_relative_path_stays_itself_without_dots(path, expected):
+    assert resolve(path, "/data/set") == expected
+    assert not is_absolute(resolve(path, "s3a://bucket/set"))
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "expected"),
+    [
+        ("s3a://bucket/a b#1.jpg", "/data", "s3a://bucket/a b#1.jpg"),
+        ("file:///data/../a.jpg", "/data", "file:///data/../a.jpg"),
+        ("file:/data/a.jpg", "s3a://bucket/set", "file:/data/a.jpg"),
+        ("dbfs:/FileStore/a.jpg", "/data", "dbfs:/FileStore/a.jpg"),
+        (
+            "abfss://container@account.dfs.core.windows.net/a.jpg",
+            "x",
+            "abfss://container@account.dfs.core.windows.net/a.jpg",
+        ),
+        ("/data/./a.jpg", "/set", "/data/a.jpg"),
+        ("/../../a.jpg", "/set", "/a.jpg"),
+        ("//data/a.jpg", "/set", "/data/a.jpg"),
+        ("/Volumes/a.jpg", "dbfs:/set", "dbfs:/Volumes/a.jpg"),
+        ("/a.jpg", "s3a://bucket/set", "s3a://bucket/a.jpg"),
+        ("/a.jpg", "file:///set", "file:///a.jpg"),
+        ("/a.jpg", "set:1/here", "/a.jpg"),
+    ],
+)
+def test_absolute_path_and_uri_stand(path, folder, expected):
+    assert resolve(path, folder) == expected
+    assert is_absolute(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (None, "empty"),
+        ("", "empty"),
+        ("a\0.jpg", "NUL"),
+        ("/a\0.jpg", "NUL"),
+        ("file:///a\0.jpg", "NUL"),
+        ("..", "leads out"),
+        ("../a.jpg", "leads out"),
+        ("cat/../../a.jpg", "leads out"),
+        ("./../set/a.jpg", "leads out"),
+        (".", "names a folder"),
+        ("cat/..", "names a folder"),
+        ("cat/", "names a folder"),
+        ("./file:/etc/passwd", "looks like a URI"),
+        ("cat/../file:///etc/passwd", "looks like a URI"),
+    ],
+)
+def test_what_escapes_or_names_no_file_is_unreadable(path, says):
+    with pytest.raises(ImageError, match=says) as caught:
+        resolve(path, "/data/set")
+    assert caught.value.code == "unreadable"
+
+
+parts = st.sampled_from(["..", ".", "", "a", "b.jpg", "file:", "s3a:", "~", "\\", "..\\..", "%2e%2e", " ", "\0", "ü*"])
+paths = st.lists(parts, max_size=8).map("/".join) | st.text(max_size=30)
+
+
+@given(paths, st.sampled_from(["/data/set", "s3a://bucket/set", "file:///data", "dbfs:/data"]))
+@example("a/../s3a:/b", "/data/set")
+def test_no_relative_path_ever_escapes(path, folder):
+    try:
+        resolved = resolve(path, folder)
+    except ImageError:
+        return
+    assert "\0" not in resolved
+    if is_absolute(resolved):
+        assert is_absolute(path)
+    else:
+        assert ".." not in resolved.split("/")
+        assert posixpath.normpath(f"/data/set/{resolved}") == f"/data/set/{resolved}"
+        assert resolve(resolved, folder) == resolved
+
+
+# --- links_out
+
+
+def test_links_that_stay_within_are_no_way_out(tmp_path):
+    root, outside = tmp_path / "set", tmp_path / "outside"
+    (root / "cat").mkdir(parents=True)
+    outside.mkdir()
+    (root / "cat/a.jpg").write_bytes(b"1")
+    (outside / "b.jpg").write_bytes(b"2")
+    (root / "near.jpg").symlink_to("cat/a.jpg")
+    (root / "far.jpg").symlink_to(outside / "b.jpg")
+    (root / "dog").symlink_to(outside)
+    (root / "chain.jpg").symlink_to("far.jpg")
+    (root / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "alias").symlink_to(root)
+    (tmp_path / "set2").mkdir()
+    for base in (root, tmp_path / "alias"):
+        found = {
+            name: links_out(os.path.join(base, name), str(base))
+            for name in ("cat/a.jpg", "near.jpg", "far.jpg", "dog/b.jpg", "chain.jpg", "loop.jpg", "not_there.jpg")
+        }
+        assert found == {
+            "cat/a.jpg": False,
+            "near.jpg": False,
+            "far.jpg": True,
+            "dog/b.jpg": True,
+            "chain.jpg": True,
+            "loop.jpg": False,
+            "not_there.jpg": False,
+        }
+    assert links_out(str(tmp_path / "set2" / "a.jpg"), str(root))
+    assert not links_out(str(root / "cat/a.jpg"), "/")
+
+
+# --- formats, columns, splits
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.csv", "csv"),
+        ("s3a://b/a.JSONL", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.json", "jsonl"),
+        ("a.b.parquet", "parquet"),
+    ],
+)
+def test_format_is_told_by_the_ending(path, expected):
+    assert format_of(path) == expected
+
+
+def test_folder_is_parquet_whatever_its_name():
+    assert format_of("labels.csv", is_folder=True) == format_of("labels", is_folder=True) == "parquet"
+
+
+@pytest.mark.parametrize("path", ["labels", "a.xlsx", "a.csv.zip", "csv", ".csv/labels"])
+def test_other_endings_are_refused(path):
+    with pytest.raises(SourceError, match=r"no manifest by its ending; expected \.csv, \.jsonl"):
+        format_of(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "labelled", "says"),
+    [
+        (["image", "label"], True, "a.csv has no column path, but image, label; a manifest needs path, label, and"),
+        (["a"], True, "no column path and no column label"),
+        (["Path", "label"], False, "no column path, but Path, label; a manifest needs path, and may have split"),
+        ([], False, "no column path, but none"),
+    ],
+)
+def test_missing_columns_are_named(names, labelled, says):
+    with pytest.raises(SourceError, match=says):
+        check_columns(names, "a.csv", labelled=labelled)
+
+
+def test_label_is_not_needed_where_none_is_asked_for():
+    check_columns(["path"], "a.csv", labelled=False)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("train", "train"), ("test", "test"), (None, None), ("", None)])
+def test_split_is_one_of_three_or_none(value, expected):
+    assert parse_split(value) == expected
+
+
+@pytest.mark.parametrize("value", ["valid", "Train", " ", "1", "\ud800" * 200])
+def test_other_splits_are_unreadable(value):
+    with pytest.raises(ImageError, match="is none of train, val, test") as caught:
+        parse_split(value)
+    assert caught.value.code == "unreadable"
+    caught.value.message.encode()
