@@ -5,6 +5,9 @@ PROFILE ?= current
 PYTHON  ?= python3
 # What `make test` runs, as pytest takes it; empty is all.
 TESTS   ?=
+# How many files `make fuzz` damages, and from which seed; empty is another one each time.
+MUTANTS ?= 200000
+SEED    ?=
 
 # An environment a profile, so that none holds what another left: .venv, and .venv-lts beside it.
 venv = .venv$(filter-out -current,-$(PROFILE))
@@ -13,7 +16,7 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-.PHONY: help demo test petastorm lint wheel pins clean environment
+.PHONY: help demo test fuzz petastorm lint wheel pins clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +26,9 @@ demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 
 test: lint ## lint, then all tests (20 minutes), or those of TESTS=...
 	@$(venv)/bin/python -m pytest $(TESTS)
+
+fuzz: environment ## damaged image files through the decoder: MUTANTS=... SEED=... (a minute)
+	@$(venv)/bin/python -W error -m tests.unit.fuzz_images --mutants $(MUTANTS) $(if $(SEED),--seed $(SEED))
 
 petastorm: environment ## petastorm's own tests on both profiles: does the bridge cost any? (20 minutes)
 	@$(venv)/bin/python benchmarks/petastorm_tests.py

@@ -120,12 +120,16 @@ class ImageError(Exception):
         self.message = message
 
 
-IMAGE_ERROR_CODES = (
-    "empty_file",
-    "not_an_image",
-    "truncated",
-    "unsupported_mode",
-    "too_many_pixels",
-    "unknown_label",
-    "unreadable",
-)
+# Closed: whoever reads rejects may rely on it.
+IMAGE_ERROR_CODES = {
+    "empty_file": "the file has no bytes",
+    "not_an_image": "its first bytes are those of no format that is read",
+    "truncated": "it ends early, or is damaged within",
+    "unsupported_mode": "a sound image of a kind that is not read: 32 bits a channel, an array that is no image",
+    "too_many_pixels": "larger than the limit, or than image.resize none allows",
+    "too_many_bytes": "the file is larger than the limit",
+    "too_small": "a side is below the limit, or below what image.resize none asks for",
+    "unknown_label": "its class is none of the set's",
+    "missing_file": "a manifest or table names it, but it is not there",
+    "unreadable": "anything else that keeps Pillow from decoding it",
+}

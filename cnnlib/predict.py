@@ -56,7 +56,7 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelError(f"{folder / CARD_FILE} is damaged: {error}; register the model again") from error
     try:
         return ModelCard(**{**content, "image": ImageSpec(**content["image"]), "classes": tuple(content["classes"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CARD_FILE} is damaged: {error!r}; register the model again") from error
 
 

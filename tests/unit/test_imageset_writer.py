@@ -233,7 +233,7 @@ def test_fingerprint_is_told_apart_by_label_pixel_split_and_class_name(tmp_path,
         "an image less": fingerprint_of(plan, rest),
         "an image twice": fingerprint_of(plan, [first, first, *rest]),
         "a class more": fingerprint_of(plan, ROWS, classes=(*CLASSES, "emu")),
-        "how it is resized": fingerprint_of(plan, ROWS, spec=ImageSpec(2, 3, 3, resize="crop")),
+        "how it is resized": fingerprint_of(plan, ROWS, spec=ImageSpec(2, 3, 3, resize="fit_and_pad")),
     }
     renamed = plan_for(tmp_path, SPEC, ("cat", "wolf"))
     new_names = [row | {"class_name": {"cat": "cat", "dog": "wolf"}[row["class_name"]]} for row in ROWS]
