@@ -13,6 +13,7 @@ setup(
     # Settings live at the top of the tree, where people look, and install beside the jobs that read them.
     package_dir={"jobs.conf": "conf"},
     package_data={
+        "cnnlib": ["report.css", "report.html"],
         "cnnlib.mnist": ["*.gz", "LICENSE.md"],
         "jobs.conf": ["*.yaml"],
         "pipelines": ["log4j2.properties"],
@@ -20,6 +21,7 @@ setup(
     entry_points={"console_scripts": ["sparkcnn = jobs.sparkcnn:main"]},
     # Ranges, so that a cluster's own versions will do; requirements/*.txt pin what is tested.
     install_requires=[
+        "jinja2>=3.1,<4",
         "jsonargparse[signatures]>=4.40,<5",
         "keras>=3.12.4,<4",
         "mlflow>=2.22,<4",

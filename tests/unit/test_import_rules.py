@@ -30,6 +30,7 @@ LIGHT_MODULES = (
     "cnnlib.predict",
     "cnnlib.predictions",
     "cnnlib.predictions_writer",
+    "cnnlib.report",
     "cnnlib.sealed",
     "cnnlib.sources.idx",
     "cnnlib.sources.image_folder",

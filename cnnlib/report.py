@@ -1,0 +1,273 @@
+"""report.html: an image set on one page, for people to look at.
+
+One file that needs no other, no network and no script. Its words stand in report.html and its looks in report.css,
+templates beside this module; here is what they show. Equal contents give an equal page: it has no time of its own.
+"""
+
+import base64
+import io
+import json
+import math
+import re
+from bisect import bisect
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from PIL import Image
+
+from cnnlib.images import encode_png
+from cnnlib.imageset import ImageSet
+from cnnlib.splits import SPLITS
+
+REPORT = "report.html"
+
+# Of a thumbnail's longer side, in pixels.
+THUMBNAIL_SIDE = 64
+# Of sample pictures, and what a picture's tag adds: base64 makes 4 bytes of 3, and the page is to stay below 10 MB.
+MOST_SAMPLE_BYTES = 6_000_000
+TAG_BYTES = 40
+
+IMBALANCED = 10
+# More classes than this fold away, behind a chart of them all.
+MOST_CLASSES_OPEN = 50
+LONGEST_NAME = 120
+MOST_COPIES = 10
+MOST_SIZES = 10
+
+CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
+# Where the bins of the size histogram begin, in pixels: 1, 2, 3, 4, 6, 8, 12, 16, 24 …
+SIDES = tuple(sorted({2**n for n in range(20)} | {3 * 2**n for n in range(19)}))
+# Width to height.
+ASPECT_RATIOS = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 1), (3, 1))
+
+# HTML has no way to write these, and UTF-8 none for half a surrogate pair, as Python gives for a path of odd bytes.
+UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An image that could not be used, with its thumbnail where there is something to see."""
+
+    path: str
+    message: str
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Images with equal pixels under more than one class: (class name, path) of each."""
+
+    copies: Sequence[tuple[str, str]]
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """What the report shows.
+
+    `sizes` counts the source images by (height, width); `samples` has thumbnails by class name, by "" in an unlabelled
+    set; `rejects` counts by code, and `reject_examples` has some of each; `conflicts` are the first of
+    `conflict_count`. A thumbnail is what `thumbnail` gives.
+    """
+
+    image_set: ImageSet
+    sizes: Mapping[tuple[int, int], int]
+    samples: Mapping[str, Sequence[bytes]]
+    rejects: Mapping[str, int]
+    reject_examples: Mapping[str, Sequence[Reject]]
+    conflicts: Sequence[Conflict]
+    conflict_count: int
+
+
+@dataclass(frozen=True)
+class _ClassCounts:
+    """A row of the class histogram: all images, and those of each split that has any."""
+
+    label: int
+    name: str
+    images: int
+    by_split: dict[str, int]
+
+
+def render_report(contents: ReportContents) -> str:
+    """Give the whole page as HTML."""
+    image_set, sizes = contents.image_set, contents.sizes
+    height, width, _ = image_set.image.shape
+    split_rows = {name: image_set.splits[name].rows for name in SPLITS if image_set.splits[name].rows}
+    classes = _class_counts(image_set, list(split_rows))
+    by_size = sorted((row for row in classes if row.images), key=lambda row: -row.images)
+    samples = _samples_within(contents.samples, image_set.classes or ("",))
+    page = _templates().get_template(REPORT)
+    html = page.render(
+        contents=contents,
+        image_set=image_set,
+        split_rows=split_rows,
+        classes=classes,
+        by_size=by_size,
+        chart=_stacked_chart(by_size) if len(classes) > MOST_CLASSES_OPEN else {},
+        samples=samples,
+        left_out=sum(len(contents.samples.get(name, ())) - len(taken) for name, taken in samples.items()),
+        sample_scale=_sample_scale(height, width),
+        common_sizes=sorted(sizes.items(), key=lambda item: (-item[1], item[0])),
+        smaller=sum(images for (high, wide), images in sizes.items() if high < height or wide < width),
+        sides=_shorter_sides(sizes),
+        ratios=_aspect_ratios(sizes),
+        rejects=sorted(contents.rejects.items(), key=lambda item: (-item[1], item[0])),
+        channels=list(zip(CHANNEL_NAMES[image_set.image.channels], image_set.mean, image_set.std, strict=True)),
+        settings=list(_flat(image_set.settings)),
+    )
+    return UNWRITABLE.sub("\ufffd", html)
+
+
+def thumbnail(pixels: np.ndarray) -> bytes:
+    """Shrink (height, width, 1 or 3) uint8 to at most 64 pixels, and give the smaller of its PNG and JPEG files."""
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=85)
+    shrunk = np.asarray(image).reshape(image.height, image.width, -1)
+    return min(encode_png(shrunk), jpeg.getvalue(), key=len)
+
+
+def _class_counts(image_set: ImageSet, splits: Sequence[str]) -> list[_ClassCounts]:
+    counts = {split: image_set.splits[split].class_counts for split in splits}
+    by_label = [{split: counts[split][label] for split in splits} for label in range(len(image_set.classes))]
+    return [
+        _ClassCounts(label, name, sum(by_split.values()), by_split)
+        for label, (name, by_split) in enumerate(zip(image_set.classes, by_label, strict=True))
+    ]
+
+
+def _stacked_chart(rows: Sequence[_ClassCounts]) -> dict[str, str]:
+    """SVG paths of a histogram: one unit wide a class, 100 high, a path a split.
+
+    Each reaches up to the sum of its split and those before it, so they are to be drawn from the last to the first.
+
+    >>> _stacked_chart([_ClassCounts(0, "cat", 4, {"train": 3, "val": 1})])
+    {'train': 'M0 100V25h1V100z', 'val': 'M0 100V0h1V100z', 'test': 'M0 100V0h1V100z'}
+    """
+    highest = max((row.images for row in rows), default=1)
+    paths = {}
+    levels = [0] * len(rows)
+    for split in SPLITS:
+        levels = [level + row.by_split.get(split, 0) for level, row in zip(levels, rows, strict=True)]
+        steps = (f"V{round(100 - 100 * level / highest, 1):g}h1" for level in levels)
+        paths[split] = "M0 100" + "".join(steps) + "V100z"
+    return paths
+
+
+def _samples_within(samples: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> dict[str, list[bytes]]:
+    """As many samples as the page has room for: the first of every class, then the second of every class, and so on."""
+    taken: dict[str, list[bytes]] = {name: [] for name in names}
+    room = MOST_SAMPLE_BYTES
+    for turn in zip_longest(*(samples.get(name, ()) for name in names)):
+        for name, picture in zip(names, turn, strict=True):
+            if picture is None:
+                continue
+            room -= len(picture) + TAG_BYTES
+            if room < 0:
+                return taken
+            taken[name].append(picture)
+    return taken
+
+
+def _sample_scale(height: int, width: int) -> float:
+    """How samples are shown: enlarged by a whole number where they are small, so that pixels stay even.
+
+    >>> _sample_scale(28, 28), _sample_scale(96, 128)
+    (2, 0.5)
+    """
+    longer = max(height, width)
+    return THUMBNAIL_SIDE // longer if longer <= THUMBNAIL_SIDE else THUMBNAIL_SIDE / longer
+
+
+def _shorter_sides(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]]:
+    """Histogram of the shorter side, from the first to the last bin that has an image.
+
+    >>> _shorter_sides({(28, 30): 5, (70, 64): 1})
+    [('24 to 31', 5), ('32 to 47', 0), ('48 to 63', 0), ('64 to 95', 1)]
+    """
+    bins: Counter[int] = Counter()
+    for (height, width), images in sizes.items():
+        bins[bisect(SIDES, min(height, width)) - 1] += images
+    return [
+        (f"{SIDES[i]} to {SIDES[i + 1] - 1}" if SIDES[i] + 1 < SIDES[i + 1] else str(SIDES[i]), bins[i])
+        for i in range(min(bins, default=0), max(bins, default=-1) + 1)
+    ]
+
+
+def _aspect_ratios(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]]:
+    """Histogram of width to height, each image at the nearest of the common ratios.
+
+    >>> _aspect_ratios({(100, 100): 5, (480, 640): 2})
+    [('1:1', 5), ('4:3', 2)]
+    """
+    logs = [math.log(width / height) for width, height in ASPECT_RATIOS]
+    bins: Counter[int] = Counter()
+    for (height, width), images in sizes.items():
+        ratio = math.log(width / height)
+        bins[min(range(len(logs)), key=lambda i: abs(logs[i] - ratio))] += images
+    return [
+        ("{}:{}".format(*ASPECT_RATIOS[i]), bins[i]) for i in range(min(bins, default=0), max(bins, default=-1) + 1)
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as the command line names them, with their values as text.
+
+    >>> list(_flat({"split": {"val_fraction": 0.1, "salt": "x"}}))
+    [('split.val_fraction', '0.1'), ('split.salt', 'x')]
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _percent(part: int, whole: int) -> str:
+    """A share for people: never 0% of something that is there, nor 100% of what is not all.
+
+    >>> _percent(1, 3), _percent(1, 100_000), _percent(99_999, 100_000), _percent(0, 0)
+    ('33.3%', '<0.1%', '>99.9%', '0.0%')
+    """
+    share = part / whole if whole else 0.0
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{share:.1%}"
+
+
+def _short(name: str) -> str:
+    """A name or message of any length, cut to what a table can show."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _data_url(picture: bytes) -> str:
+    """A PNG or JPEG as a URL that carries it."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def _templates() -> Environment:
+    # importlib.resources reads from a folder and from a zipped wheel alike.
+    loader = FunctionLoader(lambda name: files("cnnlib").joinpath(name).read_text("utf-8"))
+    templates = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters |= {"number": "{:,}".format, "percent": _percent, "short": _short, "data_url": _data_url}
+    templates.globals |= {
+        "IMBALANCED": IMBALANCED,
+        "MOST_CLASSES_OPEN": MOST_CLASSES_OPEN,
+        "MOST_COPIES": MOST_COPIES,
+        "MOST_SIZES": MOST_SIZES,
+        "THUMBNAIL_SIDE": THUMBNAIL_SIDE,
+    }
+    return templates

@@ -1,0 +1,153 @@
+"""The report as a file: strangers' names stay text, nothing is missing or too large, and a browser shows it whole."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import cnnlib
+from cnnlib import report
+from cnnlib.images import encode_png
+from cnnlib.report import render_report
+from tests.unit.pictures import noise
+from tests.unit.report_pages import HOSTILE, Page, contents_of, eventful, page_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def test_hostile_names_stay_text():
+    page = page_of(eventful())
+    assert page.says("settings", " ".join(HOSTILE.split()))
+    assert HOSTILE in page.rows["rejects"][-4][0]
+    assert {"script", "iframe", "object", "embed", "link", "base"} & page.tags == set()
+    assert [name for _, name, _ in page.attributes if name.startswith("on")] == []
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    html = render_report(eventful())
+    urls = [value for _, name, value in Page(html).attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert len(urls) > 600
+    assert {re.match(r"data:image/|#", url) is not None for url in urls} == {True}
+    style = html.partition("<style>")[2].partition("</style>")[0]
+    assert len(style) > 1000
+    assert re.search(r"url\(|@import|//", style) is None
+    assert "default-src 'none'" in html
+
+
+def test_links_within_the_page_lead_somewhere():
+    page = page_of(eventful())
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {link.removeprefix("#") for link in page.values("a", "href")} <= set(ids)
+
+
+def test_every_picture_has_words_and_every_header_its_scope():
+    page = page_of(eventful())
+    alts = page.values("img", "alt")
+    assert len(alts) == len(page.values("img", "src"))
+    assert all(alts)
+    headers = sum(name == "scope" for tag, name, _ in page.attributes if tag == "th")
+    assert headers == render_report(eventful()).count("<th ")
+
+
+def test_order_in_which_counts_came_in_makes_no_difference():
+    contents = eventful()
+    turned = {
+        name: dict(reversed(getattr(contents, name).items()))
+        for name in ("sizes", "samples", "rejects", "reject_examples")
+    }
+    assert render_report(replace(contents, **turned)) == render_report(contents)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 50, 51, 1000])
+def test_any_number_of_classes(classes):
+    names = [f"class {number}" for number in range(classes)]
+    page = page_of(contents_of(names, range(1, classes + 1), samples={name: [b"\x89PNG"] for name in names}))
+    assert [row[1] for row in page.rows["classes"][1:]] == names
+    assert len(page.values("img", "src")) == classes
+    # Behind a chart of them all, where they are many.
+    assert len(page.values("svg", "viewbox")) == (classes > 50)
+
+
+@pytest.mark.parametrize("classes", [(), ("a", "b")])
+def test_set_without_images(classes):
+    page = page_of(contents_of(classes, [0] * len(classes), sizes={}))
+    assert page.says("images", "0 images found = 0 kept + 0 duplicate + 0 rejected.")
+    assert "sizes" not in page.text
+
+
+def test_a_thousand_classes_of_large_samples_stay_below_10_mb():
+    names = [f"{number:04d}" + "'" * 500 for number in range(1000)]
+    large = encode_png(noise(64, 64))
+    html = render_report(contents_of(names, [5] * 1000, val=[5] * 1000, samples={name: [large] * 8 for name in names}))
+    assert 7_000_000 < len(html.encode()) < 10_000_000
+    shown = html.count("<img ")
+    assert Page(html).says("samples", f"This page has no room for {8000 - shown:,} more.")
+
+
+def test_samples_are_shared_out_fairly_where_room_is_short(monkeypatch):
+    monkeypatch.setattr(report, "MOST_SAMPLE_BYTES", 5 * (100 + report.TAG_BYTES))
+    samples = {"a": [bytes(100)] * 9, "b": [bytes(100)], "c": [bytes(100)] * 9}
+    taken = report._samples_within(samples, ["a", "b", "c"])
+    assert {name: len(pictures) for name, pictures in taken.items()} == {"a": 2, "b": 1, "c": 2}
+
+
+def test_equal_contents_give_an_equal_page_also_from_a_zipped_wheel(tmp_path):
+    archive = tmp_path / "wheel.zip"
+    with zipfile.ZipFile(archive, "w") as wheel:
+        for file in Path(cnnlib.__file__).parent.glob("*.*"):
+            wheel.write(file, f"cnnlib/{file.name}")
+    script = (
+        "import sys, cnnlib; from tests.unit.report_pages import eventful, render_report\n"
+        "assert cnnlib.__file__.startswith(sys.argv[1]), cnnlib.__file__\n"
+        "sys.stdout.buffer.write(render_report(eventful()).encode())"
+    )
+    project = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(archive)],
+        env=os.environ | {"PYTHONPATH": f"{archive}{os.pathsep}{project}", "PYTHONHASHSEED": "1"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=300,
+    )
+    assert ended.stdout.decode() == render_report(eventful())
+
+
+# Chromium writes it out with what the script found: of each frame, its width, the page's, and unseen pictures.
+FRAMES = """<!DOCTYPE html>
+<iframe src="report.html" width="400" height="800"></iframe>
+<iframe src="report.html" width="1280" height="800"></iframe>
+<script>
+onload = () => document.title = [...document.querySelectorAll("iframe")].map(frame => {
+    const page = frame.contentDocument
+    page.querySelectorAll("details").forEach(details => details.open = true)
+    const {clientWidth, scrollWidth} = page.documentElement
+    return [frame.width, scrollWidth - clientWidth, [...page.images].filter(one => !one.naturalWidth).length].join()
+}).join(" ")
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_browser_shows_it_without_complaint_or_overflow(tmp_path):
+    (tmp_path / "report.html").write_text(render_report(eventful()), encoding="utf-8")
+    (tmp_path / "frames.html").write_text(FRAMES)
+    ended = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files", "--enable-logging=stderr"),
+            *("--dump-dom", f"file://{tmp_path}/frames.html"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert re.findall("<title>(.*)</title>", ended.stdout) == ["400,0,0 1280,0,0"]
+    assert [line for line in ended.stderr.splitlines() if "CONSOLE" in line] == []
