@@ -5,6 +5,8 @@ PROFILE ?= current
 PYTHON  ?= python3
 # What `make test` runs, as pytest takes it; empty is all.
 TESTS   ?=
+# Options of `make bench`, e.g. BENCH="--images 2000 --memory 0".
+BENCH   ?=
 
 # An environment a profile, so that none holds what another left: .venv, and .venv-lts beside it.
 venv = .venv$(filter-out -current,-$(PROFILE))
@@ -13,7 +15,7 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-.PHONY: help demo test petastorm lint wheel pins clean environment
+.PHONY: help demo test bench petastorm lint wheel pins clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +25,9 @@ demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 
 test: lint ## lint, then all tests (20 minutes), or those of TESTS=...
 	@$(venv)/bin/python -m pytest $(TESTS)
+
+bench: environment ## ingest beside the machine's ceiling, petastorm and Ray Data (10 minutes)
+	@$(venv)/bin/python -m benchmarks.ingest $(BENCH)
 
 petastorm: environment ## petastorm's own tests on both profiles: does the bridge cost any? (20 minutes)
 	@$(venv)/bin/python benchmarks/petastorm_tests.py
