@@ -5,6 +5,8 @@ PROFILE ?= current
 PYTHON  ?= python3
 # What `make test` runs, as pytest takes it; empty is all.
 TESTS   ?=
+# Options of `make bench`, e.g. BENCH="--images 2000 --memory 0".
+BENCH   ?=
 # How many files `make fuzz` damages, and from which seed; empty is another one each time.
 MUTANTS ?= 200000
 SEED    ?=
@@ -16,7 +18,7 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-.PHONY: help demo test fuzz petastorm lint wheel pins clean environment
+.PHONY: help demo test fuzz bench petastorm lint wheel pins clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +28,9 @@ demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 
 test: lint ## lint, then all tests (20 minutes), or those of TESTS=...
 	@$(venv)/bin/python -m pytest $(TESTS)
+
+bench: environment ## ingest beside the machine's ceiling, petastorm and Ray Data (10 minutes)
+	@$(venv)/bin/python -m benchmarks.ingest $(BENCH)
 
 fuzz: environment ## damaged image files through the decoder: MUTANTS=... SEED=... (a minute)
 	@$(venv)/bin/python -W error -m tests.unit.fuzz_images --mutants $(MUTANTS) $(if $(SEED),--seed $(SEED))

@@ -1,0 +1,324 @@
+"""How fast ingest is, beside the machine's ceiling and its peers: `make bench`, some ten minutes on two cores.
+
+    python -m benchmarks.ingest [--images 20000] [--rounds 3] [--memory 500] [--linearity] [--ray-python PYTHON]
+
+20,000 JPEGs of about 340 x 300, made of three photographs, become Parquet of 96 x 96 pixels in several ways. Each way
+runs in a process of its own once a round, and the rounds are interleaved, now in this order, now in the other, for
+these machines are shared and noisy. A figure is the median of the rounds.
+
+- The ceiling is one process that decodes (Pillow: draft, resize) and writes, times the number of cores. Two cores
+  give less than twice one, so as many processes at once stand beside it, and both again with ingest's own decoder.
+- Ingest, its session started, is what the goals are about; the whole job is `sparkcnn ingest` from start to end.
+- petastorm's `materialize_dataset` needs OpenCV, Ray Data an environment of its own: both are installed into the
+  temporary folder, and a peer that cannot be has a row that says why. `--peers` without names leaves them out.
+
+Then MNIST whole, and the largest Python worker while images of 1 MB are ingested; `--linearity` adds 5,000 and 50,000
+images. Everything lies in a temporary folder (TMPDIR says where): 3 GB of it, or the images of `--memory`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.ingest_ways import SIZE
+from benchmarks.photographs import large, link_first, photographs_in, write_photographs
+from benchmarks.processes import CommandFailed, Finished, run_command, with_this_project
+from cnnlib.imageset import open_image_set
+from cnnlib.mnist import MD5 as MNIST_FILES
+from cnnlib.mnist import read_mnist_file
+
+CORES = os.cpu_count() or 1
+PEERS = ("petastorm", "ray")
+OPENCV = "opencv-python-headless==4.10.0.84"
+RAY = "ray[data]==2.60.0"
+# Ray listens on every interface that it finds, so it finds none but the loopback. And when its process ends, so do all
+# that it has started.
+ALONE = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+ALONE += ["sh", "-c", 'ip link set lo up && "$@"', "sh"]
+LINEARITY = (5_000, 50_000)
+LARGE_BYTES = 1_000_000
+
+# The rows.
+ONE, AT_ONCE = f"ceiling: one process x {CORES}", f"  {CORES} processes at once"
+ONE_OWN, AT_ONCE_OWN = f"  with ingest's decoder: one x {CORES}", f"  with ingest's decoder: {CORES} at once"
+INGEST, INGEST_JOB = "ingest, session started", "  whole job"
+STARTED = {"petastorm": "petastorm, session started", "ray": "Ray Data, server started"}
+WHOLE = {"petastorm": "  petastorm, whole process", "ray": "  Ray Data, whole process"}
+MNIST = "MNIST (70,000 IDX), whole job: s"
+
+SPEED_GOAL, MNIST_GOAL_S, WORKER_GOAL_MB, LINEARITY_GOAL = 0.80, 25, 1000, 1.05
+
+# Gives the values of some rows, measured once.
+Way = Callable[[], dict[str, float]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ceiling-images", type=int, default=4_000, help="how many of them the ceiling takes")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--ray-python", help="a Python that has ray[data] and Pillow; none is installed then")
+    parser.add_argument("--memory", type=int, default=500, help="images of 1 MB to ingest; 0 leaves this out")
+    parser.add_argument("--linearity", action="store_true", help="also ingest 5,000 and 50,000 images: 5 minutes more")
+    given = parser.parse_args(arguments)
+    console = Console(width=130)
+    with tempfile.TemporaryDirectory(prefix="sparkcnn-benchmark-") as name:
+        if shutil.disk_usage(name).free < given.memory * LARGE_BYTES:
+            parser.error(f"--memory {given.memory} needs {given.memory * LARGE_BYTES / 1e9:.1f} GB in {name}")
+        bench = Bench(Path(name), given)
+        console.print(bench.speeds())
+        if given.memory:
+            console.print(bench.memory())
+
+
+class Bench:
+    """One run of the benchmark in a folder of its own."""
+
+    def __init__(self, folder: Path, given: argparse.Namespace) -> None:
+        self._folder = folder
+        self._given = given
+        self._source = folder / "photographs"
+        self._output = folder / "output"
+        self._values: dict[str, list[float]] = defaultdict(list)
+        self._why_not: dict[str, str] = {}
+
+    # --- the measurements
+
+    def speeds(self) -> Table:
+        """Measure every way in rounds. Gives the table."""
+        self._make_sources()
+        ways: dict[str, Way] = {
+            ONE: partial(self._ceiling, ONE, 1, "pillow"),
+            AT_ONCE: partial(self._ceiling, AT_ONCE, CORES, "pillow"),
+            ONE_OWN: partial(self._ceiling, ONE_OWN, 1, "own"),
+            AT_ONCE_OWN: partial(self._ceiling, AT_ONCE_OWN, CORES, "own"),
+            INGEST: partial(self._ingest, INGEST, self._source, self._given.images),
+            INGEST_JOB: self._ingest_job,
+            MNIST: self._mnist_job,
+            **self._peers(),
+        }
+        if self._given.linearity:
+            for count in LINEARITY:
+                ways[linearity_row(count)] = partial(
+                    self._ingest, linearity_row(count), self._folder / str(count), count
+                )
+        turns = [name for turn in range(self._given.rounds) for name in (reversed(ways) if turn % 2 else ways)]
+        for name in track(turns, "ingesting", console=Console(stderr=True)):
+            self._measure(name, ways[name])
+        return self._table()
+
+    def memory(self) -> str:
+        """Ingest images of 1 MB, and watch the Python workers. Gives a line."""
+        count, source = self._given.memory, self._folder / "large"
+        write_photographs(source, count, large)
+        mean_mb = mean_bytes(source) / 1e6
+        finished = self._run("ingest", {"source": str(source), "output": str(self._output)}, look_every_s=0.1)
+        told = json.loads(finished.output.splitlines()[-1])
+        worker_mb = finished.worker_bytes / 1e6
+        return (
+            f"{count:,} images of {mean_mb:.2f} MB: {count / told['seconds']:,.0f} images/s, largest Python worker "
+            f"{worker_mb:,.0f} MB ({verdict(worker_mb <= WORKER_GOAL_MB, f'at most {WORKER_GOAL_MB:,}')})"
+        )
+
+    def _make_sources(self) -> None:
+        everything = self._folder / "all"
+        counts = LINEARITY if self._given.linearity else ()
+        write_photographs(everything, max(self._given.images, *counts, 0))
+        link_first(self._given.images, everything, self._source)
+        for count in counts:
+            link_first(count, everything, self._folder / str(count))
+        mnist = self._folder / "mnist"
+        mnist.mkdir()
+        for name in MNIST_FILES:
+            (mnist / name).write_bytes(read_mnist_file(name))
+
+    def _peers(self) -> dict[str, Way]:
+        """The peers that can be made ready; of the others, why not."""
+        ways: dict[str, Way] = {}
+        for peer, make_ready in {"petastorm": self._petastorm, "ray": self._ray}.items():
+            if peer in self._given.peers:
+                try:
+                    ways[peer] = make_ready()
+                except CommandFailed as error:
+                    self._why_not[peer] = str(error)
+        return ways
+
+    def _measure(self, name: str, way: Way) -> None:
+        """Measure once. A peer that fails is not tried again; raises CommandFailed for all others."""
+        if name in self._why_not:
+            return
+        try:
+            for row, value in way().items():
+                self._values[row].append(value)
+        except CommandFailed as error:
+            if name not in PEERS:
+                print(error.errors, file=sys.stderr)
+                raise
+            self._why_not[name] = str(error)
+        finally:
+            shutil.rmtree(self._output, ignore_errors=True)
+
+    # --- the ways
+
+    def _ceiling(self, row: str, processes: int, decoder: str) -> dict[str, float]:
+        images = min(self._given.ceiling_images, self._given.images)
+        options = {"images": images, "processes": processes, "decoder": decoder}
+        finished = self._run("ceiling", options | {"source": str(self._source), "output": str(self._output)})
+        return {row: rate(finished, images) * CORES / processes}
+
+    def _ingest(self, row: str, source: Path, images: int) -> dict[str, float]:
+        return {row: rate(self._run("ingest", {"source": str(source), "output": str(self._output)}), images)}
+
+    def _ingest_job(self) -> dict[str, float]:
+        seconds = self._job("image_folder", self._source, *f"--image.height {SIZE} --image.width {SIZE}".split())
+        return {INGEST_JOB: self._given.images / seconds}
+
+    def _mnist_job(self) -> dict[str, float]:
+        return {MNIST: self._job("idx", self._folder / "mnist")}
+
+    def _job(self, source_format: str, source: Path, *settings: str) -> float:
+        """Seconds of `sparkcnn ingest` as a user runs it."""
+        command = [sys.executable, "-m", "jobs.sparkcnn", "ingest", "--source.format", source_format]
+        command += ["--source.path", str(source), "--output.path", str(self._output), *settings]
+        seconds = run_command(command).seconds
+        counts = open_image_set(str(self._output)).counts
+        if counts.kept + counts.duplicate != counts.found:
+            raise RuntimeError(f"ingest rejected images that are whole: {counts}")
+        return seconds
+
+    def _petastorm(self) -> Way:
+        packages = self._folder / "opencv"
+        pip_install(sys.executable, "--no-deps", "--target", str(packages), OPENCV)
+
+        def way() -> dict[str, float]:
+            options = {"source": str(self._source), "output": str(self._output)}
+            return self._peer("petastorm", self._run("petastorm", options, with_this_project(packages)))
+
+        return way
+
+    def _ray(self) -> Way:
+        python = self._given.ray_python
+        if not python:
+            environment = self._folder / "ray"
+            run_command([sys.executable, "-m", "venv", str(environment)])
+            python = str(environment / "bin" / "python")
+            pip_install(python, RAY, f"pillow=={version('pillow')}")
+
+        def way() -> dict[str, float]:
+            options = {"source": str(self._source), "output": str(self._output), "size": SIZE}
+            # The sockets below it have room for about a hundred characters.
+            options["temporary"] = str(self._folder / "r")
+            command = [*ALONE, python, str(Path(__file__).with_name("ingest_ray.py")), json.dumps(options)]
+            return self._peer("ray", run_command(command, without_this_project()))
+
+        return way
+
+    def _peer(self, peer: str, finished: Finished) -> dict[str, float]:
+        images = self._given.images
+        return {STARTED[peer]: rate(finished, images), WHOLE[peer]: images / finished.seconds}
+
+    def _run(self, way: str, options: Mapping[str, object], *environment: dict[str, str], **how: float) -> Finished:
+        command = [sys.executable, "-m", "benchmarks.ingest_ways", way, json.dumps(options)]
+        return run_command(command, *environment, **how)
+
+    # --- the table
+
+    def _table(self) -> Table:
+        photographs = f"{self._given.images:,} JPEGs of {mean_bytes(self._source) / 1000:.0f} KB to {SIZE} x {SIZE}"
+        title = f"{photographs}: images/s, {CORES} cores, median of {self._given.rounds}"
+        table = Table(title=title, title_justify="left", caption_justify="left")
+        for column in ("", "median", "min .. max", f"of one x {CORES}", f"of {CORES} at once", "goal"):
+            table.add_column(column, justify="left" if column in ("", "goal") else "right")
+        for row in (ONE, AT_ONCE, ONE_OWN, AT_ONCE_OWN):
+            self._add_speed(table, row)
+        table.add_section()
+        reached = self._middle(INGEST) / self._middle(ONE)
+        self._add_speed(table, INGEST, verdict(reached >= SPEED_GOAL, f"at least {SPEED_GOAL:.2f} of one x {CORES}"))
+        self._add_speed(table, INGEST_JOB)
+        table.add_section()
+        for peer in self._given.peers:
+            self._add_peer(table, peer)
+        table.caption = "\n".join(f"{peer} was not measured: {why}" for peer, why in self._why_not.items()) or None
+        table.add_section()
+        if self._given.linearity:
+            self._add_linearity(table)
+        self._add_row(table, MNIST, ".1f", "", "", verdict(self._middle(MNIST) < MNIST_GOAL_S, f"under {MNIST_GOAL_S}"))
+        return table
+
+    def _add_peer(self, table: Table, peer: str) -> None:
+        if peer in self._why_not:
+            return
+        times = self._middle(INGEST) / self._middle(STARTED[peer])
+        self._add_speed(table, STARTED[peer], verdict(times > 1, f"ingest ahead ({times:.1f} x)"))
+        times = self._middle(INGEST_JOB) / self._middle(WHOLE[peer])
+        self._add_speed(table, WHOLE[peer], f"ingest {times:.1f} x")
+
+    def _add_linearity(self, table: Table) -> None:
+        few, many = map(linearity_row, LINEARITY)
+        dearer = self._middle(few) / self._middle(many)
+        self._add_speed(table, few)
+        told = f"an image costs at most {LINEARITY_GOAL} x of before ({dearer:.2f} x)"
+        self._add_speed(table, many, verdict(dearer <= LINEARITY_GOAL, told))
+
+    def _add_speed(self, table: Table, row: str, goal: str = "") -> None:
+        shares = (f"{self._middle(row) / self._middle(whole):.2f}" for whole in (ONE, AT_ONCE))
+        self._add_row(table, row, ",.0f", *shares, goal)
+
+    def _add_row(self, table: Table, row: str, form: str, *rest: str) -> None:
+        low, high = min(self._values[row]), max(self._values[row])
+        table.add_row(row, f"{self._middle(row):{form}}", f"{low:{form}} .. {high:{form}}", *rest)
+
+    def _middle(self, row: str) -> float:
+        return statistics.median(self._values[row])
+
+
+def linearity_row(count: int) -> str:
+    """The row of an ingest of so many images."""
+    return f"ingest of {count:,}, session started"
+
+
+def rate(finished: Finished, images: int) -> float:
+    """Images/s that a way told. Raises RuntimeError where not all images came out."""
+    told = json.loads(finished.output.splitlines()[-1])
+    if told["images"] != images:
+        raise RuntimeError(f"{told['images']} of {images} images came out")
+    return images / told["seconds"]
+
+
+def mean_bytes(source: Path) -> float:
+    """Of the photographs of a folder."""
+    return statistics.fmean(path.stat().st_size for path in photographs_in(source))
+
+
+def pip_install(python: str, *arguments: str) -> None:
+    """Install packages. Raises CommandFailed with what pip says where it cannot."""
+    run_command([python, "-m", "pip", "install", "--quiet", *arguments], without_this_project())
+
+
+def without_this_project() -> dict[str, str]:
+    """This environment, for a Python of another one."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def verdict(reached: bool, goal: str) -> str:
+    """What feed.py says of a goal."""
+    return f"{goal}: {'reached' if reached else 'MISSED'}"
+
+
+if __name__ == "__main__":
+    main()
