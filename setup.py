@@ -21,7 +21,8 @@ setup(
     entry_points={"console_scripts": ["sparkcnn = jobs.sparkcnn:main"]},
     # Ranges, so that a cluster's own versions will do; requirements/*.txt pin what is tested.
     install_requires=[
-        "jinja2>=3.1,<4",
+        "imagehash>=4.3",
+        "jinja2>=3.1",
         "jsonargparse[signatures]>=4.40,<5",
         "keras>=3.12.4,<4",
         "mlflow>=2.22,<4",
@@ -33,6 +34,7 @@ setup(
         "pydantic>=2.7,<3",
         "pyspark>=3.5,<5",
         "rich>=13",
+        "scipy>=1.11",
         "tenacity>=8.2",
         "tensorflow>=2.18,<2.22",
     ],
