@@ -120,7 +120,7 @@ def write_set(path: Path, spec: ImageSpec, images: Sequence[bytes], labels: np.n
         settings={},
         fingerprint="0" * 64,
     )
-    publish_image_set(image_set, [])
+    publish_image_set(image_set)
     return image_set
 
 

@@ -312,7 +312,7 @@ def _upright(image: ImageFile, spec: ImageSpec) -> tuple[Image.Image, tuple[int,
     if isinstance(image, JpegImageFile):
         sideways = _orientation(image) >= 5
         source = image.size[::-1] if sideways else image.size
-        width, height = (_REDUCING_GAP * side for side in _whole_size(source, spec))
+        width, height = _whole_size(source, spec)
         # It can be unpacked at 1/2, 1/4 or 1/8 of its size, and as grey.
         image.draft(mode, (height, width) if sideways else (width, height))
     image.load()

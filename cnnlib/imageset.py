@@ -4,13 +4,14 @@ A folder `train/ val/ test/ rejects/` of Parquet files that any reader understan
 last and atomically: a folder without it is no image set, and only the files that it names belong to the set.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from cnnlib.errors import ImageSetError
-from cnnlib.images import ImageSpec
+from cnnlib.images import ImageSpec, decode_image
 from cnnlib.parts import PartFile
 from cnnlib.splits import SPLITS
 from cnnlib.storage import Folder, commit, open_folder
@@ -70,6 +71,8 @@ class ImageSet:
     `classes` are the class names in label order; `mean` and `std` are per channel of the train split, in 0 to 1;
     `settings` are those of the ingest that made it; `fingerprint` is a SHA-256 over the content (pixels, labels,
     splits, classes, image spec), and so the same for the same content under other names or at another time.
+    `conflicting` images have the pixels of one of another class; `rejects`, `ledger` and `source_files` are files
+    beside those of the splits; `source_digest` changes with any file of the source.
     """
 
     folder: Folder
@@ -81,6 +84,12 @@ class ImageSet:
     std: tuple[float, ...]
     settings: dict[str, Any]
     fingerprint: str
+    rejected_by_code: dict[str, int] = field(default_factory=dict)
+    conflicting: int = 0
+    rejects: tuple[PartFile, ...] = ()
+    ledger: tuple[PartFile, ...] = ()
+    source_files: tuple[PartFile, ...] = ()
+    source_digest: str = ""
 
     @property
     def name(self) -> str:
@@ -98,6 +107,13 @@ class ImageSet:
         if not self.splits[name].rows:
             raise ImageSetError(f"{self.folder.uri} has no {name} images; set the split fractions at ingest")
         return self.splits[name]
+
+
+def stored_pixels(stored: bytes, spec: ImageSpec) -> np.ndarray:
+    """The pixels of an image as a set of this spec stores it: (height, width, channels) uint8."""
+    if spec.encoding == "raw":
+        return np.frombuffer(stored, np.uint8).reshape(spec.shape)
+    return decode_image(stored, spec)
 
 
 def open_image_set(path: str) -> ImageSet:
@@ -132,7 +148,7 @@ def _read(folder: Folder) -> ImageSet:
             name: Split(
                 split["rows"],
                 tuple(split["class_counts"]),
-                tuple(PartFile(**file) for file in split["files"]),
+                _part_files(split["files"]),
             )
             for name, split in content["splits"].items()
         },
@@ -140,10 +156,21 @@ def _read(folder: Folder) -> ImageSet:
         std=tuple(content["statistics"]["std"]),
         settings=content["settings"],
         fingerprint=content["fingerprint"],
+        # Sets of earlier versions have none of these.
+        rejected_by_code=content.get("rejected_by_code", {}),
+        conflicting=content.get("conflicting", 0),
+        rejects=_part_files(content.get("rejects", [])),
+        ledger=_part_files(content.get("ledger", [])),
+        source_files=_part_files(content.get("source_files", [])),
+        source_digest=content.get("source_digest", ""),
     )
 
 
-def publish_image_set(image_set: ImageSet, reject_files: list[PartFile]) -> None:
+def _part_files(files: list[dict[str, Any]]) -> tuple[PartFile, ...]:
+    return tuple(PartFile(**file) for file in files)
+
+
+def publish_image_set(image_set: ImageSet) -> None:
     """Commit: write `dataset.json`, then remove the files of the set that stood there before.
 
     Raises ImageSetError, and publishes nothing, when the counts do not add up.
@@ -168,10 +195,16 @@ def publish_image_set(image_set: ImageSet, reject_files: list[PartFile]) -> None
             }
             for name, split in image_set.splits.items()
         },
-        "rejects": [file.as_dict() for file in reject_files],
+        "rejected_by_code": image_set.rejected_by_code,
+        "conflicting": image_set.conflicting,
+        "rejects": [file.as_dict() for file in image_set.rejects],
+        "ledger": [file.as_dict() for file in image_set.ledger],
+        "source_files": [file.as_dict() for file in image_set.source_files],
         "statistics": {"mean": list(image_set.mean), "std": list(image_set.std)},
         "settings": image_set.settings,
+        "source_digest": image_set.source_digest,
         "fingerprint": image_set.fingerprint,
     }
-    named = {file.path for split in image_set.splits.values() for file in split.files}
-    commit(image_set.folder, COMMIT, content, keep=named | {file.path for file in reject_files})
+    files = [file for split in image_set.splits.values() for file in split.files]
+    keep = {file.path for file in (*files, *image_set.rejects, *image_set.ledger, *image_set.source_files)}
+    commit(image_set.folder, COMMIT, content, keep=keep)

@@ -1,39 +1,54 @@
-"""One task's share of an image set: decode, assign to splits, write parts, and count everything on the way.
+"""One task's share of an image set: decode, write the pixels where their hash says, and note all in the ledger.
 
-Plain Python without Spark: `pipelines.ingest` runs one `write_share` a task and adds up what they give.
+Plain Python without Spark: `pipelines.ingest` runs one `write_share` a task.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
-from cnnlib import imageset
+from cnnlib import imageset, ledger
 from cnnlib.config import SplitSettings
 from cnnlib.errors import ImageError
-from cnnlib.images import ImageSpec, decode_image, fit_array
+from cnnlib.images import DecodedImage, ImageSpec, Limits, encode_image, fit_array, read_image
 from cnnlib.parts import PartFile, PartWriter
-from cnnlib.splits import SPLITS, TRAIN, assign_split
+from cnnlib.splits import SPLITS, assign_split, split_key
 from cnnlib.storage import Folder, part_name
+from cnnlib.thumbnails import thumbnail_png
 
-# The columns that a source gives, besides imageset.PATH.
+# What a source gives of an image besides columns of the ledger.
 CONTENT = "content"
-CLASS_NAME = "class_name"
-GIVEN_SPLIT = "given_split"
-# 1 for the first image of its content, 2 and more for its duplicates (their content is null).
-COPY = "copy"
+SOURCE_COLUMNS = (
+    ledger.FILE,
+    imageset.PATH,
+    CONTENT,
+    ledger.CLASS_NAME,
+    ledger.GROUP,
+    ledger.GIVEN_SPLIT,
+    imageset.CODE,
+    imageset.MESSAGE,
+    imageset.SIZE_BYTES,
+)
 
-_FINGERPRINT_MODULUS = 2**256
+# Rejects of a code, in one task, whose picture is kept for the report.
+THUMBNAILS = 3
+# A row of the ledger has some hundred bytes.
+LEDGER_ROWS_PER_ROW_GROUP = 20_000
 
 
 @dataclass(frozen=True)
 class SharePlan:
-    """What every task of one ingest has in common. `raw_shape` is set where the source gives arrays, not files."""
+    """What every task of one ingest has in common.
+
+    `raw_shape` is set where the source gives arrays, not files; without `labelled` an image needs no class.
+    """
 
     folder: Folder
     run_id: str
@@ -42,207 +57,173 @@ class SharePlan:
     raw_shape: tuple[int, int, int] | None
     split: SplitSettings
     rows_per_row_group: int
+    rows_per_file: int = 8192
+    limits: Limits = Limits()
+    quality: int = 90
+    labelled: bool = True
 
 
 @dataclass
 class Share:
-    """What one task wrote and counted. Shares of several tasks add up with `+`.
-
-    `channel_sums` and `channel_square_sums` are exact integers over the train pixels; `content_sum` is the sum of
-    the rows' digests modulo 2**256, which does not depend on their order (a multiset hash: D. Clarke et al.,
-    "Incremental Multiset Hash Functions", 2003, MSet-Add-Hash).
-    """
+    """What one task wrote: images found, rejects by code, and its files by folder. Shares add up with `+`."""
 
     found: int = 0
-    duplicate: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     files: dict[str, list[PartFile]] = field(default_factory=dict)
-    class_counts: dict[str, Counter[int]] = field(default_factory=dict)
-    channel_sums: list[int] = field(default_factory=list)
-    channel_square_sums: list[int] = field(default_factory=list)
-    content_sum: int = 0
 
     def __add__(self, other: "Share") -> "Share":
-        def add_lists(a: list[int], b: list[int]) -> list[int]:
-            return [x + y for x, y in zip(a, b, strict=True)] if a and b else a or b
-
         return Share(
-            found=self.found + other.found,
-            duplicate=self.duplicate + other.duplicate,
-            rejected=self.rejected + other.rejected,
-            files={k: self.files.get(k, []) + other.files.get(k, []) for k in self.files | other.files},
-            class_counts={
-                k: self.class_counts.get(k, Counter()) + other.class_counts.get(k, Counter())
-                for k in self.class_counts | other.class_counts
-            },
-            channel_sums=add_lists(self.channel_sums, other.channel_sums),
-            channel_square_sums=add_lists(self.channel_square_sums, other.channel_square_sums),
-            content_sum=(self.content_sum + other.content_sum) % _FINGERPRINT_MODULUS,
+            self.found + other.found,
+            self.rejected + other.rejected,
+            {name: self.files.get(name, []) + other.files.get(name, []) for name in self.files | other.files},
         )
 
-    @property
-    def kept(self) -> int:
-        """Images in any split."""
-        return sum(counts.total() for counts in self.class_counts.values())
 
+def write_share(
+    plan: SharePlan,
+    count_images: Callable[[int], None] | None,
+    batches: Iterable[pa.RecordBatch],
+    task: int,
+    attempt: int,
+) -> Share:
+    """Write one task's images, and a row of the ledger for each; give what was written.
 
-def write_share(plan: SharePlan, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Share:
-    """Write one task's images and give what was counted.
-
-    `batches` have the columns image_id, path, content, class_name, given_split, copy, code, message, size_bytes, the
-    copies of an image right behind it. Files of a task that fails are removed again.
+    `batches` have SOURCE_COLUMNS; `count_images` is told how many images are done. Files of a task that fails are
+    removed again.
     """
     name = part_name(plan.run_id, task, attempt)
     with ExitStack() as stack:
         writers = {
-            folder: stack.enter_context(
-                PartWriter(
-                    plan.folder,
-                    f"{folder}/{name}",
-                    imageset.REJECTS_SCHEMA if folder == imageset.REJECTS else imageset.SCHEMA,
-                    plan.rows_per_row_group,
-                )
+            split: stack.enter_context(
+                PartWriter(plan.folder, f"{split}/{name}", imageset.SCHEMA, plan.rows_per_row_group)
             )
-            for folder in (*SPLITS, imageset.REJECTS)
+            for split in SPLITS
         }
-        share = _ShareInProgress(plan, writers)
+        ledger_writer = stack.enter_context(
+            PartWriter(plan.folder, f"{ledger.LEDGER}/{name}", ledger.SCHEMA, LEDGER_ROWS_PER_ROW_GROUP)
+        )
+        share = _ShareInProgress(plan, writers, ledger_writer)
         for batch in batches:
             share.add(batch)
+            if count_images is not None:
+                count_images(batch.num_rows)
         return share.finish()
 
 
 class _ShareInProgress:
-    def __init__(self, plan: SharePlan, writers: dict[str, PartWriter]) -> None:
+    def __init__(self, plan: SharePlan, writers: dict[str, PartWriter], ledger_writer: PartWriter) -> None:
         self._plan = plan
         self._writers = writers
+        self._ledger_writer = ledger_writer
         self._label_of = {name: label for label, name in enumerate(plan.classes)}
-        self._share = Share(
-            class_counts={split: Counter() for split in SPLITS},
-            channel_sums=[0] * plan.spec.channels,
-            channel_square_sums=[0] * plan.spec.channels,
-        )
-        # (image_id, code, message) of the last image that was refused: its copies are refused with it.
-        self._last_refused: tuple[str, str, str] | None = None
+        self._share = Share()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        kept: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        rejects = []
-        for row in batch.to_pylist():
+        stored: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        noted = []
+        contents = batch.column(CONTENT)
+        for index, row in enumerate(batch.select([name for name in SOURCE_COLUMNS if name != CONTENT]).to_pylist()):
+            content = contents[index].as_py() or b""
             self._share.found += 1
-            if row[COPY] > 1 and not self._is_refused(row):
-                self._share.duplicate += 1
-                continue
             try:
-                split, image = self._take(row)
+                split, image, facts = self._take(row, content)
             except ImageError as error:
-                self._last_refused = (row[imageset.IMAGE_ID], error.code, error.message)
-                self._share.rejected[error.code] += 1
-                rejects.append(
-                    {
-                        imageset.PATH: row[imageset.PATH],
-                        imageset.CODE: error.code,
-                        imageset.MESSAGE: error.message,
-                        imageset.SIZE_BYTES: row[imageset.SIZE_BYTES],
-                    }
-                )
+                noted.append(row | self._reject(error, content))
                 continue
-            kept[split].append(image)
-        for split, rows in kept.items():
-            self._write(split, rows)
-        if rejects:
-            self._writers[imageset.REJECTS].write(_batch(rejects, imageset.REJECTS_SCHEMA))
+            facts[ledger.PART] = self._writers[split].path
+            facts[ledger.ROW] = self._writers[split].rows + len(stored[split])
+            stored[split].append(image)
+            noted.append(row | facts)
+        for split, rows in stored.items():
+            if rows:
+                self._writers[split].write(pa.RecordBatch.from_pylist(rows, schema=imageset.SCHEMA))
+        self._ledger_writer.write(pa.RecordBatch.from_pylist(noted, schema=ledger.SCHEMA))
 
     def finish(self) -> Share:
-        for folder, writer in self._writers.items():
+        for folder, writer in (*self._writers.items(), (ledger.LEDGER, self._ledger_writer)):
             file = writer.close()
             if file is not None:
                 self._share.files[folder] = [file]
         return self._share
 
-    def _is_refused(self, row: dict[str, Any]) -> bool:
-        return self._last_refused is not None and self._last_refused[0] == row[imageset.IMAGE_ID]
-
-    def _take(self, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Give (split, row of the image set). Raises ImageError."""
+    def _take(self, row: dict[str, Any], content: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Give (split, row of the image set, more columns of the ledger). Raises ImageError."""
         plan = self._plan
-        image_id = row[imageset.IMAGE_ID]
         if row[imageset.CODE] is not None:
             raise ImageError(row[imageset.CODE], row[imageset.MESSAGE])
-        if self._last_refused is not None and self._is_refused(row):
-            raise ImageError(*self._last_refused[1:])
-        if row[CLASS_NAME] not in self._label_of:
-            raise ImageError("unknown_label", "the image lies in no class folder")
-        pixels = pixels_of(row[CONTENT], plan.spec, plan.raw_shape)
+        label = -1 if not plan.labelled else self._label_of.get(row[ledger.CLASS_NAME])
+        if label is None:
+            raise ImageError("unknown_label", "the image has no label")
+        decoded = self._decode(content)
+        pixels = decoded.pixels
+        image_id = hashlib.sha256(content).hexdigest()
+        pixel_id = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
         split = assign_split(
-            image_id,
-            given=row[GIVEN_SPLIT],
+            split_key(pixel_id, row[ledger.GROUP]),
+            given=row[ledger.GIVEN_SPLIT],
             val_fraction=plan.split.val_fraction,
             test_fraction=plan.split.test_fraction,
             salt=plan.split.salt,
         )
-        return split, {
+        sums, square_sums = channel_sums(pixels)
+        stored = {
             imageset.IMAGE_ID: image_id,
             imageset.PATH: row[imageset.PATH],
-            imageset.IMAGE: pixels.tobytes(),
-            imageset.LABEL: self._label_of[row[CLASS_NAME]],
+            imageset.IMAGE: encode_image(pixels, plan.spec.encoding, plan.quality),
+            imageset.LABEL: label,
+        }
+        facts = {
+            imageset.IMAGE_ID: image_id,
+            ledger.PIXEL_ID: pixel_id,
+            ledger.HEIGHT: decoded.source_height,
+            ledger.WIDTH: decoded.source_width,
+            ledger.CHANNEL_SUMS: sums,
+            ledger.CHANNEL_SQUARE_SUMS: square_sums,
+            imageset.LABEL: label,
+        }
+        if plan.split.near_duplicates is not None:
+            facts[ledger.PERCEPTUAL_HASH] = perceptual_hash(pixels)
+        return split, stored, facts
+
+    def _decode(self, content: Any) -> DecodedImage:
+        plan = self._plan
+        if plan.raw_shape is None:
+            return read_image(content, plan.spec, plan.limits)
+        height, width, _ = plan.raw_shape
+        return DecodedImage(
+            fit_array(np.frombuffer(content, np.uint8).reshape(plan.raw_shape), plan.spec), height, width
+        )
+
+    def _reject(self, error: ImageError, content: Any) -> dict[str, Any]:
+        """Count a reject, and give its columns of the ledger."""
+        self._share.rejected[error.code] += 1
+        shown = self._share.rejected[error.code] <= THUMBNAILS and self._plan.raw_shape is None and len(content)
+        return {
+            imageset.CODE: error.code,
+            imageset.MESSAGE: error.message,
+            ledger.THUMBNAIL: thumbnail_png(content) if shown else None,
         }
 
-    def _write(self, split: str, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        self._writers[split].write(_batch(rows, imageset.SCHEMA))
-        share = self._share
-        share.class_counts[split].update(row[imageset.LABEL] for row in rows)
-        for row in rows:
-            class_name = self._plan.classes[row[imageset.LABEL]]
-            share.content_sum += row_digest(row[imageset.IMAGE_ID], row[imageset.IMAGE], class_name, split)
-        share.content_sum %= _FINGERPRINT_MODULUS
-        if split == TRAIN:
-            # (rows * height * width, channels) uint8
-            pixels = np.frombuffer(b"".join(row[imageset.IMAGE] for row in rows), np.uint8)
-            pixels = pixels.reshape(-1, self._plan.spec.channels)
-            # Of uint8 there are but 256 values, so a histogram gives both sums exactly and at once.
-            for channel in range(self._plan.spec.channels):
-                histogram = np.bincount(pixels[:, channel], minlength=256)
-                values = np.arange(256)
-                share.channel_sums[channel] += int(histogram @ values)
-                share.channel_square_sums[channel] += int(histogram @ values**2)
 
+def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
+    """Sums of (height, width, channels) uint8, and of their squares, a channel each: exact.
 
-def pixels_of(content: bytes, spec: ImageSpec, raw_shape: tuple[int, int, int] | None) -> np.ndarray:
-    """Decode what a source gives, an encoded file or (`raw_shape` set) an array's bytes: the spec's shape, uint8.
-
-    Raises ImageError as `decode_image` does.
+    >>> channel_sums(np.array([[[2, 3], [4, 5]]], np.uint8))
+    ([6, 8], [20, 34])
     """
-    if raw_shape is None:
-        return decode_image(content, spec)
-    return fit_array(np.frombuffer(content, np.uint8).reshape(raw_shape), spec)
+    # (channels, height * width) float64, which holds these integers exactly: 2**53 is 255**2 * 1.4e11 pixels
+    planes = pixels.reshape(-1, pixels.shape[2]).T.astype(np.float64, order="C")
+    return [int(total) for total in planes.sum(axis=1)], [int(plane @ plane) for plane in planes]
 
 
-def row_digest(image_id: str, pixels: bytes, class_name: str, split: str) -> int:
-    """A 256-bit digest of one row: what the image is, how it is stored, its class and its split."""
-    stored = hashlib.sha256(pixels).hexdigest()
-    return int.from_bytes(hashlib.sha256("\0".join((image_id, stored, class_name, split)).encode()).digest(), "big")
+def perceptual_hash(pixels: np.ndarray) -> int:
+    """What near duplicates have almost in common: 64 bits (as a signed integer) of the lowest frequencies.
 
+    pHash, by the library imagehash: C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
+    2010, section 3.2.
+    """
+    import imagehash  # with SciPy, which no other ingest needs
 
-def fingerprint(share: Share, spec: ImageSpec, classes: tuple[str, ...]) -> str:
-    """The fingerprint of a whole set: SHA-256 over its rows' digests, its image spec and its classes."""
-    text = "\0".join((f"{share.content_sum:064x}", str(share.kept), repr(spec), *classes))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def channel_statistics(share: Share, spec: ImageSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation of the train pixels, in 0 to 1; zeros and ones without any."""
-    count = share.class_counts[TRAIN].total() * spec.height * spec.width
-    if not count:
-        return (0.0,) * spec.channels, (1.0,) * spec.channels
-    means, deviations = [], []
-    for total, squares in zip(share.channel_sums, share.channel_square_sums, strict=True):
-        mean = total / count
-        means.append(mean / 255)
-        deviations.append(max(squares / count - mean * mean, 0.0) ** 0.5 / 255)
-    return tuple(means), tuple(deviations)
-
-
-def _batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist(rows, schema=schema)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    bits = np.packbits(imagehash.phash(image).hash.ravel())
+    return int(bits.view(">i8")[0])

@@ -38,6 +38,16 @@ class PartWriter:
         self._sink: Any = None
         self._writer: pq.ParquetWriter | None = None
 
+    @property
+    def path(self) -> str:
+        """Where the file is, or would be, relative to the folder."""
+        return self._path
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, written or waiting: the number that the next row gets."""
+        return self._rows + self._waiting_rows
+
     def __enter__(self) -> "PartWriter":
         return self
 

@@ -24,8 +24,7 @@ from PIL import Image
 from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
 from cnnlib.splits import SPLITS
-
-REPORT = "report.html"
+from cnnlib.storage import REPORT
 
 # Of a thumbnail's longer side, in pixels.
 THUMBNAIL_SIDE = 64

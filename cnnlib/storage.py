@@ -18,6 +18,9 @@ import fsspec
 
 from cnnlib.errors import ConfigError, OutputExistsError
 
+# For people, beside the JSON file.
+REPORT = "report.html"
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -65,15 +68,23 @@ def open_folder(uri: str) -> Folder:
         fs, root = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{uri} cannot be opened: {error}") from error
-    root = (os.path.normpath(root) if _is_local(fs) else root).rstrip("/")
-    return Folder(root if _is_local(fs) else uri.rstrip("/"), fs, root)
+    folder = Folder(uri.rstrip("/"), fs, root.rstrip("/"))
+    if is_local(folder):
+        root = os.path.normpath(root).rstrip("/")
+        return Folder(root, fs, root)
+    return folder
 
 
-def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> None:
-    """Refuse to write where something is already, unless it may be replaced.
+def is_local(folder: Folder) -> bool:
+    """Whether a folder is on this machine's own file system."""
+    protocol = folder.fs.protocol
+    return "file" in (protocol if isinstance(protocol, tuple) else (protocol,))
 
-    Only what this project wrote is ever replaced, never somebody else's files. Raises OutputExistsError, or
-    ConfigError for a path that is a file.
+
+def refuse_foreign_files(folder: Folder, commit_name: str) -> list[str]:
+    """Refuse a folder with files that are not ours, for only what this project wrote is ever replaced.
+
+    Gives the names of the files there. Raises OutputExistsError, or ConfigError for a path that is a file.
     """
     if folder.fs.isfile(folder.root):
         raise ConfigError(f"output.path={folder.uri} is a file; name a folder")
@@ -83,8 +94,16 @@ def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> Non
         raise OutputExistsError(
             f"output.path={folder.uri} holds files that are not ours, such as {foreign[0]}; choose another folder"
         )
+    return names
+
+
+def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> None:
+    """Refuse to write where something is published already, unless it may be replaced.
+
+    Raises OutputExistsError, or ConfigError for a path that is a file.
+    """
     # Data files without a commit are what a dead run left; the next commit removes them.
-    if commit_name in names and not overwrite:
+    if commit_name in refuse_foreign_files(folder, commit_name) and not overwrite:
         raise OutputExistsError(
             f"output.path={folder.uri} has a {commit_name} already; "
             "choose another folder, or pass --output.overwrite true"
@@ -116,7 +135,7 @@ def make_writable(folder: Folder, commit_name: str) -> None:
 def try_writing(folder: Folder, commit_name: str) -> Iterator[None]:
     """Make the folder writable for the body, as `make_writable` does; folders that were not there before go again."""
     made = []
-    if _is_local(folder.fs):
+    if is_local(folder):
         path = folder.root
         while not os.path.lexists(path):
             made.append(path)
@@ -155,7 +174,7 @@ def commit(folder: Folder, commit_name: str, content: dict[str, Any], keep: set[
             f"output.path={folder.uri} lacks {missing[0]}, which a task wrote: either another job writes there too, or "
             "the folder is not the same one on every machine; nothing was published"
         )
-    _write_atomically(folder, commit_name, json.dumps(content, indent=2) + "\n")
+    write_atomically(folder, commit_name, json.dumps(content, indent=2) + "\n")
     discard(folder, [name for name in folder.files() if name not in keep | {commit_name}], commit_name)
 
 
@@ -179,14 +198,16 @@ def discard(folder: Folder, names: list[str], commit_name: str) -> None:
 def _is_ours(name: str, commit_name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
     # Spark's own parts are called part-00000-<uuid>-c000.snappy.parquet: not so.
-    return name == commit_name or bool(
-        re.fullmatch(rf"part-\d{{5,}}-[0-9a-f]+-\d+\.parquet|{re.escape(commit_name)}\.[0-9a-f]+\.tmp", base)
+    unfinished = rf"({re.escape(commit_name)}|{re.escape(REPORT)})\.[0-9a-f]+\.tmp"
+    return name in (commit_name, REPORT) or bool(
+        re.fullmatch(rf"part-\d{{5,}}-[0-9a-f]+-\d+\.parquet|{unfinished}", base)
     )
 
 
-def _write_atomically(folder: Folder, name: str, text: str) -> None:
+def write_atomically(folder: Folder, name: str, text: str) -> None:
+    """Write a text file such that readers see the old one or the new one, whole."""
     final = folder.path(name)
-    if not _is_local(folder.fs):
+    if not is_local(folder):
         # An object store shows an object only when all of it has arrived.
         folder.fs.pipe_file(final, text.encode())
         return
@@ -201,7 +222,3 @@ def _write_atomically(folder: Folder, name: str, text: str) -> None:
 
 def _temporary(commit_name: str) -> str:
     return f"{commit_name}.{new_run_id()}.tmp"
-
-
-def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))

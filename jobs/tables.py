@@ -6,6 +6,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able to do without
+    from collections.abc import Mapping, Sequence
+
     from cnnlib.config import TrainSettings
     from cnnlib.imageset import ImageSet
     from cnnlib.predictions import Predictions
@@ -25,8 +27,12 @@ def image_set_table(image_set: "ImageSet") -> Table:
     """Every image accounted for, and what the set is."""
     table = pairs_table("image set")
     _add_image_set(table, image_set)
+    train = image_set.splits["train"]
+    table.add_row("classes", f"{len(image_set.classes):,}{_imbalance(train.class_counts)}")
+    table.add_row("row groups", f"{train.row_groups:,} in train")
     table.add_row("fingerprint", image_set.fingerprint)
     table.add_row("path", image_set.folder.uri)
+    table.add_row("report", f"{image_set.folder.uri}/report.html")
     return table
 
 
@@ -76,9 +82,37 @@ def _add_image_set(table: Table, image_set: "ImageSet") -> None:
     table.add_row(
         "images",
         f"{counts.found:,} found = {counts.kept:,} kept + {counts.duplicate:,} duplicate "
-        f"+ {counts.rejected:,} rejected",
+        f"+ {counts.rejected:,} rejected" + _by_code(image_set.rejected_by_code),
     )
+    if image_set.conflicting:
+        kept = image_set.settings["split"]["conflicts"] == "keep"
+        table.add_row(
+            "conflicts",
+            f"{image_set.conflicting:,} images with the pixels of one of another class, "
+            + ("one a class is kept" if kept else "all left out, counted as duplicate"),
+        )
     table.add_row("splits", ", ".join(f"{split.rows:,} {name}" for name, split in image_set.splits.items()))
+
+
+def _imbalance(class_counts: "Sequence[int]") -> str:
+    """How unequal the classes are, in words.
+
+    >>> _imbalance([30, 10]), _imbalance([]), _imbalance([5, 0])
+    ('; the largest has 3.0 times the train images of the smallest', '', '; one has no train images')
+    """
+    if not class_counts:
+        return ""
+    if not min(class_counts):
+        return "; one has no train images" if class_counts.count(0) == 1 else "; some have no train images"
+    return f"; the largest has {max(class_counts) / min(class_counts):.1f} times the train images of the smallest"
+
+
+def _by_code(counts: "Mapping[str, int]") -> str:
+    """
+    >>> _by_code({"truncated": 1200, "empty_file": 1}), _by_code({})
+    (' (1,200 truncated, 1 empty_file)', '')
+    """
+    return f" ({', '.join(f'{count:,} {code}' for code, count in counts.items())})" if counts else ""
 
 
 def _add_training(table: Table, trained: "TrainedModel") -> None:
@@ -102,11 +136,10 @@ def _add_registered(table: Table, trained: "TrainedModel", settings: "TrainSetti
 
 def _add_predictions(table: Table, predictions: "Predictions") -> None:
     counts = predictions.counts
-    failed = ", ".join(f"{count:,} {code}" for code, count in predictions.failed_by_code.items())
     table.add_row(
         "scored",
         f"{counts['rows']:,} rows = {counts['scored']:,} scored + {counts['failed']:,} failed"
-        + (f" ({failed})" if failed else ""),
+        + _by_code(predictions.failed_by_code),
     )
     version = f" version {predictions.model_version}" if predictions.model_version else ""
     table.add_row("scored with", f"{predictions.model_name}{version}")

@@ -1,146 +1,221 @@
-"""Images -> image set: Spark reads and deduplicates, each task decodes and writes its share, the driver commits."""
+"""Images -> image set: tasks decode and write, the whole is decided on the ledger, the driver commits."""
 
-import math
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cnnlib import imageset
-from cnnlib.config import ImageSettings, IngestSettings, SplitSettings
+from cnnlib.config import IngestSettings, SplitSettings
 from cnnlib.errors import ConfigError, LimitError
-from cnnlib.images import ImageSpec
-from cnnlib.imageset import Counts, ImageSet, Split, publish_image_set
-from cnnlib.imageset_writer import (
-    CLASS_NAME,
-    CONTENT,
-    COPY,
-    GIVEN_SPLIT,
-    Share,
-    SharePlan,
-    channel_statistics,
-    fingerprint,
-    write_share,
-)
-from cnnlib.splits import SPLITS
-from cnnlib.storage import discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
-from pipelines.progress import Progress, spark_tasks
-from pipelines.sources import SourceImages, read_source
+from cnnlib.images import ImageSpec, Limits
+from cnnlib.imageset import CODE, PATH, Counts, ImageSet, Split, publish_image_set
+from cnnlib.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
+from cnnlib.imageset_writer import Share, SharePlan
+from cnnlib.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW
+from cnnlib.parts import PartFile, PartWriter
+from cnnlib.report_contents import has_report, write_report
+from cnnlib.settling import Settled, SettlePlan, settle_share, tally_share
+from cnnlib.splits import SPLITS, TRAIN
+from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name
+from pipelines.decisions import decide
+from pipelines.decoding import decode_images, tasks_for
+from pipelines.earlier_set import Unchanged, described, earlier_set, refuse_changed_source, unchanged_rows
+from pipelines.progress import Progress
+from pipelines.published import read_parts
+from pipelines.session import with_settings
+from pipelines.sources import open_source
+from pipelines.sources.source import Source
 from pipelines.tasks import run_on_partitions
 
-# Even a small set gets a few files, so that several workers and shuffling have something to choose from.
-FEWEST_FILES = 4
-
 MB = 1_000_000
+FEWEST_ROW_GROUPS = 2
 
 
 def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | None = None) -> ImageSet:
     """Make an image set of a source and publish it at `settings.output.path`.
 
-    An image that cannot be read becomes a row among the rejects. Raises ConfigError, SourceError and
-    OutputExistsError before anything is written, and LimitError when more than `rejects.max_fraction` of the
-    images were rejected: then nothing is published, and only the rejects stay, where the message says.
+    Where the same settings have made a set of the same source there already, that is given as it is; with
+    `output.mode` append one of an earlier state of the source is brought up to date. An image that cannot be read
+    becomes a row among the rejects. Raises ConfigError, SourceError and OutputExistsError before anything is written,
+    and LimitError when more than `rejects.max_fraction` of the images were rejected: then nothing is published, and
+    only the rejects stay, where the message says.
     """
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
-    refuse_occupied(folder, imageset.COMMIT, overwrite=settings.output.overwrite)
-    source = read_source(spark, settings.source.format, settings.source.path)
-    spec = image_spec(settings.image, source)
-    plan = SharePlan(
-        folder=folder,
-        run_id=new_run_id(),
-        spec=spec,
-        classes=source.classes,
-        raw_shape=source.raw_shape,
-        split=split_settings(source, settings.split),
-        rows_per_row_group=max(1, int(settings.output.row_group_mb * MB / spec.size_bytes)),
-    )
+    earlier = earlier_set(folder, settings)
+    source = open_source(spark, settings.source, int(settings.rejects.max_mb * MB))
+    spec = image_spec(settings, source)
+    if earlier is not None:
+        if earlier.source_digest == source.digest:
+            progress.say(f"{folder.uri} is up to date: no file of the source has changed")
+            complete_report(spark, earlier)
+            return earlier
+        refuse_changed_source(earlier, settings)
     make_writable(folder, imageset.COMMIT)
-    tasks = max(FEWEST_FILES, math.ceil(source.found / settings.output.rows_per_file))
-    kept_files: set[str] = set()
-    try:
-        with spark_tasks(progress, spark, f"ingest {source.found:,} images"):
-            share = reduce(add, run_on_partitions(mark_copies(source.frame, tasks), partial(write_share, plan)))
-        reject_files = share.files.get(imageset.REJECTS, [])
-        kept_files = {file.path for file in reject_files}
-        _check_rejects(share, plan, settings.rejects.max_fraction)
-        image_set = _image_set(share, plan, source.found, settings)
-        publish_image_set(image_set, reject_files)
-    except BaseException:
-        discard_unpublished(folder, imageset.COMMIT, plan.run_id, keep=kept_files)
-        raise
-    return image_set
+    return _Ingest(spark, settings, source, spec, folder, new_run_id(), progress).run(earlier)
 
 
-def image_spec(settings: ImageSettings, source: SourceImages) -> ImageSpec:
+def complete_report(spark: SparkSession, image_set: ImageSet) -> None:
+    """Write the report anew where a run has died between its commit and its report."""
+    if not has_report(image_set):
+        ledger = read_parts(spark, image_set.folder, [file.path for file in image_set.ledger])
+        write_report(image_set, reduce(add, run_on_partitions(ledger, tally_share)))
+
+
+def image_spec(settings: IngestSettings, source: Source) -> ImageSpec:
     """What the set's images will be: the settings, and where they are silent the source's own size.
 
     Raises ConfigError where neither knows.
     """
+    image = settings.image
     own_height, own_width, own_channels = source.raw_shape or (None, None, 3)
-    height, width = settings.height or own_height, settings.width or own_width
+    height, width = image.height or own_height, image.width or own_width
     if height is None or width is None:
         raise ConfigError(
             "image.height and image.width are missing; the source's images may be of any size, so say to which "
             "to bring them, e.g. --image.height 96 --image.width 96"
         )
-    channels = settings.channels or own_channels
-    return ImageSpec(height, width, channels, settings.resize, settings.encoding)
+    return ImageSpec(height, width, image.channels or own_channels, image.resize, image.encoding)
 
 
-def split_settings(source: SourceImages, settings: SplitSettings) -> SplitSettings:
-    """Leave the test split alone where the source sets test images apart; see `cnnlib.splits.assign_split`."""
-    return settings.model_copy(update={"test_fraction": 0.0}) if source.gives_test else settings
+@dataclass(frozen=True)
+class _Ingest:
+    """One run, when it is known what there is to do."""
 
+    spark: SparkSession
+    settings: IngestSettings
+    source: Source
+    spec: ImageSpec
+    folder: Folder
+    run_id: str
+    progress: Progress
 
-def mark_copies(images: DataFrame, tasks: int) -> DataFrame:
-    """Number the images of equal content, 1 first, and spread all over `tasks` partitions, by hash of content.
+    def run(self, earlier: ImageSet | None) -> ImageSet:
+        unchanged = unchanged_rows(self.spark, earlier, self.source) if earlier else Unchanged()
+        kept_files: set[str] = set()
+        try:
+            share = decode_images(self.spark, self.source, unchanged.changed_files, self._share_plan(), self.progress)
+            ledger = self._ledger(share, unchanged)
+            rejected = share.rejected + unchanged.rejected
+            if rejected.total() > self.settings.rejects.max_fraction * self.source.found:
+                settled = self._settle(ledger.where(F.col(CODE).isNotNull()), {})
+                kept_files = {file.path for file in settled.files.get(imageset.REJECTS, [])}
+                self._refuse(settled)
+            settled = self._settle(ledger, _by_path(share.files) | unchanged.parts)
+            image_set = self._image_set(settled, self._write_files())
+            publish_image_set(image_set)
+        except BaseException:
+            discard_unpublished(self.folder, imageset.COMMIT, self.run_id, keep=kept_files)
+            raise
+        write_report(image_set, settled.tally)
+        row_groups = image_set.splits[TRAIN].row_groups
+        if row_groups < FEWEST_ROW_GROUPS:
+            self.progress.say(
+                f"the train split has {row_groups} row groups: too few to shuffle or to train on several workers; a "
+                "smaller output.row_group_mb makes more"
+            )
+        return image_set
 
-    The content of copies becomes null: they are only counted. Rows of a partition are in order of image_id, which
-    is a random order that is the same in every run.
-    """
-    order = Window.partitionBy(imageset.IMAGE_ID).orderBy(
-        # A copy that lies in no class must not stand for one that does.
-        F.col(CLASS_NAME).isNull(),
-        # An image that is given as test and otherwise stays in test and leaves training.
-        F.col(GIVEN_SPLIT).asc_nulls_last(),
-        imageset.PATH,
-    )
-    return (
-        images.repartition(tasks, imageset.IMAGE_ID)
-        .withColumn(COPY, F.row_number().over(order))
-        .withColumn(CONTENT, F.when(F.col(COPY) == 1, F.col(CONTENT)))
-    )
+    @property
+    def _split(self) -> SplitSettings:
+        """Leaves the test split alone where the source sets test images apart; see `cnnlib.splits.assign_split`."""
+        apart = {"test_fraction": 0.0} if self.source.gives_test else {}
+        return self.settings.split.model_copy(update=apart)
 
+    @property
+    def _rows_per_row_group(self) -> int:
+        return max(1, int(self.settings.output.row_group_mb * MB / self.spec.size_bytes))
 
-def _check_rejects(share: Share, plan: SharePlan, max_fraction: float) -> None:
-    rejected = share.rejected.total()
-    if rejected > max_fraction * share.found:
-        by_code = ", ".join(f"{count} {code}" for code, count in share.rejected.most_common())
+    def _share_plan(self) -> SharePlan:
+        limits = self.settings.rejects
+        return SharePlan(
+            folder=self.folder,
+            run_id=self.run_id,
+            spec=self.spec,
+            classes=self.source.classes,
+            raw_shape=self.source.raw_shape,
+            split=self._split,
+            rows_per_row_group=self._rows_per_row_group,
+            rows_per_file=self.settings.output.rows_per_file,
+            limits=Limits(limits.max_pixels, int(limits.max_mb * MB), limits.min_side),
+            quality=self.settings.image.quality,
+            labelled=self.settings.source.labels == "given",
+        )
+
+    def _ledger(self, share: Share, unchanged: Unchanged) -> DataFrame:
+        """The ledger of all images, not decided yet."""
+        paths = [file.path for file in share.files.get(LEDGER, [])]
+        frames = [read_parts(self.spark, self.folder, paths)] if paths else []
+        frames += [unchanged.ledger] if unchanged.ledger is not None else []
+        return reduce(DataFrame.unionByName, frames)
+
+    def _settle(self, ledger: DataFrame, parts: dict[str, PartFile]) -> Settled:
+        plan = SettlePlan(self.folder, self.run_id, self.source.classes, parts, self._rows_per_row_group, self.spec)
+        tasks = tasks_for(self.spark, self.source.found, self.settings.output.rows_per_file)
+        by_part = decide(ledger, self._split).repartition(tasks, F.coalesce(PART, PATH))
+        with with_settings(self.spark, _few_partitions(tasks)):
+            return reduce(add, run_on_partitions(by_part.sortWithinPartitions(PART, ROW), partial(settle_share, plan)))
+
+    def _refuse(self, settled: Settled) -> None:
+        codes = settled.tally.rejected
+        by_code = ", ".join(f"{count} {code}" for code, count in codes.most_common())
         raise LimitError(
-            f"{rejected} of {share.found} images were rejected ({by_code}), more than rejects.max_fraction="
-            f"{max_fraction} allows; nothing was published, the rejects are in {plan.folder.uri}/{imageset.REJECTS}"
+            f"{codes.total()} of {self.source.found} images were rejected ({by_code}), more than "
+            f"rejects.max_fraction={self.settings.rejects.max_fraction} allows; nothing was published, the rejects are "
+            f"in {self.folder.uri}/{imageset.REJECTS}"
+        )
+
+    def _write_files(self) -> PartFile:
+        """Keep the source's files beside the ledger, for the next ingest to compare."""
+        path = f"{FILES}/{part_name(self.run_id, 0, 0)}"
+        with PartWriter(self.folder, path, FILES_SCHEMA, ROWS_PER_ROW_GROUP) as writer:
+            for batch in self.source.files.to_batches():
+                writer.write(batch)
+            file = writer.close()
+        assert file is not None  # a source has files
+        return file
+
+    def _image_set(self, settled: Settled, source_files: PartFile) -> ImageSet:
+        tally, classes = settled.tally, self.source.classes
+        mean, std = tally.channel_statistics(self.spec)
+        kept, rejected = tally.outcomes[KEPT], tally.outcomes[REJECTED]
+        return ImageSet(
+            folder=self.folder,
+            classes=classes,
+            image=self.spec,
+            counts=Counts(self.source.found, kept, tally.found - kept - rejected, rejected),
+            splits={
+                split: Split(
+                    rows=tally.rows(split),
+                    class_counts=tuple(tally.class_counts[split, name] for name in classes),
+                    files=_in_order(settled.files.get(split)),
+                )
+                for split in SPLITS
+            },
+            mean=mean,
+            std=std,
+            settings=described(self.settings),
+            fingerprint=tally.fingerprint(self.spec, classes),
+            rejected_by_code=dict(tally.rejected.most_common()),
+            conflicting=tally.conflicting,
+            rejects=_in_order(settled.files.get(imageset.REJECTS)),
+            ledger=_in_order(settled.files.get(LEDGER)),
+            source_files=(source_files,),
+            source_digest=self.source.digest,
         )
 
 
-def _image_set(share: Share, plan: SharePlan, found: int, settings: IngestSettings) -> ImageSet:
-    mean, std = channel_statistics(share, plan.spec)
-    return ImageSet(
-        folder=plan.folder,
-        classes=plan.classes,
-        image=plan.spec,
-        counts=Counts(found, share.kept, share.duplicate, share.rejected.total()),
-        splits={
-            split: Split(
-                rows=share.class_counts[split].total(),
-                class_counts=tuple(share.class_counts[split][label] for label in range(len(plan.classes))),
-                files=tuple(sorted(share.files.get(split, []), key=lambda file: file.path)),
-            )
-            for split in SPLITS
-        },
-        mean=mean,
-        std=std,
-        settings=settings.model_dump(mode="json"),
-        fingerprint=fingerprint(share, plan.spec, plan.classes),
-    )
+def _few_partitions(tasks: int) -> dict[str, str]:
+    """Settings for queries on the ledger: as many partitions as tasks, in one job rather than one a stage."""
+    return {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(tasks)}
+
+
+def _by_path(files: dict[str, list[PartFile]]) -> dict[str, PartFile]:
+    return {file.path: file for split in SPLITS for file in files.get(split, [])}
+
+
+def _in_order(files: list[PartFile] | None) -> tuple[PartFile, ...]:
+    return tuple(sorted(files or [], key=lambda file: file.path))

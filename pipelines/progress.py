@@ -114,6 +114,30 @@ def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator
         yield
 
 
+@contextmanager
+def images_done(
+    progress: Progress, spark: SparkSession, title: str, total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """Show how many images the tasks of the body have done. Gives what they count them with, each at its end.
+
+    Under Spark Connect, which has no accumulators, tasks are shown instead; then it gives None.
+    """
+    if not is_classic(spark):
+        with spark_tasks(progress, spark, title):
+            yield None
+        return
+    done = spark.sparkContext.accumulator(0)
+    start = time.monotonic()
+
+    def look(advance: Advance) -> bool:
+        if done.value:
+            advance(done.value, total, f"images, {done.value / (time.monotonic() - start):,.0f} images/s")
+        return True
+
+    with watched_step(progress, title, look, SECONDS_BETWEEN_LOOKS):
+        yield done.add
+
+
 def _task_counts(spark: SparkSession) -> tuple[int, int]:
     """(done, known) tasks of the active jobs; (0, 0) under Spark Connect, which has no status tracker."""
     if not is_classic(spark):

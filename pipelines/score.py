@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cnnlib import predictions as contract
-from cnnlib.config import ScoreInputSettings, ScoreSettings
+from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings
 from cnnlib.errors import ConfigError, LimitError, ModelError
 from cnnlib.imageset import CODE, IMAGE, IMAGE_ID, MESSAGE, PATH, open_image_set
 from cnnlib.imageset_writer import CONTENT
@@ -24,16 +24,17 @@ from cnnlib.splits import SPLITS
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.prediction_udf import Shape, prediction_udf
 from pipelines.progress import Progress, spark_tasks
+from pipelines.published import read_split
 from pipelines.registry import RegisteredModel, fetch_model
 from pipelines.session import ship_folder
-from pipelines.sources import read_source, read_split
+from pipelines.sources import open_source
 from pipelines.tasks import run_on_partitions
 from pipelines.tracking import connect
 
 
 @dataclass(frozen=True)
 class ScoreInput:
-    """What is scored: `frame` has image_id, path, content, code, message; see `pipelines.sources.SourceImages`."""
+    """What is scored: `frame` has image_id, path, content, code, message; see `pipelines.sources.source.Source`."""
 
     frame: DataFrame
     rows: int
@@ -74,8 +75,11 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
 def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCard) -> ScoreInput:
     """Open what is to be scored. Raises ModelError where an image set's images are not the model's."""
     if settings.format != "image_set":
-        source = read_source(spark, settings.format, settings.path)
-        return ScoreInput(source.frame, source.found, source.raw_shape)
+        source = open_source(spark, SourceSettings(format=settings.format, path=settings.path, labels="none"))
+        # An image that cannot be read has no content to name it by; its path keeps it apart from the others.
+        image_id = F.coalesce(F.sha2(CONTENT, 256), F.sha2(F.col(PATH).cast("binary"), 256))
+        frame = source.images(None).withColumn(IMAGE_ID, image_id)
+        return ScoreInput(frame, source.found, source.raw_shape)
     if settings.path is None:
         raise ConfigError("input.path is missing; name the image set to score")
     image_set = open_image_set(settings.path)

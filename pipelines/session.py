@@ -112,6 +112,22 @@ def ship_folder(spark: SparkSession, folder: Path, name: str) -> str:
     return f"{name}.zip"
 
 
+@contextmanager
+def with_settings(spark: SparkSession, settings: dict[str, str]) -> Iterator[None]:
+    """Run the body's queries with Spark SQL settings in whatever session the caller has, and put them back."""
+    before = {name: spark.conf.get(name, None) for name in settings}
+    for name, value in settings.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, earlier in before.items():
+            if earlier is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, earlier)
+
+
 def _folder_until_exit() -> str:
     """A folder for files that executors fetch when they start, and that may be at any time until this process ends."""
     folder = tempfile.mkdtemp(prefix="sparkcnn-")

@@ -2,14 +2,13 @@
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
 from pyspark import TaskContext
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
-from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
+from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks, with_settings
 
 Result = TypeVar("Result")
 
@@ -35,22 +34,7 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
         result = work(batches, context.partitionId(), context.taskAttemptId())
         yield pa.RecordBatch.from_pydict({"result": [pickle.dumps(result)]})
 
-    with user_errors_from_tasks(), _small_arrow_batches(frame.sparkSession):
+    # In whatever session the caller has: Spark's 10,000 rows would fill a worker with images.
+    with user_errors_from_tasks(), with_settings(frame.sparkSession, _ARROW_BATCH):
         rows = frame.mapInArrow(on_partition, "result binary").collect()
     return [pickle.loads(row["result"]) for row in rows]
-
-
-@contextmanager
-def _small_arrow_batches(spark: SparkSession) -> Iterator[None]:
-    """Bound a batch in whatever session the caller has: Spark's 10,000 rows would fill a worker with images."""
-    before = {name: spark.conf.get(name, None) for name in _ARROW_BATCH}
-    for name, value in _ARROW_BATCH.items():
-        spark.conf.set(name, value)
-    try:
-        yield
-    finally:
-        for name, earlier in before.items():
-            if earlier is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, earlier)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,15 +28,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.imageset import ImageSet
+from cnnlib.storage import REPORT
 from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
 
 STORE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlartifacts"
 CHECKPOINTS = "checkpoints"
+IMAGE_SET = "image_set"
 
 # MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
 DIGEST_CHARACTERS = 36
 FINGERPRINT_TAG = "sparkcnn.fingerprint"
+IMAGES_TAG = "sparkcnn.images"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
@@ -89,7 +93,7 @@ class Tracker:
         self._log(params=[Param(name, str(value)) for name, value in settings.items()])
 
     def log_image_set(self, image_set: ImageSet) -> None:
-        """Name the image set that the active run trains on, by its place and its fingerprint."""
+        """Name the image set that the active run trains on, by its place and its fingerprint, and keep its report."""
         with warnings.catch_warnings():
             # MLflow knows a local folder under two names of one class, and warns of the choice.
             warnings.simplefilter("ignore", UserWarning)
@@ -98,6 +102,13 @@ class Tracker:
         dataset = MetaDataset(source, name=image_set.name, digest=digest)  # type: ignore[abstract]
         mlflow.log_input(dataset, context="training")
         self.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        for name, count in vars(image_set.counts).items():
+            self.set_tag(f"{IMAGES_TAG}.{name}", str(count))
+        report = image_set.folder.path(REPORT)
+        if image_set.folder.fs.exists(report):
+            with TemporaryDirectory(prefix="sparkcnn-report-") as temporary:
+                image_set.folder.fs.get_file(report, f"{temporary}/{REPORT}")
+                self._upload(Path(temporary), IMAGE_SET)
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""

@@ -12,7 +12,6 @@ from typing import Literal
 
 from cnnlib.errors import ImageError, SourceError
 from cnnlib.imageset import LABEL, PATH
-from cnnlib.splits import SPLITS
 
 SPLIT = "split"
 GROUP = "group"
@@ -57,19 +56,6 @@ def check_columns(names: Iterable[str], path: str, *, labelled: bool = True) -> 
             f"{path} has no column {' and no column '.join(missing)}, but {', '.join(found) or 'none'}; "
             f"a manifest needs {PATH}{f', {LABEL}' if labelled else ''}, and may have {SPLIT} and {GROUP}"
         )
-
-
-def parse_split(value: str | None) -> str | None:
-    """Read the split of an entry, None where it gives none. Raises ImageError(unreadable) for another name.
-
-    >>> parse_split("val"), parse_split(""), parse_split(None)
-    ('val', None, None)
-    """
-    if value is None or value == "":
-        return None
-    if value not in SPLITS:
-        raise ImageError("unreadable", f"split {value[:80]!a} is none of {', '.join(SPLITS)}")
-    return value
 
 
 def resolve(path_in_manifest: str | None, manifest_folder: str) -> str:

@@ -28,9 +28,9 @@ from cnnlib.sealed import open_sealed
 from pipelines.evaluate import accuracy
 from pipelines.ingest import ingest
 from pipelines.prediction_udf import prediction_udf
+from pipelines.published import read_split
 from pipelines.registry import fetch_model
 from pipelines.score import score, ship_model
-from pipelines.sources import read_split
 from pipelines.tasks import run_on_partitions
 from pipelines.tracking import connect
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos

@@ -13,31 +13,36 @@ import pyarrow.parquet as pq
 
 from cnnlib.config import SplitSettings
 from cnnlib.images import ImageSpec
-from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, REJECTS, SCHEMA, SIZE_BYTES, Counts, ImageSet, Split
+from cnnlib.imageset import CODE, MESSAGE, PATH, REJECTS, SCHEMA, SIZE_BYTES, Counts, ImageSet, Split
 from cnnlib.imageset import publish_image_set as publish
-from cnnlib.imageset_writer import (
+from cnnlib.imageset_writer import CONTENT, Share, SharePlan, write_share
+from cnnlib.ledger import (
     CLASS_NAME,
-    CONTENT,
-    COPY,
+    CONFLICTING,
+    FILE,
     GIVEN_SPLIT,
-    Share,
-    SharePlan,
-    channel_statistics,
-    fingerprint,
-    write_share,
+    GROUP,
+    KEPT,
+    LEDGER,
+    OUTCOME,
+    PART,
+    REJECTED,
+    SPLIT,
 )
+from cnnlib.ledger import SCHEMA as LEDGER_SCHEMA
 from cnnlib.parts import PartFile
+from cnnlib.settling import Settled, SettlePlan, settle_share
 from cnnlib.splits import SPLITS
 from cnnlib.storage import new_run_id, open_folder, part_name
 
 SOURCE_SCHEMA = pa.schema(
     [
-        (IMAGE_ID, pa.string()),
+        (FILE, pa.string()),
         (PATH, pa.string()),
         (CONTENT, pa.binary()),
         (CLASS_NAME, pa.string()),
+        (GROUP, pa.string()),
         (GIVEN_SPLIT, pa.string()),
-        (COPY, pa.int32()),
         (CODE, pa.string()),
         (MESSAGE, pa.string()),
         (SIZE_BYTES, pa.int64()),
@@ -47,22 +52,15 @@ SOURCE_SCHEMA = pa.schema(
 
 def source_row(content: bytes, class_name: str | None, /, **columns: Any) -> dict[str, Any]:
     """A row as a source gives it; `columns` set others than the plain case's."""
-    return {
-        IMAGE_ID: hashlib.sha256(content).hexdigest(),
-        PATH: f"{class_name}/{hashlib.sha256(content).hexdigest()[:8]}",
+    path = f"{class_name}/{hashlib.sha256(content).hexdigest()[:8]}"
+    plain = dict.fromkeys(SOURCE_SCHEMA.names) | {
+        FILE: path,
+        PATH: path,
         CONTENT: content,
         CLASS_NAME: class_name,
-        GIVEN_SPLIT: None,
-        COPY: 1,
-        CODE: None,
-        MESSAGE: None,
         SIZE_BYTES: len(content),
-    } | columns
-
-
-def copy_of(row: dict[str, Any], number: int = 2) -> dict[str, Any]:
-    """A duplicate: its content is taken away, as ingest does."""
-    return row | {CONTENT: None, COPY: number, PATH: f"{row[PATH]}-{number}"}
+    }
+    return plain | columns
 
 
 def in_batches(rows: Sequence[dict[str, Any]], size: int = 100) -> list[pa.RecordBatch]:
@@ -86,27 +84,59 @@ def plan_for(path: Path, spec: ImageSpec, classes: tuple[str, ...], **options: A
     return SharePlan(**(values | options))
 
 
+def ledger_rows(plan: SharePlan, shares: Sequence[Share]) -> list[dict[str, Any]]:
+    """What the tasks have noted, in order."""
+    return [
+        row
+        for share in shares
+        for file in share.files.get(LEDGER, ())
+        for row in pq.read_table(plan.folder.fs.open(plan.folder.path(file.path))).to_pylist()
+    ]
+
+
+def as_written(row: dict[str, Any]) -> dict[str, Any]:
+    """A ledger's row decided as if it were alone: an image is kept where its task has put it."""
+    kept = row[CODE] is None
+    split = row[PART].split("/")[0] if kept else None
+    return row | {OUTCOME: KEPT if kept else REJECTED, SPLIT: split, CONFLICTING: False}
+
+
+def settled_of(plan: SharePlan, shares: Sequence[Share], decided: Sequence[dict[str, Any]] | None = None) -> Settled:
+    """Settle in one task; `decided` are the ledger's rows, in the order of their data files."""
+    rows = [as_written(row) for row in ledger_rows(plan, shares)] if decided is None else decided
+    rows = sorted(rows, key=lambda row: (row[PART] or "", row["row"] or 0))
+    files = reduce(add, shares, Share()).files
+    parts = {file.path: file for split in SPLITS for file in files.get(split, ())}
+    settle_plan = SettlePlan(plan.folder, plan.run_id, plan.classes, parts, plan.rows_per_row_group, plan.spec)
+    return settle_share(settle_plan, [pa.RecordBatch.from_pylist(rows, schema=LEDGER_SCHEMA)], 99, 0)
+
+
 def image_set_of(shares: Sequence[Share], plan: SharePlan) -> ImageSet:
-    """What an ingest would publish of its tasks' shares."""
-    share = reduce(add, shares)
-    mean, std = channel_statistics(share, plan.spec)
+    """What an ingest would publish of its tasks' shares, if no image depended on another."""
+    settled = settled_of(plan, shares)
+    tally = settled.tally
+    mean, std = tally.channel_statistics(plan.spec)
     return ImageSet(
         folder=plan.folder,
         classes=plan.classes,
         image=plan.spec,
-        counts=Counts(share.found, share.kept, share.duplicate, share.rejected.total()),
+        counts=Counts(tally.found, tally.outcomes[KEPT], 0, tally.outcomes[REJECTED]),
         splits={
             split: Split(
-                share.class_counts[split].total(),
-                tuple(share.class_counts[split][label] for label in range(len(plan.classes))),
-                tuple(share.files.get(split, ())),
+                tally.rows(split),
+                tuple(tally.class_counts[split, name] for name in plan.classes),
+                tuple(sorted(settled.files.get(split, ()), key=lambda file: file.path)),
             )
             for split in SPLITS
         },
         mean=mean,
         std=std,
         settings={},
-        fingerprint=fingerprint(share, plan.spec, plan.classes),
+        fingerprint=tally.fingerprint(plan.spec, plan.classes),
+        rejected_by_code=dict(tally.rejected),
+        rejects=tuple(settled.files.get(REJECTS, ())),
+        ledger=tuple(settled.files[LEDGER]),
+        source_digest="digest",
     )
 
 
@@ -129,11 +159,11 @@ def write_image_set(
     # Task after task takes the next rows, so that the published order is the given one.
     bounds = np.linspace(0, len(rows), files + 1).astype(int)
     shares = [
-        write_share(plan, in_batches(rows[start:stop]), task, attempt=0)
+        write_share(plan, None, in_batches(rows[start:stop]), task, attempt=0)
         for task, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False))
     ]
     image_set = image_set_of(shares, plan)
-    publish(image_set, reduce(add, shares).files.get(REJECTS, []))
+    publish(image_set)
     return image_set
 
 
@@ -175,5 +205,5 @@ def write_train_split(
         settings={},
         fingerprint="0" * 64,
     )
-    publish(image_set, [])
+    publish(image_set)
     return image_set

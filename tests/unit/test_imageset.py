@@ -11,8 +11,9 @@ import pytest
 from cnnlib.errors import ImageSetError
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import COMMIT, Counts, open_image_set, publish_image_set
-from cnnlib.imageset_writer import GIVEN_SPLIT, write_share
-from tests.unit.image_sets import copy_of, image_set_of, in_batches, plan_for, source_row, write_image_set
+from cnnlib.imageset_writer import write_share
+from cnnlib.ledger import GIVEN_SPLIT
+from tests.unit.image_sets import image_set_of, in_batches, plan_for, source_row, write_image_set
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -78,9 +79,14 @@ def test_dataset_json_is_what_the_contract_says(image_set):
         "image",
         "counts",
         "splits",
+        "rejected_by_code",
+        "conflicting",
         "rejects",
+        "ledger",
+        "source_files",
         "statistics",
         "settings",
+        "source_digest",
         "fingerprint",
     ]
     assert content["image"] == {"height": 2, "width": 2, "channels": 1, "resize": "stretch", "encoding": "raw"}
@@ -95,14 +101,14 @@ def test_publishing_again_leaves_the_new_files_alone(image_set, tmp_path):
     new = write_image_set(tmp_path / "set", images, [0, 1], ["train", "test"], classes=CLASSES, files=1)
     assert open_image_set(new.folder.uri) == new
     assert set(new.folder.files()) & old == {COMMIT}
-    assert len(new.folder.files()) == 3
+    assert len(new.folder.files()) == 4
 
 
 def test_rejects_are_named_and_kept(tmp_path):
     plan = plan_for(tmp_path, ImageSpec(1, 2, 1), CLASSES)
     bad = source_row(b"cd", None)
-    share = write_share(plan, in_batches([source_row(b"ab", "cat"), bad, copy_of(bad)]), 0, 0)
-    publish_image_set(image_set_of([share], plan), share.files["rejects"])
+    share = write_share(plan, None, in_batches([source_row(b"ab", "cat"), bad, bad]), 0, 0)
+    publish_image_set(image_set_of([share], plan))
     content = json.loads((tmp_path / COMMIT).read_text())
     (rejects,) = content["rejects"]
     assert rejects["rows"] == 2
@@ -152,14 +158,14 @@ def test_counts_that_do_not_add_up_publish_nothing(image_set, counts):
     before = (Path(image_set.folder.uri) / COMMIT).read_text()
     files = image_set.folder.files()
     with pytest.raises(ImageSetError, match="the counts do not add up"):
-        publish_image_set(replace(image_set, counts=counts, classes=("other",)), [])
+        publish_image_set(replace(image_set, counts=counts, classes=("other",)))
     assert (Path(image_set.folder.uri) / COMMIT).read_text() == before
     assert image_set.folder.files() == files
 
 
 def test_rows_of_the_splits_that_are_not_the_kept_publish_nothing(image_set):
     with pytest.raises(ImageSetError, match="do not add up"):
-        publish_image_set(replace(image_set, counts=Counts(found=13, kept=13, duplicate=0, rejected=0)), [])
+        publish_image_set(replace(image_set, counts=Counts(found=13, kept=13, duplicate=0, rejected=0)))
 
 
 @pytest.mark.parametrize("name", ["tset", "", "rejects", "Train"])
@@ -177,8 +183,8 @@ def test_empty_split_is_refused(image_set):
 
 def test_set_opens_from_another_file_system(tmp_path):
     plan = plan_for("memory://a/set", ImageSpec(1, 2, 1), CLASSES)
-    share = write_share(plan, in_batches([source_row(b"ab", "cat", **{GIVEN_SPLIT: "train"})]), 0, 0)
-    publish_image_set(image_set_of([share], plan), [])
+    share = write_share(plan, None, in_batches([source_row(b"ab", "cat", **{GIVEN_SPLIT: "train"})]), 0, 0)
+    publish_image_set(image_set_of([share], plan))
     opened = open_image_set("memory://a/set")
     assert opened.split("train").rows == 1
     assert opened.files("train")[0].startswith("memory:///a/set/train/part-00000-")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cnnlib.errors import ImageError, SourceError
-from cnnlib.sources.manifest import check_columns, format_of, is_absolute, links_out, parse_split, resolve
+from cnnlib.sources.manifest import check_columns, format_of, is_absolute, links_out, resolve
 
 # --- resolve
 
@@ -185,16 +185,3 @@ def test_missing_columns_are_named(names, labelled, says):
 
 def test_label_is_not_needed_where_none_is_asked_for():
     check_columns(["path"], "a.csv", labelled=False)
-
-
-@pytest.mark.parametrize(("value", "expected"), [("train", "train"), ("test", "test"), (None, None), ("", None)])
-def test_split_is_one_of_three_or_none(value, expected):
-    assert parse_split(value) == expected
-
-
-@pytest.mark.parametrize("value", ["valid", "Train", " ", "1", "\ud800" * 200])
-def test_other_splits_are_unreadable(value):
-    with pytest.raises(ImageError, match="is none of train, val, test") as caught:
-        parse_split(value)
-    assert caught.value.code == "unreadable"
-    caught.value.message.encode()

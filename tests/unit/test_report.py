@@ -187,6 +187,5 @@ def test_rejects_are_counted_by_code_with_examples():
 def test_conflicts_name_each_copy():
     page = page_of(eventful())
     assert page.says("conflicts", "5 images came under more than one class, pixel for pixel the same.")
-    assert page.says("conflicts", "These are the first 2.")
     assert page.says("conflicts", f"class 1 {'c' * 900}")
     assert page.says("conflicts", "class 2 9.png and 20 more")

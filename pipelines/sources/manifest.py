@@ -1,0 +1,136 @@
+"""A manifest: a CSV, JSON lines or Parquet file that names images and their labels."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from cnnlib.config import SourceSettings
+from cnnlib.errors import ImageError, SourceError, SparkcnnError, first_line
+from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
+from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
+from cnnlib.sources import manifest
+from cnnlib.storage import Folder, is_local, open_folder
+from pipelines.sources.binary_files import literal_path, plain_uri, read_uris, version_of
+from pipelines.sources.source import Names, Source, only
+from pipelines.sources.table import check_splits, files_of
+
+_URI = "uri"
+_LOOKED_UP = pa.schema(
+    [
+        (FILE, pa.string()),
+        (_URI, pa.string()),
+        (CLASS_NAME, pa.string()),
+        (GROUP, pa.string()),
+        (GIVEN_SPLIT, pa.string()),
+        (SIZE_BYTES, pa.int64()),
+        (VERSION, pa.string()),
+        (CODE, pa.string()),
+        (MESSAGE, pa.string()),
+    ]
+)
+_LOOKED_UP_SCHEMA = (
+    f"{FILE} string, {_URI} string, {CLASS_NAME} string, {GROUP} string, {GIVEN_SPLIT} string, {SIZE_BYTES} long, "
+    f"{VERSION} string, {CODE} string, {MESSAGE} string"
+)
+
+
+def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int) -> Source:
+    """Open a manifest with the columns path and label, and if need be split and group.
+
+    Tasks look every file up; one that is not there, or lies outside the manifest's folder though no full URI says so,
+    becomes a reject. Raises SourceError where the manifest cannot be read or lacks a column.
+    """
+    path = settings.path or ""
+    folder = open_folder(path.rsplit("/", 1)[0] if "/" in path else ".")
+    entries = _read(spark, path, folder)
+    unlabelled = settings.labels == "none"
+    manifest.check_columns(entries.columns, path, labelled=not unlabelled)
+    uri = folder.uri
+
+    def look_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        opened = open_folder(uri)
+        for batch in batches:
+            found = [row | _looked_up(row.pop("path"), opened, max_bytes) for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(found, schema=_LOOKED_UP)
+
+    described = (
+        entries.select(
+            F.col("path").cast("string").alias("path"),
+            (F.lit(None) if unlabelled else _given(entries, "label")).cast("string").alias(CLASS_NAME),
+            _given(entries, "group").alias(GROUP),
+            _given(entries, "split").alias(GIVEN_SPLIT),
+        )
+        .mapInArrow(look_up, _LOOKED_UP_SCHEMA)
+        .cache()
+    )
+    check_splits(described, path)
+
+    def images(names: Names) -> DataFrame:
+        wanted = only(described, names)
+        there = wanted.where(F.col(CODE).isNull())
+        uris = [row[_URI] for row in there.select(_URI).distinct().collect()]
+        # A row of names for each image, sent to where its bytes are read.
+        good = read_uris(spark, uris).drop(SIZE_BYTES).join(F.broadcast(there), _URI)
+        bad = wanted.where(F.col(CODE).isNotNull()).withColumn(CONTENT, F.lit(None).cast("binary"))
+        return good.unionByName(bad).withColumn(PATH, F.col(FILE)).select(*SOURCE_COLUMNS)
+
+    files, classes, gives_test = files_of(described)
+    return Source(files, classes, images, gives_test)
+
+
+def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:
+    kind = manifest.format_of(path, is_folder=folder.fs.isdir(open_folder(path).root))
+    reader = spark.read
+    if kind == "csv":
+        # Quotes within quotes are doubled, as spreadsheets and pandas write them; Spark would have a backslash.
+        reader = reader.options(header="true", escape='"', multiLine="true", mode="FAILFAST")
+    try:
+        return reader.format({"jsonl": "json"}.get(kind, kind)).load(literal_path(path))
+    except (PySparkException, Py4JJavaError) as error:
+        raise SourceError(f"source.path={path} cannot be read as a manifest ({kind}): {first_line(error)}") from error
+
+
+def _given(entries: DataFrame, column: str) -> Column:
+    """A column of text that may not be there; empty text is none."""
+    if column not in entries.columns:
+        return F.lit(None).cast("string")
+    return F.nullif(F.trim(F.col(column).cast("string")), F.lit(""))
+
+
+def _looked_up(path: str | None, folder: Folder, max_bytes: int) -> dict[str, Any]:
+    """What a task finds of one entry's file."""
+    found: dict[str, Any] = {FILE: path or "", _URI: None, SIZE_BYTES: None, VERSION: "", CODE: None, MESSAGE: None}
+    try:
+        uri = _uri(path, folder)
+        file = open_folder(uri)
+        info = file.fs.info(file.root)
+    except ImageError as error:
+        return found | {CODE: error.code, MESSAGE: error.message}
+    except (OSError, ValueError, SparkcnnError) as error:
+        return found | {CODE: "missing_file", MESSAGE: f"no such file: {first_line(error)}"}
+    found |= {_URI: plain_uri(uri), SIZE_BYTES: info["size"], VERSION: version_of(info)}
+    if info["type"] != "file":
+        return found | {CODE: "missing_file", MESSAGE: f"it is a {info['type']}, no file"}
+    if info["size"] > max_bytes:
+        return found | {CODE: "too_many_bytes", MESSAGE: f"{info['size']} bytes exceed the limit of {max_bytes}"}
+    return found if info["size"] else found | {CODE: "empty_file", MESSAGE: "the file has no bytes"}
+
+
+def _uri(path: str | None, folder: Folder) -> str:
+    """Where an entry's file is.
+
+    Raises ImageError where that is outside the manifest's folder, and no full path says so.
+    """
+    resolved = manifest.resolve(path, folder.uri)
+    if manifest.is_absolute(resolved):
+        return resolved
+    uri = f"{folder.uri}/{resolved}"
+    if is_local(folder) and manifest.links_out(uri, folder.root):
+        raise ImageError("unreadable", "a link leads out of the manifest's folder; move the image, or give its URI")
+    return uri

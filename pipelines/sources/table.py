@@ -1,0 +1,110 @@
+"""A Spark table, or Parquet files, with the columns of Spark's binaryFile source and a label."""
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from cnnlib.config import SourceSettings
+from cnnlib.errors import SourceError, first_line
+from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
+from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
+from cnnlib.splits import SPLITS, TEST
+from pipelines.sources.source import Names, Source, empty_columns, files_table, label_order, only
+
+
+def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
+    """Open a table by its name, or Parquet files by their path, as Databricks' Auto Loader writes them.
+
+    A row is known by its path. Raises SourceError where the columns are not there.
+    """
+    table = _read(spark, settings.path or "")
+    columns = set(table.columns)
+    _check_columns(columns, settings)
+    described = table.select(
+        F.col("path").cast("string").alias(FILE),
+        F.col("content").cast("binary").alias(CONTENT),
+        _label(settings).alias(CLASS_NAME),
+        _given(settings.group_column).alias(GROUP),
+        _given(settings.split_column).alias(GIVEN_SPLIT),
+        (F.col("length") if "length" in columns else F.length("content")).cast("long").alias(SIZE_BYTES),
+        (F.col("modificationTime").cast("string") if "modificationTime" in columns else F.sha2("content", 256)).alias(
+            VERSION
+        ),
+    )
+    check_splits(described, settings.path)
+    files, classes, gives_test = files_of(described)
+
+    def images(names: Names) -> DataFrame:
+        rows = only(described, names)
+        return rows.select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE)).select(*SOURCE_COLUMNS)
+
+    return Source(files, classes, images, gives_test)
+
+
+def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool]:
+    """A source's files, its classes and whether it gives test images, of its images: a file may have several."""
+    parts = (F.coalesce(F.col(name).cast("string"), F.lit("")) for name in (CLASS_NAME, GROUP, GIVEN_SPLIT))
+    found = (
+        described.groupBy(FILE)
+        .agg(
+            F.concat_ws(" ", F.sort_array(F.collect_list(F.concat_ws("-", VERSION, *parts)))).alias(VERSION),
+            F.max(SIZE_BYTES).alias(SIZE_BYTES),
+            F.count("*").alias(IMAGES),
+            F.collect_set(CLASS_NAME).alias(CLASS_NAME),
+            F.max(F.coalesce(F.col(GIVEN_SPLIT) == TEST, F.lit(False))).alias(GIVEN_SPLIT),
+        )
+        .collect()
+    )
+    classes = label_order(name for row in found for name in row[CLASS_NAME])
+    return files_table(row.asDict() for row in found), classes, any(row[GIVEN_SPLIT] for row in found)
+
+
+def check_splits(described: DataFrame, path: str | None) -> None:
+    """Raise SourceError where a given split is none."""
+    odd = described.where(~F.col(GIVEN_SPLIT).isin(*SPLITS)).groupBy(GIVEN_SPLIT).count().first()
+    if odd is not None:
+        raise SourceError(
+            f"source.path={path} has {odd['count']} rows with split {odd[GIVEN_SPLIT]}; take {', '.join(SPLITS)}, or "
+            "leave it empty"
+        )
+
+
+def _read(spark: SparkSession, path: str) -> DataFrame:
+    try:
+        if "/" not in path and spark.catalog.tableExists(path):
+            return spark.table(path)
+        return spark.read.parquet(path)
+    except (PySparkException, Py4JJavaError) as error:
+        raise SourceError(
+            f"source.path={path} is neither a table that Spark knows nor Parquet that it reads: {first_line(error)}"
+        ) from error
+
+
+def _check_columns(columns: set[str], settings: SourceSettings) -> None:
+    needed = {"path": "", "content": ""}
+    if settings.labels == "given" and settings.label_pattern is None:
+        needed[settings.label_column] = " (name another with source.label_column, or take source.label_pattern)"
+    for column in (settings.split_column, settings.group_column):
+        if column is not None:
+            needed[column] = ""
+    for column, advice in needed.items():
+        if column not in columns:
+            raise SourceError(
+                f"source.path={settings.path} has no column {column}{advice}; it has {', '.join(sorted(columns))}"
+            )
+
+
+def _label(settings: SourceSettings) -> Column:
+    if settings.labels == "none":
+        return F.lit(None).cast("string")
+    if settings.label_pattern is None:
+        return F.col(settings.label_column).cast("string")
+    # Spark gives "" where the pattern is not found.
+    return F.nullif(F.regexp_extract("path", settings.label_pattern, 1), F.lit(""))
+
+
+def _given(column: str | None) -> Column:
+    return F.lit(None).cast("string") if column is None else F.nullif(F.col(column).cast("string"), F.lit(""))

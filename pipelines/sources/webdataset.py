@@ -1,0 +1,91 @@
+"""Tar shards. A shard may be larger than a row of Spark's can be, so tasks stream them through fsspec."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from cnnlib.config import SourceSettings
+from cnnlib.errors import SourceError
+from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.imageset_writer import CONTENT
+from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.sources.image_folder import class_and_split_of, layout_of
+from cnnlib.sources.webdataset import SHARD_SUFFIXES, index_shard, is_shard_name, read_shard
+from cnnlib.splits import TEST
+from cnnlib.storage import Folder, open_folder
+from pipelines.session import ROWS_PER_ARROW_BATCH
+from pipelines.sources.binary_files import list_files
+from pipelines.sources.source import IMAGES_SCHEMA, Names, Source, files_table, image_batches, label_order, rows
+
+_BATCH_BYTES = 32 * 2**20
+_INDEX_SCHEMA = f"{FILE} string, {IMAGES} long, classes array<string>"
+_ARROW_INDEX = pa.schema([(FILE, pa.string()), (IMAGES, pa.int64()), ("classes", pa.list_(pa.string()))])
+
+
+def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSettings, max_bytes: int) -> Source:
+    """Open a folder of tar shards, or one with folders train, val and test of them; tasks read the index of each.
+
+    Raises SourceError where there are none.
+    """
+    uri, labelled = folder.uri, settings.labels == "given"
+    shards = {file.name: file for file in list_files(spark, folder) if is_shard_name(file.name)}
+    if not shards:
+        raise SourceError(
+            f"source.path={folder.uri} has no shards; expected files that end in {', '.join(SHARD_SUFFIXES)}"
+        )
+    has_splits = layout_of(name.split("/")[0] for name in shards)
+
+    def index(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        opened = open_folder(uri)
+        for row in rows(batches):
+            yield pa.RecordBatch.from_pylist([_index(opened, row[FILE], labelled)], schema=_ARROW_INDEX)
+
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        opened = open_folder(uri)
+        shards = (_images(opened, row[FILE], has_splits, labelled, max_bytes) for row in rows(batches))
+        return image_batches(chain.from_iterable(shards), ROWS_PER_ARROW_BATCH, _BATCH_BYTES)
+
+    def a_task_each(names: Names) -> DataFrame:
+        chosen = list(shards) if names is None else list(names)
+        return spark.createDataFrame([(name,) for name in chosen], f"{FILE} string").repartition(len(chosen))
+
+    found = a_task_each(None).mapInArrow(index, _INDEX_SCHEMA).collect()
+    return Source(
+        files_table(
+            {
+                FILE: row[FILE],
+                VERSION: shards[row[FILE]].version,
+                SIZE_BYTES: shards[row[FILE]].size_bytes,
+                IMAGES: row[IMAGES],
+            }
+            for row in found
+        ),
+        label_order(name for row in found for name in row["classes"]),
+        lambda names: a_task_each(names).mapInArrow(read, IMAGES_SCHEMA),
+        gives_test=any(class_and_split_of(name, has_splits)[1] == TEST for name in shards),
+    )
+
+
+def _index(folder: Folder, name: str, labelled: bool) -> dict[str, Any]:
+    with folder.fs.open(folder.path(name), "rb") as file:
+        classes = [entry.class_name for entry in index_shard(file, name, labelled=labelled)]
+    return {FILE: name, IMAGES: len(classes), "classes": sorted({name for name in classes if name is not None})}
+
+
+def _images(folder: Folder, name: str, has_splits: bool, labelled: bool, max_bytes: int) -> Iterator[dict[str, Any]]:
+    split = class_and_split_of(name, has_splits)[1]
+    with folder.fs.open(folder.path(name), "rb") as file:
+        for entry in read_shard(file, name, max_bytes, labelled=labelled):
+            yield {
+                FILE: name,
+                PATH: f"{name}#{entry.path}",
+                CONTENT: entry.content,
+                CLASS_NAME: entry.class_name,
+                GIVEN_SPLIT: split,
+                CODE: entry.code,
+                MESSAGE: entry.message,
+                SIZE_BYTES: entry.size_bytes,
+            }

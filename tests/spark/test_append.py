@@ -1,0 +1,200 @@
+"""Ingest again: nothing to do, something to refuse, or a set brought up to date as if all had been ingested at once."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from cnnlib.config import IngestSettings
+from cnnlib.errors import OutputExistsError
+from cnnlib.imageset import ImageSet, open_image_set
+from pipelines.ingest import ingest
+from tests.conftest import write_photos
+from tests.spark.ingests import rejects_of, rows_of, settings_of
+from tests.unit.pictures import encoded, noise
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos", per_class=12)
+
+
+def all_of(source: Path, output: Path, /, **sections: dict) -> IngestSettings:
+    return settings_of("image_folder", source, output, rejects={"max_fraction": 0.5}, **sections)
+
+
+def appending(settings: IngestSettings) -> IngestSettings:
+    return settings.model_copy(update={"output": settings.output.model_copy(update={"mode": "append"})})
+
+
+def write_times(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def content_of(folder: Path) -> list[tuple]:
+    """Every kept row, and every reject, but not where it lies."""
+    kept = sorted((row["path"], row["split"], row["label"], row["image_id"], row["image"]) for row in rows_of(folder))
+    return [*kept, *sorted(rejects_of(folder).items())]
+
+
+def decoded_files(ledger: Path, before: set[str]) -> set[str]:
+    """The files of the source whose pixels lie in data files that were not there before."""
+    rows = (row for path in ledger.glob("*.parquet") for row in pq.read_table(path).to_pylist())
+    return {row["file"] for row in rows if row["part"] and row["part"] not in before}
+
+
+# --- nothing to do
+
+
+@pytest.mark.parametrize("mode", ["create", "append"])
+def test_same_ingest_is_up_to_date_and_decodes_nothing(
+    spark: SparkSession, photos: Path, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = all_of(photos, tmp_path / "set", output={"mode": mode})
+    first = ingest(spark, settings)
+    before = write_times(tmp_path / "set")
+    os.chdir(tmp_path)  # another spelling of the same path
+    again = settings.model_copy(update={"source": settings.source.model_copy(update={"path": "photos/../photos"})})
+    assert ingest(spark, again) == first
+    assert "is up to date: no file of the source has changed" in capsys.readouterr().err
+    assert write_times(tmp_path / "set") == before
+
+
+def test_report_is_completed_where_a_run_died_before_it(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    settings = all_of(photos, tmp_path / "set")
+    ingest(spark, settings)
+    whole = (tmp_path / "set" / "report.html").read_text()
+    (tmp_path / "set" / "report.html").unlink()
+    ingest(spark, settings)
+    assert (tmp_path / "set" / "report.html").read_text() == whole
+
+
+# --- refusals
+
+
+def test_other_settings_are_refused_by_name(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    ingest(spark, all_of(photos, tmp_path / "set"))
+    before = write_times(tmp_path / "set")
+    other = all_of(photos, tmp_path / "set", image={"width": 20}, output={"mode": "append"})
+    with pytest.raises(OutputExistsError, match="made with image.width=16, not 20; .*--output.overwrite true"):
+        ingest(spark, other)
+    elsewhere = shutil.copytree(photos, tmp_path / "elsewhere")
+    with pytest.raises(OutputExistsError, match=r"source.path=.*photos, not .*elsewhere"):
+        ingest(spark, all_of(elsewhere, tmp_path / "set"))
+    assert write_times(tmp_path / "set") == before
+
+
+def test_changed_source_is_refused_unless_appending_or_overwriting(
+    spark: SparkSession, photos: Path, tmp_path: Path
+) -> None:
+    settings = all_of(photos, tmp_path / "set")
+    first = ingest(spark, settings)
+    (photos / "dark" / "new.png").write_bytes(encoded(Image.fromarray(noise()), "PNG"))
+    with pytest.raises(OutputExistsError, match="--output.mode append .*or --output.overwrite true"):
+        ingest(spark, settings)
+    assert open_image_set(str(tmp_path / "set")) == first
+    overwriting = settings.model_copy(update={"output": settings.output.model_copy(update={"overwrite": True})})
+    assert ingest(spark, overwriting).counts.kept == first.counts.kept + 1
+
+
+# --- up to date
+
+
+def add_images(photos: Path) -> None:
+    for number in range(5):
+        (photos / "light" / f"new{number}.png").write_bytes(encoded(Image.fromarray(noise(seed=number)), "PNG"))
+
+
+def add_a_class_that_comes_first(photos: Path) -> None:
+    (photos / "bright").mkdir()
+    (photos / "bright" / "a.png").write_bytes(encoded(Image.fromarray(noise(seed=1)), "PNG"))
+
+
+def change_an_image(photos: Path) -> None:
+    (photos / "dark" / "000.png").write_bytes(encoded(Image.fromarray(noise(seed=2)), "PNG"))
+
+
+def take_images_away(photos: Path) -> None:
+    for name in ("dark/001.jpg", "light/004.png"):
+        (photos / name).unlink()
+
+
+def add_copies_before_and_behind(photos: Path) -> None:
+    shutil.copy(photos / "dark" / "002.png", photos / "dark" / "000a.png")
+    shutil.copy(photos / "dark" / "004.png", photos / "dark" / "z.png")
+
+
+def take_the_first_of_copies_away(photos: Path) -> None:
+    (photos / "dark" / "copy1.png").unlink()
+
+
+def add_a_conflict(photos: Path) -> None:
+    shutil.copy(photos / "dark" / "006.png", photos / "light" / "dark006.png")
+
+
+def end_a_conflict(photos: Path) -> None:
+    (photos / "light" / "conflict.png").unlink()
+
+
+def mend_a_reject_and_add_one(photos: Path) -> None:
+    shutil.copy(photos / "dark" / "008.png", photos / "dark" / "broken.png")
+    (photos / "light" / "broken too.png").write_text("no image")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        add_images,
+        add_a_class_that_comes_first,
+        change_an_image,
+        take_images_away,
+        add_copies_before_and_behind,
+        take_the_first_of_copies_away,
+        add_a_conflict,
+        end_a_conflict,
+        mend_a_reject_and_add_one,
+    ],
+)
+def test_appending_gives_what_one_ingest_of_everything_gives(
+    spark: SparkSession, photos: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    # Of a stratified set, nearly all files are written anew.
+    split = {"stratify": True} if change in (add_images, add_a_class_that_comes_first, take_images_away) else {}
+    copy = encoded(Image.fromarray(noise(seed=9)), "PNG")
+    for name in ("dark/copy1.png", "dark/copy2.png", "dark/copy3.png"):
+        (photos / name).write_bytes(copy)
+    shutil.copy(photos / "dark" / "010.png", photos / "light" / "conflict.png")
+    (photos / "dark" / "broken.png").write_text("no image")
+    fractions = {"val_fraction": 0.25, "test_fraction": 0.25}
+    settings = all_of(photos, tmp_path / "set", split=split | fractions)
+    first = ingest(spark, settings)
+    before = {file.path for part in first.splits.values() for file in part.files}
+    change(photos)
+    appended = ingest(spark, appending(settings))
+    whole = ingest(spark, all_of(photos, tmp_path / "whole", split=split | fractions))
+    assert described(appended) == described(whole)
+    assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
+    assert open_image_set(str(tmp_path / "set")) == appended
+    if change is change_an_image:
+        # What was there is not touched, and only what has changed was decoded.
+        assert decoded_files(tmp_path / "set" / "ledger", before) == {"dark/000.png"}
+
+
+def described(image_set: ImageSet) -> dict:
+    return {
+        "fingerprint": image_set.fingerprint,
+        "counts": image_set.counts,
+        "classes": image_set.classes,
+        "statistics": (image_set.mean, image_set.std),
+        "rejected": image_set.rejected_by_code,
+        "conflicting": image_set.conflicting,
+        "splits": {name: split.class_counts for name, split in image_set.splits.items()},
+        "source": image_set.source_digest,
+    }
