@@ -40,7 +40,8 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
     folder.fs.invalidate_cache()
     subfolders, found = [], []
     for info in folder.fs.ls(folder.root, detail=True):
-        if folder.fs.isdir(info["name"]):
+        # Asking of each would be a request each to an object store.
+        if info["type"] == "directory" or (info["type"] != "file" and folder.fs.isdir(info["name"])):
             subfolders.append(info["name"].rstrip("/")[len(folder.root) + 1 :])
         else:
             found.append(_listed_file(folder, info["name"], info))
@@ -139,4 +140,6 @@ def _list_subfolder(folder: Folder, name: str) -> list[ListedFile]:
 
 
 def _listed_file(folder: Folder, path: str, info: Mapping[str, Any]) -> ListedFile:
-    return ListedFile(path[len(folder.root) + 1 :], info["size"], version_of(info))
+    # A name that is no UTF-8, which neither Java nor Arrow can spell, is shown with what it has in its place.
+    name = path[len(folder.root) + 1 :].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return ListedFile(name, info["size"], version_of(info))

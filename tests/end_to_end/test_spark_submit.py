@@ -98,10 +98,10 @@ def test_three_jobs_here_and_on_two_executors(submit: Submit, digits_idx: Path) 
     assert done.returncode == 0, done.stderr
     assert json.loads((submit.folder / "set" / "dataset.json").read_text())["counts"]["kept"] == 800
 
-    refused = submit("local[*]", *ingest)
+    refused = submit("local[*]", *ingest, "--split.val_fraction", "0.3")
     assert refused.returncode == 2
     # spark-submit brings what a Python driver tells on standard error to standard output.
-    assert "sparkcnn ingest: output.path=" in refused.stdout
+    assert "made with split.val_fraction=0.1, not 0.3" in refused.stdout
 
     train = ("train", "--data.path", "set", "--train.epochs", "1", "--register.name", "digits")
     done = submit("local[*]", *train)

@@ -1,33 +1,14 @@
 """Ranks on executors of their own with GPUs that are not there, and through Spark Connect."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyspark
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.spark.own_process import run
 
 pytestmark = pytest.mark.slow
-
-
-def run(module: str, folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.spark.{module}", str(folder)],
-        cwd=ROOT,
-        # Of the session that the other tests share, whose master would be taken.
-        env={name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
-        | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")

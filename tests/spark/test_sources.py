@@ -63,6 +63,21 @@ def test_every_format_is_found_and_read(spark: SparkSession, tmp_path: Path) -> 
     assert image_set.counts == Counts(found=7, kept=7, duplicate=0, rejected=0)
 
 
+def test_many_small_files_in_many_folders_make_few_tasks(spark: SparkSession, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1200, 4, 4, 3), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        folder = tmp_path / "in" / f"class {number % 40:02d}" / "deeper"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    (tmp_path / "in" / "class 41").symlink_to(tmp_path / "in" / "class 00" / "deeper")
+    image_set = ingest(spark, settings_of("image_folder", tmp_path / "in", tmp_path / "set"))
+    assert len(image_set.classes) == 41
+    # The folder that is linked to has its images a second time, in a class of their own.
+    assert image_set.counts == Counts(found=1230, kept=1170, duplicate=60, rejected=0)
+    assert image_set.conflicting == 60
+    assert len(image_set.splits["train"].files) <= 6
+
+
 def test_classes_that_are_numbers_are_in_their_order(spark: SparkSession, tmp_path: Path) -> None:
     for number in (10, 9, 0):
         (tmp_path / "in" / str(number)).mkdir(parents=True)
@@ -337,8 +352,10 @@ def test_names_that_spark_would_take_for_patterns(spark: SparkSession, tmp_path:
     (tmp_path / "in" / "a:b").mkdir(parents=True)
     for number, name in enumerate(names):
         (tmp_path / "in" / "a:b" / name).write_bytes(png(number))
-    image_set = ingest(spark, settings_of("image_folder", tmp_path / "in", tmp_path / "set"))
-    assert image_set.counts == Counts(found=9, kept=9, duplicate=0, rejected=0), rejects_of(tmp_path / "set")
+    Path(os.fsdecode(bytes(tmp_path / "in" / "a:b") + b"/no \xff text.png")).write_bytes(png(99))
+    settings = settings_of("image_folder", tmp_path / "in", tmp_path / "set", rejects={"max_fraction": 0.5})
+    image_set = ingest(spark, settings)
+    assert image_set.counts == Counts(found=10, kept=9, duplicate=0, rejected=1), rejects_of(tmp_path / "set")
+    assert rejects_of(tmp_path / "set") == {"a:b/no \\xff text.png": "unreadable"}
     assert set(label_of(tmp_path / "set")) == {f"a:b/{name}" for name in names}
     assert pq.read_table(next((tmp_path / "set" / "train").iterdir())).schema.field("image").type == pa.binary()
-    assert os.listdir(tmp_path / "set")

@@ -80,6 +80,19 @@ def test_run_names_the_image_set(trained: Trained, client: mlflow.MlflowClient) 
     assert run.info.status == "FINISHED"
 
 
+def test_run_accounts_for_every_image_and_keeps_the_report(
+    trained: Trained, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    run_id, counts = trained.model.run_id, trained.image_set.counts
+    tags = client.get_run(run_id).data.tags
+    told = {name: tags[f"sparkcnn.images.{name}"] for name in vars(counts)}
+    assert told == {name: str(count) for name, count in vars(counts).items()}
+    artifact = mlflow.artifacts.download_artifacts(
+        run_id=run_id, artifact_path="image_set/report.html", dst_path=str(tmp_path)
+    )
+    assert trained.image_set.fingerprint in Path(artifact).read_text()
+
+
 def test_best_epoch_is_registered_with_signature_example_and_alias(
     trained: Trained, client: mlflow.MlflowClient, tmp_path: Path
 ) -> None:

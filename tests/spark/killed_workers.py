@@ -1,0 +1,87 @@
+"""Run by test_killed_workers.py in a process of its own: ingests whose Python workers and executors are killed.
+
+Prints one line of JSON.
+"""
+
+import json
+import os
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from cnnlib.imageset import open_image_set
+from pipelines.ingest import ingest
+from pipelines.session import spark_session
+from tests.conftest import write_photos
+from tests.spark.ingests import is_whole, settings_of
+
+KILLS = 10
+# What to kill, by its command line.
+PYTHON_WORKERS = "pyspark.daemon"
+EXECUTORS = "CoarseGrainedExecutorBackend"
+
+
+def kill(what: str, after: float) -> None:
+    time.sleep(after)
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if what in " ".join(process.cmdline()):
+                process.kill()
+                if what == EXECUTORS:
+                    return
+        except psutil.Error:
+            pass  # it has ended by itself
+
+
+def main(folder: Path) -> dict[str, object]:
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    spark = spark_session(**{"spark.master": "local-cluster[2,1,1024]", "spark.ui.enabled": "false"})
+    sources = [
+        settings_of(
+            "image_folder",
+            write_photos(folder / name, per_class=per_class),
+            folder / "set",
+            output={"overwrite": True},
+            image={"height": 200},
+        )
+        for name, per_class in (("fewer", 100), ("more", 150))
+    ]
+    fingerprints = [ingest(spark, settings).fingerprint for settings in sources]
+    begin = time.monotonic()
+    ingest(spark, sources[0])
+    seconds = time.monotonic() - begin
+    chance = random.Random(0)
+    ended = {"with a set": 0, "with an error": 0}
+    whole = []
+    for number in range(KILLS):
+        what = EXECUTORS if number % 3 == 2 else PYTHON_WORKERS
+        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds)))
+        killer.start()
+        try:
+            ingest(spark, sources[(number + 1) % 2])
+            ended["with a set"] += 1
+        except Exception as error:
+            print(f"{what}: {type(error).__name__}", file=sys.stderr)
+            ended["with an error"] += 1
+        killer.join()
+        image_set = open_image_set(str(folder / "set"))
+        whole.append(image_set.fingerprint in fingerprints and is_whole(image_set))
+    last = ingest(spark, sources[1])
+    named = {file.path for split in last.splits.values() for file in split.files}
+    named |= {file.path for file in (*last.rejects, *last.ledger, *last.source_files)}
+    left = {path.relative_to(folder / "set").as_posix() for path in (folder / "set").rglob("*.parquet")}
+    spark.stop()
+    return {
+        "ended": ended,
+        "whole": whole,
+        "last is right": last.fingerprint == fingerprints[1],
+        "left behind": sorted(left - named),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

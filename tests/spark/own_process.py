@@ -1,0 +1,26 @@
+"""Running a module of the tests in a process of its own, whose session is not the one that the others share."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(module: str, folder: Path) -> dict[str, Any]:
+    """What `tests.spark.{module}` prints, as its last line, of JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.spark.{module}", str(folder)],
+        cwd=ROOT,
+        # Of the session that the other tests share, whose master would be taken.
+        env={name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+        | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout.splitlines()[-1])
