@@ -168,6 +168,7 @@ class Tracker:
         from cnnlib.training.checkpoints import checkpoint_folder
 
         name = checkpoint_folder(Path(CHECKPOINTS), epoch).as_posix()
+        folder.mkdir(parents=True, exist_ok=True)  # MLflow 2 does not
         return Path(self._client.download_artifacts(self.run_id, name, str(folder)))
 
     @property

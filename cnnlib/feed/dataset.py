@@ -103,10 +103,15 @@ def _own_threads() -> tf.data.Options:
     TensorFlow has one of its own for each processor that it may use: with one processor, the generator above and the
     clocks of `data_wait` would share it.
     """
-    processors = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
     options = tf.data.Options()
-    options.threading.private_threadpool_size = processors + 2
+    # With more processors there are threads enough, and TensorFlow 2.18 waits for threads of its own when it ends.
+    if _processors() == 1:
+        options.threading.private_threadpool_size = 3
     return options
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rows_in(megabytes: float, image_set: ImageSet, split: Split) -> int:
