@@ -18,7 +18,7 @@ from cnnlib import imageset, ledger
 from cnnlib.config import SplitSettings
 from cnnlib.errors import ImageError
 from cnnlib.images import DecodedImage, ImageSpec, Limits, encode_image, fit_array, read_image
-from cnnlib.parts import PartFile, PartWriter
+from cnnlib.parts import Files, PartWriter, joined
 from cnnlib.splits import SPLITS, assign_split, split_key
 from cnnlib.storage import Folder, part_name
 from cnnlib.thumbnails import thumbnail_png
@@ -69,13 +69,13 @@ class Share:
 
     found: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    files: dict[str, list[PartFile]] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
 
     def __add__(self, other: "Share") -> "Share":
         return Share(
             self.found + other.found,
             self.rejected + other.rejected,
-            {name: self.files.get(name, []) + other.files.get(name, []) for name in self.files | other.files},
+            joined(self.files, other.files),
         )
 
 

@@ -1,8 +1,10 @@
 """Writing Parquet parts from many tasks at once: each task its own files, row groups of a chosen number of rows."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +23,29 @@ class PartFile:
     def as_dict(self) -> dict[str, Any]:
         """The keys of `dataset.json` and `summary.json`."""
         return asdict(self)
+
+
+Files = dict[str, list[PartFile]]
+
+
+def joined(files: Files, more: Files) -> Files:
+    """The files of both, by what they are kept under."""
+    return {name: files.get(name, []) + more.get(name, []) for name in files | more}
+
+
+def row_groups_of(
+    folder: Folder, path: str, rows: Iterable[int], columns: list[str] | None = None
+) -> Iterator[tuple[int, pa.Table]]:
+    """Read those row groups of a data file that hold some of these rows: (number of its first row, row group)."""
+    wanted = np.array(sorted(rows), np.int64)
+    with folder.fs.open(folder.path(path), "rb") as file:
+        parquet = pq.ParquetFile(file)
+        first = 0
+        for number in range(parquet.num_row_groups):
+            end = first + parquet.metadata.row_group(number).num_rows
+            if np.searchsorted(wanted, first) < np.searchsorted(wanted, end):
+                yield first, parquet.read_row_group(number, columns)
+            first = end
 
 
 class PartWriter:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-import pyarrow.parquet as pq
-
 from cnnlib.imageset import IMAGE, ImageSet, stored_pixels
+from cnnlib.parts import row_groups_of
 from cnnlib.report import Conflict, Reject, ReportContents, render_report, thumbnail
 from cnnlib.storage import REPORT, write_atomically
 from cnnlib.tally import Tally
@@ -63,15 +62,9 @@ def thumbnails(image_set: ImageSet, places: Iterable[Place]) -> dict[Place, byte
         rows_of.setdefault(part, []).append(row)
     pictures = {}
     for part, rows in rows_of.items():
-        with image_set.folder.fs.open(image_set.folder.path(part), "rb") as file:
-            parquet = pq.ParquetFile(file)
-            first = 0
-            for number in range(parquet.num_row_groups):
-                end = first + parquet.metadata.row_group(number).num_rows
-                inside = [row for row in rows if first <= row < end]
-                if inside:
-                    images = parquet.read_row_group(number, [IMAGE])[IMAGE]
-                    for row in inside:
-                        pictures[part, row] = thumbnail(stored_pixels(images[row - first].as_py(), image_set.image))
-                first = end
+        for first, table in row_groups_of(image_set.folder, part, rows, [IMAGE]):
+            for row in rows:
+                if first <= row < first + table.num_rows:
+                    stored = table[IMAGE][row - first].as_py()
+                    pictures[part, row] = thumbnail(stored_pixels(stored, image_set.image))
     return pictures

@@ -6,6 +6,7 @@ depends on other images is known only when all are in the ledger; few data files
 Plain Python without Spark: `pipelines.ingest` runs one `settle_share` a task.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,13 +14,12 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cnnlib import imageset, ledger
 from cnnlib.images import ImageSpec
 from cnnlib.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP
 from cnnlib.ledger import KEPT, OUTCOME, PART, ROW, SPLIT
-from cnnlib.parts import PartFile, PartWriter
+from cnnlib.parts import Files, PartFile, PartWriter, joined, row_groups_of
 from cnnlib.splits import SPLITS
 from cnnlib.storage import Folder, part_name
 from cnnlib.tally import Tally
@@ -50,12 +50,12 @@ class Settled:
     """What one task's rows add up to, and the files that hold them. They add up with `+`."""
 
     tally: Tally = field(default_factory=Tally)
-    files: dict[str, list[PartFile]] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
 
     def __add__(self, other: "Settled") -> "Settled":
         return Settled(
             self.tally + other.tally,
-            {name: self.files.get(name, []) + other.files.get(name, []) for name in self.files | other.files},
+            joined(self.files, other.files),
         )
 
 
@@ -117,19 +117,14 @@ class _Settling:
         ):
             self._settled.files.setdefault(split, []).append(part)
             return rows
-        return [row for group in self._by_row_group(path, rows) for row in self._write_anew(*group)]
-
-    def _by_row_group(self, path: str, rows: list[Row]) -> Iterator[tuple[pa.Table, int, list[Row]]]:
-        """Each row group of a data file, the number of its first row in the file, and the ledger's rows of it."""
-        with self._plan.folder.fs.open(self._plan.folder.path(path), "rb") as file:
-            parquet = pq.ParquetFile(file)
-            first = 0
-            for number in range(parquet.num_row_groups):
-                end = first + parquet.metadata.row_group(number).num_rows
-                inside = [row for row in rows if first <= row[ROW] < end]
-                if inside:
-                    yield parquet.read_row_group(number), first, inside
-                first = end
+        waiting = deque(rows)
+        brought: list[Row] = []
+        for first, table in row_groups_of(self._plan.folder, path, [row[ROW] for row in rows]):
+            inside = []
+            while waiting and waiting[0][ROW] < first + table.num_rows:
+                inside.append(waiting.popleft())
+            brought += self._write_anew(table, first, inside)
+        return brought
 
     def _write_anew(self, table: pa.Table, first: int, rows: list[Row]) -> list[Row]:
         moved = [self._dropped(row, table, row[ROW] - first) for row in rows if row[OUTCOME] != KEPT]

@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from cnnlib.errors import ImageError
 from cnnlib.images import ImageSpec, decode_image, encode_png, fit_array, read_image
 
 
 def thumbnail_png(image: bytes | np.ndarray, side: int = 96) -> bytes | None:
     """A PNG in colour of an encoded file or an array (height, width, 1 or 3) uint8, at most `side` pixels a side.
 
-    It keeps its proportions and is never enlarged. Gives None, and raises nothing, where there is nothing to see.
+    It keeps its proportions and is never enlarged. Gives None where there is nothing to see.
     """
     try:
         if isinstance(image, np.ndarray):
@@ -19,5 +20,5 @@ def thumbnail_png(image: bytes | np.ndarray, side: int = 96) -> bytes | None:
         scale = min(1, side / max(height, width))
         spec = ImageSpec(max(1, round(height * scale)), max(1, round(width * scale)), 3)
         return encode_png(fit_array(image, spec) if isinstance(image, np.ndarray) else decode_image(image, spec))
-    except Exception:
+    except ImageError:
         return None

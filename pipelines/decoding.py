@@ -29,11 +29,9 @@ _UNREAD = "Spark could not read the file: it has gone meanwhile, may not be read
 
 def decode_images(spark: SparkSession, source: Source, names: Names, plan: SharePlan, progress: Progress) -> Share:
     """Decode and write the images of these files, None is all. Gives what was written."""
-    files = (
-        source.files
-        if names is None
-        else source.files.filter(pc.is_in(source.files[FILE], pa.array(names, pa.string())))
-    )
+    files = source.files
+    if names is not None:
+        files = files.filter(pc.is_in(files[FILE], pa.array(names, pa.string())))
     expected = pc.sum(files[IMAGES]).as_py() or 0
     if not expected:
         return Share()

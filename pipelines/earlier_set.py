@@ -17,7 +17,7 @@ from cnnlib.ledger import FILE, FILES_SCHEMA, PART, PIXEL_ID, VERSION
 from cnnlib.parts import PartFile
 from cnnlib.storage import Folder, open_folder, refuse_foreign_files
 from pipelines.published import read_parts
-from pipelines.sources.source import Names, Source
+from pipelines.sources.source import Names, Source, names_frame
 
 # Whether and how to write, which says nothing of what is written.
 _NOT_COMPARED = ("output.path", "output.overwrite", "output.mode")
@@ -49,8 +49,8 @@ def earlier_set(folder: Folder, settings: IngestSettings) -> ImageSet | None:
 
     Raises OutputExistsError where it was made with other settings, or there are files that are not ours.
     """
-    refuse_foreign_files(folder, imageset.COMMIT)
-    if settings.output.overwrite or not folder.fs.exists(folder.path(imageset.COMMIT)):
+    names = refuse_foreign_files(folder, imageset.COMMIT)
+    if settings.output.overwrite or imageset.COMMIT not in names:
         return None
     earlier = open_image_set(folder.uri)
     there, asked = (_compared(content) for content in (earlier.settings, described(settings)))
@@ -80,15 +80,14 @@ def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Un
     dropped = [name for name, version in before.items() if now.get(name) != version]
     changed = [name for name, version in now.items() if before.get(name) != version]
     ledger = read_parts(spark, earlier.folder, [file.path for file in earlier.ledger])
-    names = F.broadcast(spark.createDataFrame([(name,) for name in dropped], f"{FILE} string"))
+    names = F.broadcast(names_frame(spark, dropped))
     gone = ledger.join(names, FILE, "left_semi").select(PIXEL_ID).distinct()
     same = ledger.join(names, FILE, "left_anti")
     # The pixels of a copy were not kept: where the kept one is gone, the copy must be decoded again.
     without_pixels = same.where(F.col(PART).isNull() & F.col(CODE).isNull())
     again = [row[FILE] for row in without_pixels.join(gone, PIXEL_ID, "left_semi").select(FILE).distinct().collect()]
     if again:
-        names = F.broadcast(spark.createDataFrame([(name,) for name in again], f"{FILE} string"))
-        same = same.join(names, FILE, "left_anti")
+        same = same.join(F.broadcast(names_frame(spark, again)), FILE, "left_anti")
     rejected = same.where(F.col(CODE).isNotNull()).groupBy(CODE).count().collect()
     return Unchanged(
         changed_files=sorted({*changed, *again}),

@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
@@ -44,12 +45,12 @@ class Source:
     raw_shape: tuple[int, int, int] | None = None
     spread: bool = False
 
-    @property
+    @cached_property
     def found(self) -> int:
         """All images."""
         return pc.sum(self.files[IMAGES]).as_py() or 0
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the files; the same as long as none is added, taken away or changed."""
         digest = hashlib.sha256()
@@ -78,10 +79,14 @@ def label_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def only(frame: DataFrame, names: Names) -> DataFrame:
     """The rows of these files."""
-    if names is None:
-        return frame
-    wanted = frame.sparkSession.createDataFrame([(name,) for name in names], f"{FILE} string")
-    return frame.join(F.broadcast(wanted), FILE, "left_semi")
+    return (
+        frame if names is None else frame.join(F.broadcast(names_frame(frame.sparkSession, names)), FILE, "left_semi")
+    )
+
+
+def names_frame(spark: SparkSession, names: Iterable[str]) -> DataFrame:
+    """Names of files as a column FILE."""
+    return spark.createDataFrame([(name,) for name in names], f"{FILE} string")
 
 
 def empty_columns(*names: str) -> list[Column]:

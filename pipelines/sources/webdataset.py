@@ -18,7 +18,16 @@ from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder
 from pipelines.session import ROWS_PER_ARROW_BATCH
 from pipelines.sources.binary_files import list_files
-from pipelines.sources.source import IMAGES_SCHEMA, Names, Source, files_table, image_batches, label_order, rows
+from pipelines.sources.source import (
+    IMAGES_SCHEMA,
+    Names,
+    Source,
+    files_table,
+    image_batches,
+    label_order,
+    names_frame,
+    rows,
+)
 
 _BATCH_BYTES = 32 * 2**20
 _INDEX_SCHEMA = f"{FILE} string, {IMAGES} long, classes array<string>"
@@ -50,7 +59,7 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
 
     def a_task_each(names: Names) -> DataFrame:
         chosen = list(shards) if names is None else list(names)
-        return spark.createDataFrame([(name,) for name in chosen], f"{FILE} string").repartition(len(chosen))
+        return names_frame(spark, chosen).repartition(len(chosen))
 
     found = a_task_each(None).mapInArrow(index, _INDEX_SCHEMA).collect()
     return Source(

@@ -59,3 +59,14 @@ END = bytes(1024)
 def gzipped(content: bytes) -> bytes:
     """The same bytes every time."""
     return gzip.compress(content, 1, mtime=0)
+
+
+class Counting(io.BytesIO):
+    """A file that counts the bytes that are read of it."""
+
+    read_bytes = 0
+
+    def read(self, size=-1):
+        content = super().read(size)
+        self.read_bytes += len(content)
+        return content

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cnnlib.errors import ImageError
 from cnnlib.sources.tar import MAX_EXTENDED_HEADER_BYTES, MAX_NAME_BYTES, Member, read_members
-from tests.unit.tars import END, LAYOUTS, gzipped, header, pack, padded, pax, special
+from tests.unit.tars import END, LAYOUTS, Counting, gzipped, header, pack, padded, pax, special
 
 ARCHIVE = pack(("a.jpg", b"1" * 700), ("b/ü.jpg", b""), ("c.jpg", b"3" * 512))
 CONTENTS = [("a.jpg", b"1" * 700), ("b/ü.jpg", b""), ("c.jpg", b"3" * 512)]
@@ -217,14 +217,6 @@ def test_bombs_go_off_in_no_time(archive):
 
 
 def test_what_is_not_wanted_is_not_read():
-    class Counting(io.BytesIO):
-        read_bytes = 0
-
-        def read(self, size=-1):
-            content = super().read(size)
-            self.read_bytes += len(content)
-            return content
-
     file = Counting(pack(*((f"{number}.jpg", bytes(1 << 20)) for number in range(10))))
     assert [member.size for member, _ in read_members(file, lambda member: False)] == [1 << 20] * 10
     assert file.read_bytes < 30_000

@@ -14,7 +14,7 @@ from cnnlib.errors import ImageError
 from cnnlib.sources import webdataset
 from cnnlib.sources.shard_labels import MAX_CLASS_NAME_CHARACTERS, MAX_LABEL_BYTES, parse_label
 from cnnlib.sources.webdataset import ShardEntry, index_shard, is_shard_name, read_shard, split_name
-from tests.unit.tars import END, LAYOUTS, gzipped, header, pack, padded, special
+from tests.unit.tars import END, LAYOUTS, Counting, gzipped, header, pack, padded, special
 
 SHARD = pack(("a.cls", b"3"), ("a.jpg", b"image a"), ("b.jpg", b"image b"), ("b.json", b'{"label": "cat"}'))
 
@@ -307,14 +307,6 @@ def test_damaged_shards_give_entries_that_index_and_read_agree_on(position, dama
 
 
 def test_index_reads_no_image():
-    class Counting(io.BytesIO):
-        read_bytes = 0
-
-        def read(self, size=-1):
-            content = super().read(size)
-            self.read_bytes += len(content)
-            return content
-
     file = Counting(pack(*((f"{number}.jpg", bytes(1 << 20)) for number in range(10))))
     assert [entry.size_bytes for entry in index_shard(file, "x")] == [1 << 20] * 10
     assert file.read_bytes < 30_000
