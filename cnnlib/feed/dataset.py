@@ -70,6 +70,7 @@ def make_dataset(
         except Exception as error:
             fault = error if isinstance(error, FeedError) else FeedError(f"{image_set.folder.uri}: {first_line(error)}")
             faults.append(fault)
+            del fault
             raise
 
     blocks = tf.data.Dataset.from_generator(one_epoch, output_signature=signature(image_set))
@@ -83,18 +84,19 @@ def make_dataset(
     stored = stored.apply(tf.data.experimental.assert_cardinality(steps))
     dataset = decode_batches(stored, image_set.image).prefetch(BATCHES_AHEAD).with_options(_own_threads())
     try:
-        yield dataset if data_wait is None else data_wait.measured(dataset)
+        # tf.data may be inside the generators of passes that were given up midway, so only the readers can be closed.
+        with closing(streams):
+            yield dataset if data_wait is None else data_wait.measured(dataset)
     except tf.errors.OpError as error:
         # tf.data makes its own error of whatever its generator raises.
-        if faults:
-            raise faults[-1] from error
-        if is_decoding(error):
+        if not faults and not is_decoding(error):
+            raise
+        if not faults:
             encoding = image_set.image.encoding.upper()
-            raise FeedError(f"{image_set.folder.uri} has an image that is no {encoding}; ingest it anew") from error
-        raise
-    finally:
-        # tf.data may be inside the generators of passes that were given up midway, so only the readers can be closed.
-        streams.close()
+            faults.append(FeedError(f"{image_set.folder.uri} has an image that is no {encoding}; ingest it anew"))
+        # Neither the frames of TensorFlow's error nor a cycle through `faults` may keep the iterator: Python would end
+        # with its threads in the generator above, and TensorFlow would wait for them for ever.
+        raise faults.pop(0) from error.with_traceback(None)
 
 
 def _own_threads() -> tf.data.Options:

@@ -1,6 +1,8 @@
 """What the feed says when storage fails it: an error of one line that names the file, and soon."""
 
+import gc
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +123,35 @@ def test_process_ends_though_a_thread_waits_for_a_file_for_ever(tmp_path):
         f"FeedError no data came for data.timeout_s=0.5 s while reading row group 0 of {file}; "
         "check that file's storage, or raise the setting\n"
     )
+
+
+@pytest.fixture
+def without_collection():
+    """Only what nothing refers to any more is freed."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collection")
+def test_iterator_is_gone_with_the_error_that_ended_it(stuck):
+    """One that is left for the end of Python can hold it up for ever: its threads may be in Python's code then."""
+    image_set, fs = stuck
+    iterators = []
+
+    def take_all(dataset):
+        iterator = iter(dataset)
+        iterators.append(weakref.ref(iterator))
+        for _ in iterator:
+            pass
+
+    with (
+        pytest.raises(FeedError, match="no data came"),
+        make_dataset(image_set, "train", worker_batch_size=8, timeout_s=0.2) as dataset,
+    ):
+        fs.stuck.set()
+        take_all(dataset)
+    assert iterators[0]() is None
 
 
 # --- files that are not as dataset.json says, or as their footers said
