@@ -37,6 +37,9 @@ SOURCE_COLUMNS = (
     imageset.SIZE_BYTES,
 )
 
+# Is told how many images more are done; None where nobody asks.
+Count = Callable[[int], None] | None
+
 # Rejects of a code, in one task, whose picture is kept for the report.
 THUMBNAILS = 3
 # A row of the ledger has some hundred bytes.
@@ -81,7 +84,7 @@ class Share:
 
 def write_share(
     plan: SharePlan,
-    count_images: Callable[[int], None] | None,
+    count_images: Count,
     batches: Iterable[pa.RecordBatch],
     task: int,
     attempt: int,

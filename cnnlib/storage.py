@@ -18,6 +18,7 @@ import fsspec
 
 from cnnlib.errors import ConfigError, OutputExistsError
 
+DBFS_MOUNT = "/dbfs"
 # For people, beside the JSON file.
 REPORT = "report.html"
 
@@ -61,6 +62,8 @@ def open_folder(uri: str) -> Folder:
 
     Raises ConfigError when no file system for the scheme is installed.
     """
+    if uri.startswith("dbfs:/"):
+        return _open_dbfs(uri)
     if re.match(r"(?!file:)\w{2,}:/(?!/)", uri):
         # It would be taken for a folder of that name here.
         raise ConfigError(f"{uri} names a scheme with one slash; write {uri.replace(':/', '://', 1)}")
@@ -73,6 +76,14 @@ def open_folder(uri: str) -> Folder:
         root = os.path.normpath(root).rstrip("/")
         return Folder(root, fs, root)
     return folder
+
+
+def _open_dbfs(uri: str) -> Folder:
+    """Databricks mounts its file system on every machine, for all that is not Spark."""
+    if not os.path.isdir(DBFS_MOUNT):
+        raise ConfigError(f"{uri} cannot be opened: this machine has no {DBFS_MOUNT}, as those of Databricks have")
+    path = uri.removeprefix("dbfs:").strip("/")
+    return Folder(f"dbfs:/{path}", fsspec.filesystem("file"), f"{DBFS_MOUNT}/{path}".rstrip("/"))
 
 
 def is_local(folder: Folder) -> bool:

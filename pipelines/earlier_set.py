@@ -13,7 +13,7 @@ from cnnlib import imageset
 from cnnlib.config import IngestSettings, flatten_values
 from cnnlib.errors import OutputExistsError
 from cnnlib.imageset import CODE, ImageSet, open_image_set
-from cnnlib.ledger import FILE, FILES_SCHEMA, PART, PIXEL_ID, VERSION
+from cnnlib.ledger import FILE, FILES_SCHEMA, PART, PIXEL_ID, SCHEMA, VERSION
 from cnnlib.parts import PartFile
 from cnnlib.storage import Folder, open_folder, refuse_foreign_files
 from pipelines.published import read_parts
@@ -79,7 +79,7 @@ def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Un
     before, now = _versions(read_source_files(earlier)), _versions(source.files)
     dropped = [name for name, version in before.items() if now.get(name) != version]
     changed = [name for name, version in now.items() if before.get(name) != version]
-    ledger = read_parts(spark, earlier.folder, [file.path for file in earlier.ledger])
+    ledger = read_parts(spark, earlier.folder, [file.path for file in earlier.ledger], SCHEMA)
     names = F.broadcast(names_frame(spark, dropped))
     gone = ledger.join(names, FILE, "left_semi").select(PIXEL_ID).distinct()
     same = ledger.join(names, FILE, "left_anti")

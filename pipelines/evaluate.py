@@ -7,8 +7,7 @@ from cnnlib.errors import ModelError
 from cnnlib.imageset import IMAGE_ID, LABEL, ImageSet
 from cnnlib.predict import LABEL_NAME
 from cnnlib.predictions import Predictions
-from pipelines.published import read_split
-from pipelines.sources.binary_files import literal_path
+from pipelines.published import literal_path, read_split
 
 
 def accuracy(spark: SparkSession, predictions: Predictions, image_set: ImageSet, split: str) -> float:

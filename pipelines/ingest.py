@@ -14,21 +14,21 @@ from cnnlib.images import ImageSpec, Limits
 from cnnlib.imageset import CODE, PATH, Counts, ImageSet, Split, publish_image_set
 from cnnlib.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
 from cnnlib.imageset_writer import Share, SharePlan
-from cnnlib.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW
+from cnnlib.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
 from cnnlib.parts import PartFile, PartWriter
 from cnnlib.report_contents import has_report, write_report
 from cnnlib.settling import Settled, SettlePlan, settle_share, tally_share
 from cnnlib.splits import SPLITS, TRAIN
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name
 from pipelines.decisions import decide
-from pipelines.decoding import decode_images, tasks_for
+from pipelines.decoding import decode_images
 from pipelines.earlier_set import Unchanged, described, earlier_set, refuse_changed_source, unchanged_rows
 from pipelines.progress import Progress
 from pipelines.published import read_parts
 from pipelines.session import with_settings
 from pipelines.sources import open_source
 from pipelines.sources.source import Source
-from pipelines.tasks import run_on_partitions
+from pipelines.tasks import run_on_partitions, tasks_for
 
 MB = 1_000_000
 FEWEST_ROW_GROUPS = 2
@@ -61,7 +61,7 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
 def complete_report(spark: SparkSession, image_set: ImageSet) -> None:
     """Write the report anew where a run has died between its commit and its report."""
     if not has_report(image_set):
-        ledger = read_parts(spark, image_set.folder, [file.path for file in image_set.ledger])
+        ledger = read_parts(spark, image_set.folder, [file.path for file in image_set.ledger], SCHEMA)
         write_report(image_set, reduce(add, run_on_partitions(ledger, tally_share)))
 
 
@@ -148,7 +148,7 @@ class _Ingest:
     def _ledger(self, share: Share, unchanged: Unchanged) -> DataFrame:
         """The ledger of all images, not decided yet."""
         paths = [file.path for file in share.files.get(LEDGER, [])]
-        frames = [read_parts(self.spark, self.folder, paths)] if paths else []
+        frames = [read_parts(self.spark, self.folder, paths, SCHEMA)] if paths else []
         frames += [unchanged.ledger] if unchanged.ledger is not None else []
         return reduce(DataFrame.unionByName, frames)
 

@@ -28,8 +28,10 @@ from pipelines.published import read_split
 from pipelines.registry import RegisteredModel, fetch_model
 from pipelines.session import ship_folder
 from pipelines.sources import open_source
-from pipelines.tasks import run_on_partitions
+from pipelines.tasks import run_on_partitions, tasks_for
 from pipelines.tracking import connect
+
+IMAGES_A_TASK = 8192
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
         source = open_source(spark, SourceSettings(format=settings.format, path=settings.path, labels="none"))
         # An image that cannot be read has no content to name it by; its path keeps it apart from the others.
         image_id = F.coalesce(F.sha2(CONTENT, 256), F.sha2(F.col(PATH).cast("binary"), 256))
-        frame = source.images(None).withColumn(IMAGE_ID, image_id)
+        tasks = tasks_for(spark, source.found, IMAGES_A_TASK)
+        frame = source.images(None, tasks).frame().withColumn(IMAGE_ID, image_id)
         return ScoreInput(frame, source.found, source.raw_shape)
     if settings.path is None:
         raise ConfigError("input.path is missing; name the image set to score")

@@ -89,7 +89,9 @@ def _defaults(options: dict[str, str]) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings}",
+        # A job of seconds or minutes, in which the JVM mostly plans: the second compiler would take the images' cores.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings} -XX:TieredStopAtLevel=1 "
+        "-XX:+UseSerialGC",
     }
 
 

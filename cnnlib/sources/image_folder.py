@@ -9,9 +9,6 @@ from cnnlib.splits import SPLITS
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
-# Spark's and Hadoop's globs know no case-insensitive match.
-GLOB = "*.{" + ",".join("".join(f"[{c}{c.upper()}]" for c in suffix[1:]) for suffix in SUFFIXES) + "}"
-
 
 def class_of(relative_path: str) -> str | None:
     """Read the class off a path relative to DIR: its first folder, or None where it lies in DIR itself.
@@ -59,11 +56,9 @@ def is_image_name(name: str) -> bool:
 
 
 def is_hidden(relative_path: str) -> bool:
-    """Say whether Spark's file listing passes over this path: a part of it begins with "." or "_".
+    """Say whether a file is hidden, as Unix has it: its name begins with a dot, or that of a folder above it.
 
-    A name such as _size=3 is a partition's to Spark, and listed.
-
-    >>> is_hidden("cat/_DSC0001.jpg"), is_hidden("cat/a_b.jpg"), is_hidden("cat/_size=3.jpg")
-    (True, False, False)
+    >>> is_hidden("cat/.a.jpg"), is_hidden(".ipynb_checkpoints/a.jpg"), is_hidden("cat/a.b.jpg")
+    (True, True, False)
     """
-    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in relative_path.split("/"))
+    return any(part.startswith(".") for part in relative_path.split("/"))

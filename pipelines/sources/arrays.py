@@ -1,13 +1,12 @@
 """Files that hold arrays of images: IDX (MNIST, EMNIST), the MNIST that comes with sparkcnn, binary CIFAR."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
@@ -19,12 +18,9 @@ from cnnlib.mnist import read_mnist_file
 from cnnlib.sources import cifar, idx
 from cnnlib.sources.gzipped import unzip
 from cnnlib.splits import TEST
-from cnnlib.storage import Folder
-from pipelines.session import ROWS_PER_ARROW_BATCH
-from pipelines.sources.binary_files import read_folder, version_of
-from pipelines.sources.source import IMAGES_SCHEMA, Names, Source, files_table, image_batches, only, rows
-
-_PAIR_SCHEMA = f"{FILE} string, labels_name string, is_test boolean"
+from cnnlib.storage import Folder, open_folder
+from pipelines.sources.files import version_of
+from pipelines.sources.source import Entry, Images, Names, Source, files_table, image_batches, of_files, shared_out
 
 
 def open_mnist(spark: SparkSession, settings: SourceSettings) -> Source:
@@ -32,21 +28,18 @@ def open_mnist(spark: SparkSession, settings: SourceSettings) -> Source:
     pairs = idx.find_pairs(MNIST_FILES)
     labels = {images: idx.parse_idx(read_mnist_file(name), name) for images, name in pairs.values()}
     versions = {images: (0, MNIST_FILES[images]) for images in labels}
-    frame = _pair_frame(spark, pairs)
     unlabelled = settings.labels == "none"
 
-    # Rows of names alone: the files come with the package on every executor, so no bytes are sent.
-    def parse(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for row in rows(batches):
+    def parse(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+        for row in files:
             yield from _pair_batches(row, read_mnist_file(row[FILE]), read_mnist_file(row["labels_name"]), unlabelled)
 
     return Source(
         _files(labels, versions),
         _classes(labels, unlabelled),
-        lambda names: only(frame, names).repartition(len(pairs)).mapInArrow(parse, IMAGES_SCHEMA),
+        _spread(spark, _pair_table(pairs), parse),
         gives_test=True,
         raw_shape=(28, 28, 1),
-        spread=True,
     )
 
 
@@ -62,28 +55,20 @@ def open_idx(spark: SparkSession, folder: Folder, settings: SourceSettings) -> S
     shape = _image_shape(folder, pairs)
     unlabelled = settings.labels == "none"
 
-    def parse(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for row in rows(batches):
-            yield from _pair_batches(row, row["images"], row["labels"], unlabelled)
+    uri = folder.uri
 
-    def images(names: Names) -> DataFrame:
-        chosen = {stem: pair for stem, pair in pairs.items() if names is None or pair[0] in names}
-        contents = [
-            read_folder(spark, folder, [pair[side] for pair in chosen.values()]).select(
-                F.col(FILE).alias(name), F.col(CONTENT).alias(what)
-            )
-            for side, name, what in ((0, FILE, "images"), (1, "labels_name", "labels"))
-        ]
-        joined = _pair_frame(spark, chosen).join(contents[0], FILE).join(contents[1], "labels_name")
-        return joined.mapInArrow(parse, IMAGES_SCHEMA)
+    def parse(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+        opened = open_folder(uri)
+        for row in files:
+            images, labels = (opened.fs.cat_file(opened.path(row[name])) for name in (FILE, "labels_name"))
+            yield from _pair_batches(row, images, labels, unlabelled)
 
     return Source(
         _files(labels, versions),
         _classes(labels, unlabelled),
-        images,
+        _spread(spark, _pair_table(pairs), parse),
         gives_test=any(map(idx.is_test, pairs)),
         raw_shape=shape,
-        spread=True,
     )
 
 
@@ -106,30 +91,43 @@ def open_cifar(spark: SparkSession, folder: Folder, settings: SourceSettings) ->
         for name in found.batches
     )
 
-    def parse(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for row in rows(batches):
-            pixels, labels = cifar.parse_batch(row[CONTENT], row[FILE], found.kind)
+    uri = folder.uri
+
+    def parse(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+        opened = open_folder(uri)
+        for row in files:
+            pixels, labels = cifar.parse_batch(opened.fs.cat_file(opened.path(row[FILE])), row[FILE], found.kind)
             names = [None if unlabelled else classes[label] for label in labels]
             yield from _image_batches(row[FILE], pixels, names, cifar.is_test(row[FILE]))
 
     return Source(
         files,
         () if unlabelled else classes,
-        lambda names: read_folder(spark, folder, list(found.batches) if names is None else names).mapInArrow(
-            parse, IMAGES_SCHEMA
-        ),
+        _spread(spark, pa.table({FILE: found.batches}), parse),
         gives_test=any(map(cifar.is_test, found.batches)),
         raw_shape=(cifar.SIDE, cifar.SIDE, 3),
-        spread=True,
     )
+
+
+def _spread(
+    spark: SparkSession, table: pa.Table, parse: Callable[[Iterator[Entry]], Iterator[pa.RecordBatch]]
+) -> Callable[[Names, int], Images]:
+    """A task a file parses it; then its images, which are many and small, are spread over the tasks."""
+
+    def images(names: Names, tasks: int) -> Images:
+        files = of_files(table, names)
+        return Images(shared_out(spark, files, files.num_rows, parse).frame().repartition(tasks))
+
+    return images
 
 
 def _unzipped_bytes(folder: Folder, name: str, size: int) -> int:
     return len(unzip(folder.fs.cat_file(folder.path(name)), name)) if name.endswith(".gz") else size
 
 
-def _pair_frame(spark: SparkSession, pairs: dict[str, tuple[str, str]]) -> DataFrame:
-    return spark.createDataFrame([(*pair, idx.is_test(stem)) for stem, pair in pairs.items()], _PAIR_SCHEMA)
+def _pair_table(pairs: dict[str, tuple[str, str]]) -> pa.Table:
+    images, labels = zip(*pairs.values(), strict=True)
+    return pa.table({FILE: images, "labels_name": labels, "is_test": list(map(idx.is_test, pairs))})
 
 
 def _files(labels: dict[str, np.ndarray], versions: dict[str, tuple[int, str]]) -> pa.Table:
@@ -181,7 +179,5 @@ def _image_batches(
                 SIZE_BYTES: image.size,
             }
             for number, (image, class_name) in enumerate(zip(pixels, class_names, strict=True))
-        ),
-        ROWS_PER_ARROW_BATCH,
-        2**24,
+        )
     )

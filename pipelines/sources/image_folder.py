@@ -1,17 +1,15 @@
-"""Class folders, read by Spark."""
+"""Class folders, listed and read by Spark's tasks."""
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from collections.abc import Iterator
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
-from cnnlib.errors import SourceError, first_line
+from cnnlib.errors import SourceError
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
-from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
+from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
 from cnnlib.sources.image_folder import (
-    GLOB,
     SUFFIXES,
     class_and_split_of,
     class_of,
@@ -20,9 +18,9 @@ from cnnlib.sources.image_folder import (
     layout_of,
 )
 from cnnlib.splits import TEST
-from cnnlib.storage import Folder
-from pipelines.sources.binary_files import ListedFile, list_files, read_folder
-from pipelines.sources.source import Names, Source, empty_columns, files_table, label_order
+from cnnlib.storage import Folder, open_folder
+from pipelines.sources.files import list_files, read_files
+from pipelines.sources.source import Entry, Source, files_table, label_order, of_files, shared_out
 
 
 def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSettings, max_bytes: int) -> Source:
@@ -33,56 +31,41 @@ def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSetti
             f"source.path={folder.uri} has no images; expected DIR/CLASS/** below it, with files that end in "
             f"{', '.join(SUFFIXES)}"
         )
-    has_splits = layout_of({top for top in map(class_of, listed) if top is not None})
+    shown = [name for name in listed if not is_hidden(name)]
+    has_splits = layout_of(top for top in map(class_of, shown) if top is not None)
     labelled = settings.labels == "given"
-    classes, splits = zip(*(class_and_split_of(name, has_splits) for name in listed), strict=True)
-    passed_over = {name: problem for name, file in listed.items() if (problem := _problem(file, max_bytes))}
-    described = (
-        F.col(FILE),
-        (_part(2 if has_splits else 1) if labelled else F.lit(None).cast("string")).alias(CLASS_NAME),
-        (_part(1) if has_splits else F.lit(None).cast("string")).alias(GIVEN_SPLIT),
+    classes, splits = zip(*(class_and_split_of(name, has_splits) for name in shown), strict=True) if shown else ((), ())
+    uri = folder.uri
+
+    def read(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+        opened = open_folder(uri)
+
+        def described(file: Entry) -> Entry:
+            name = file[FILE]
+            class_name, split = class_and_split_of(name, has_splits)
+            code, message = _problem(name, file[SIZE_BYTES], max_bytes) or (None, None)
+            class_name = class_name if labelled else None
+            return file | {PATH: name, CLASS_NAME: class_name, GIVEN_SPLIT: split, CODE: code, MESSAGE: message}
+
+        return read_files(map(described, files), lambda entry: (opened.fs, opened.path(entry[FILE])), max_bytes)
+
+    files = files_table(
+        {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed.values()
     )
-
-    def images(names: Names) -> DataFrame:
-        chosen = listed if names is None else names
-        readable = None if names is None else [name for name in names if name not in passed_over]
-        bad = [(name, listed[name].size_bytes, *passed_over[name]) for name in chosen if name in passed_over]
-        try:
-            read = read_folder(spark, folder, readable, GLOB).where(F.col(SIZE_BYTES) <= max_bytes)
-        except (PySparkException, Py4JJavaError) as error:
-            raise SourceError(f"source.path={folder.uri} cannot be read by Spark: {first_line(error)}") from error
-        rows = read.select(*described, CONTENT, SIZE_BYTES, *empty_columns(GROUP, CODE, MESSAGE))
-        if bad:
-            schema = f"{FILE} string, {SIZE_BYTES} long, {CODE} string, {MESSAGE} string"
-            problems = spark.createDataFrame(bad, schema).select(*described, SIZE_BYTES, CODE, MESSAGE)
-            rows = rows.unionByName(problems, allowMissingColumns=True)
-        return rows.withColumn(PATH, F.col(FILE)).select(*SOURCE_COLUMNS)
-
     return Source(
-        files_table(
-            {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed.values()
-        ),
+        files,
         label_order(name for name in classes if name is not None) if labelled else (),
-        images,
+        lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE, SIZE_BYTES]), tasks, read),
         gives_test=TEST in splits,
     )
 
 
-def _problem(file: ListedFile, max_bytes: int) -> tuple[str, str] | None:
-    """What keeps a file from being read, as (code, message): Spark leaves the first two out without a word."""
-    if not file.size_bytes:
+def _problem(name: str, size_bytes: int, max_bytes: int) -> tuple[str, str] | None:
+    """What keeps a file from being read, as (code, message)."""
+    if not size_bytes:
         return "empty_file", "the file has no bytes"
-    if is_hidden(file.name):
-        return (
-            "unreadable",
-            "Spark does not list names that begin with _ or . (the file's, or a folder's above it); rename it",
-        )
-    if file.size_bytes > max_bytes:
-        return "too_many_bytes", f"{file.size_bytes} bytes exceed the limit of {max_bytes}"
+    if is_hidden(name):
+        return "unreadable", "its name, or that of a folder above it, begins with a dot, as of hidden files; rename it"
+    if size_bytes > max_bytes:
+        return "too_many_bytes", f"{size_bytes} bytes exceed the limit of {max_bytes}"
     return None
-
-
-def _part(number: int) -> Column:
-    """A folder of a file's path, the first is 1; null where the file lies above."""
-    parts = F.split(FILE, "/")
-    return F.when(F.size(parts) > number, F.element_at(parts, number))

@@ -4,20 +4,22 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
+from fsspec import AbstractFileSystem
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import ImageError, SourceError, SparkcnnError, first_line
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
 from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
 from cnnlib.sources import manifest
 from cnnlib.storage import Folder, is_local, open_folder
-from pipelines.sources.binary_files import literal_path, plain_uri, read_uris, version_of
-from pipelines.sources.source import Names, Source, only
+from pipelines.published import literal_path
+from pipelines.sources.files import read_files, version_of
+from pipelines.sources.source import Entry, Images, Names, Source, only, rows
 from pipelines.sources.table import check_splits, files_of
 
 _URI = "uri"
@@ -33,10 +35,6 @@ _LOOKED_UP = pa.schema(
         (CODE, pa.string()),
         (MESSAGE, pa.string()),
     ]
-)
-_LOOKED_UP_SCHEMA = (
-    f"{FILE} string, {_URI} string, {CLASS_NAME} string, {GROUP} string, {GIVEN_SPLIT} string, {SIZE_BYTES} long, "
-    f"{VERSION} string, {CODE} string, {MESSAGE} string"
 )
 
 
@@ -66,19 +64,20 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
             _given(entries, "group").alias(GROUP),
             _given(entries, "split").alias(GIVEN_SPLIT),
         )
-        .mapInArrow(look_up, _LOOKED_UP_SCHEMA)
+        .mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
         .cache()
     )
     check_splits(described, path)
 
-    def images(names: Names) -> DataFrame:
-        wanted = only(described, names)
-        there = wanted.where(F.col(CODE).isNull())
-        uris = [row[_URI] for row in there.select(_URI).distinct().collect()]
-        # A row of names for each image, sent to where its bytes are read.
-        good = read_uris(spark, uris).drop(SIZE_BYTES).join(F.broadcast(there), _URI)
-        bad = wanted.where(F.col(CODE).isNotNull()).withColumn(CONTENT, F.lit(None).cast("binary"))
-        return good.unionByName(bad).withColumn(PATH, F.col(FILE)).select(*SOURCE_COLUMNS)
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def locate(entry: Entry) -> tuple[AbstractFileSystem, str]:
+            opened = open_folder(entry[_URI])
+            return opened.fs, opened.root
+
+        return read_files((row | {PATH: row[FILE]} for row in rows(batches)), locate, max_bytes)
+
+    def images(names: Names, tasks: int) -> Images:
+        return Images(only(described, names).drop(VERSION).repartition(tasks), read)
 
     files, classes, gives_test = files_of(described)
     return Source(files, classes, images, gives_test)
@@ -114,7 +113,7 @@ def _looked_up(path: str | None, folder: Folder, max_bytes: int) -> dict[str, An
         return found | {CODE: error.code, MESSAGE: error.message}
     except (OSError, ValueError, SparkcnnError) as error:
         return found | {CODE: "missing_file", MESSAGE: f"no such file: {first_line(error)}"}
-    found |= {_URI: plain_uri(uri), SIZE_BYTES: info["size"], VERSION: version_of(info)}
+    found |= {_URI: uri, SIZE_BYTES: info["size"], VERSION: version_of(info)}
     if info["type"] != "file":
         return found | {CODE: "missing_file", MESSAGE: f"it is a {info['type']}, no file"}
     if info["size"] > max_bytes:

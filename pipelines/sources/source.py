@@ -11,39 +11,60 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
-from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.imageset import SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
-from cnnlib.ledger import CLASS_NAME, FILE, FILES_SCHEMA, GIVEN_SPLIT, GROUP, IMAGES, VERSION
+from cnnlib.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
+from pipelines.session import ROWS_PER_ARROW_BATCH
 
-IMAGES_SCHEMA = (
-    f"{FILE} string, {PATH} string, {CONTENT} binary, {CLASS_NAME} string, {GROUP} string, {GIVEN_SPLIT} string, "
-    f"{CODE} string, {MESSAGE} string, {SIZE_BYTES} long"
-)
 _ARROW_TYPES = {CONTENT: pa.binary(), SIZE_BYTES: pa.int64()}
-ARROW_IMAGES = pa.schema([(name, _ARROW_TYPES.get(name, pa.string())) for name in SOURCE_COLUMNS])
+IMAGES_SCHEMA = pa.schema([(name, _ARROW_TYPES.get(name, pa.string())) for name in SOURCE_COLUMNS])
 
+_PORTION_BYTES = 32 * 2**20
+
+# An image, by columns of IMAGES_SCHEMA.
+Entry = dict[str, Any]
 # Files to read, by their names in FILE; None is all.
 Names = Sequence[str] | None
+
+
+def as_they_are(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """How a task reads images that Spark has read."""
+    return iter(batches)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that no task has read yet.
+
+    `places` are rows for Spark to share out. A task's `read` makes of the batches of its rows batches of IMAGES_SCHEMA,
+    a row an image: `content` is an encoded file or an array's bytes; an image that cannot be read has `code` and
+    `message` instead. It belongs into the task that decodes, so that the bytes need not go through the JVM.
+    """
+
+    places: DataFrame
+    read: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]] = as_they_are
+
+    def frame(self) -> DataFrame:
+        """The images as rows for Spark."""
+        return self.places.mapInArrow(self.read, from_arrow_schema(IMAGES_SCHEMA))
 
 
 @dataclass(frozen=True)
 class Source:
     """A source, opened: its files are listed, no image is read.
 
-    `files` has `ledger.FILES_SCHEMA`, a row a file. `images(names)` has IMAGES_SCHEMA, a row an image of these files:
-    `content` is an encoded file, or where `raw_shape` (height, width, channels) is set, an array's bytes; an image
-    that is known not to be readable has `code` and `message` instead. Files that Spark finds it cannot read have no
-    row. `gives_test` says whether test images are set apart; `spread` that images come in few partitions, and should
-    be spread over tasks.
+    `files` has `ledger.FILES_SCHEMA`, a row a file. `images(names, tasks)` gives the images of these files, over about
+    so many tasks; where `raw_shape` (height, width, channels) is set, they are arrays' bytes. `gives_test` says
+    whether test images are set apart.
     """
 
     files: pa.Table
     classes: tuple[str, ...]
-    images: Callable[[Names], DataFrame]
+    images: Callable[[Names, int], Images]
     gives_test: bool = False
     raw_shape: tuple[int, int, int] | None = None
-    spread: bool = False
 
     @cached_property
     def found(self) -> int:
@@ -63,6 +84,11 @@ class Source:
 def files_table(files: Iterable[Mapping[str, Any]]) -> pa.Table:
     """A source's files, of mappings with the columns of `ledger.FILES_SCHEMA`."""
     return pa.Table.from_pylist(list(files), schema=FILES_SCHEMA)
+
+
+def of_files(table: pa.Table, names: Names) -> pa.Table:
+    """The rows of these files."""
+    return table if names is None else table.filter(pc.is_in(table[FILE], pa.array(names, pa.string())))
 
 
 def label_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -94,21 +120,50 @@ def empty_columns(*names: str) -> list[Column]:
     return [F.lit(None).cast("string").alias(name) for name in names]
 
 
-def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Entry]:
     """The rows of Arrow batches, one after the other."""
     for batch in batches:
         yield from batch.to_pylist()
 
 
-def image_batches(images: Iterable[dict[str, Any]], batch_rows: int, batch_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Batches of at least one image that end with these rows or bytes; columns that an image lacks are null."""
-    waiting: list[dict[str, Any]] = []
+def shared_out(
+    spark: SparkSession, table: pa.Table, tasks: int, read: Callable[[Iterator[Entry]], Iterator[pa.RecordBatch]]
+) -> Images:
+    """Images whose places are a table here: it goes to every task, which reads its share of the rows.
+
+    That costs a shuffle less than a DataFrame made of them, and a table of a million files is a few megabytes.
+    """
+    shares = min(tasks, table.num_rows)
+    packed = pa.BufferOutputStream()
+    with pa.ipc.new_stream(packed, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(table)
+    content = packed.getvalue().to_pybytes()
+
+    def read_share(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        everything = pa.ipc.open_stream(content).read_all()
+        for row in rows(batches):
+            # Every so many-th: files that lie beside each other are of one class, and of one size.
+            share = everything.take(pa.array(range(row["id"], everything.num_rows, shares)))
+            yield from read(rows(share.to_batches()))
+
+    return Images(spark.range(0, shares, 1, shares), read_share)
+
+
+def image_batches(images: Iterable[Entry]) -> Iterator[pa.RecordBatch]:
+    """Batches of IMAGES_SCHEMA; columns that an image lacks are null."""
+    for portion in portions(images, lambda image: len(image.get(CONTENT) or b"")):
+        yield pa.RecordBatch.from_pylist(portion, schema=IMAGES_SCHEMA)
+
+
+def portions(entries: Iterable[Entry], bytes_of: Callable[[Entry], int]) -> Iterator[list[Entry]]:
+    """As many entries at a time as fit an Arrow batch: rows enough for little overhead, bytes few enough for a task."""
+    portion: list[Entry] = []
     size = 0
-    for image in images:
-        waiting.append(image)
-        size += len(image.get(CONTENT) or b"")
-        if len(waiting) >= batch_rows or size >= batch_bytes:
-            yield pa.RecordBatch.from_pylist(waiting, schema=ARROW_IMAGES)
-            waiting, size = [], 0
-    if waiting:
-        yield pa.RecordBatch.from_pylist(waiting, schema=ARROW_IMAGES)
+    for entry in entries:
+        portion.append(entry)
+        size += bytes_of(entry)
+        if len(portion) == ROWS_PER_ARROW_BATCH or size >= _PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion

@@ -12,7 +12,7 @@ from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
 from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
 from cnnlib.splits import SPLITS, TEST
-from pipelines.sources.source import Names, Source, empty_columns, files_table, label_order, only
+from pipelines.sources.source import Images, Names, Source, empty_columns, files_table, label_order, only
 
 
 def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
@@ -37,9 +37,10 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
     check_splits(described, settings.path)
     files, classes, gives_test = files_of(described)
 
-    def images(names: Names) -> DataFrame:
-        rows = only(described, names)
-        return rows.select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE)).select(*SOURCE_COLUMNS)
+    # Spark divides its files over tasks by itself, see `pipelines.decoding`.
+    def images(names: Names, tasks: int) -> Images:
+        rows = only(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
+        return Images(rows.select(*SOURCE_COLUMNS))
 
     return Source(files, classes, images, gives_test)
 

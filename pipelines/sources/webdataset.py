@@ -1,11 +1,12 @@
 """Tar shards. A shard may be larger than a row of Spark's can be, so tasks stream them through fsspec."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
@@ -16,22 +17,10 @@ from cnnlib.sources.image_folder import class_and_split_of, layout_of
 from cnnlib.sources.webdataset import SHARD_SUFFIXES, index_shard, is_shard_name, read_shard
 from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder
-from pipelines.session import ROWS_PER_ARROW_BATCH
-from pipelines.sources.binary_files import list_files
-from pipelines.sources.source import (
-    IMAGES_SCHEMA,
-    Names,
-    Source,
-    files_table,
-    image_batches,
-    label_order,
-    names_frame,
-    rows,
-)
+from pipelines.sources.files import list_files
+from pipelines.sources.source import Entry, Source, files_table, image_batches, label_order, of_files, shared_out
 
-_BATCH_BYTES = 32 * 2**20
-_INDEX_SCHEMA = f"{FILE} string, {IMAGES} long, classes array<string>"
-_ARROW_INDEX = pa.schema([(FILE, pa.string()), (IMAGES, pa.int64()), ("classes", pa.list_(pa.string()))])
+_INDEX_SCHEMA = pa.schema([(FILE, pa.string()), (IMAGES, pa.int64()), ("classes", pa.list_(pa.string()))])
 
 
 def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSettings, max_bytes: int) -> Source:
@@ -47,33 +36,31 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
         )
     has_splits = layout_of(name.split("/")[0] for name in shards)
 
-    def index(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def index(names: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
-        for row in rows(batches):
-            yield pa.RecordBatch.from_pylist([_index(opened, row[FILE], labelled)], schema=_ARROW_INDEX)
+        for row in names:
+            yield pa.RecordBatch.from_pylist([_index(opened, row[FILE], labelled)], schema=_INDEX_SCHEMA)
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read(names: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
-        shards = (_images(opened, row[FILE], has_splits, labelled, max_bytes) for row in rows(batches))
-        return image_batches(chain.from_iterable(shards), ROWS_PER_ARROW_BATCH, _BATCH_BYTES)
+        images = (_images(opened, row[FILE], has_splits, labelled, max_bytes) for row in names)
+        return image_batches(chain.from_iterable(images))
 
-    def a_task_each(names: Names) -> DataFrame:
-        chosen = list(shards) if names is None else list(names)
-        return names_frame(spark, chosen).repartition(len(chosen))
-
-    found = a_task_each(None).mapInArrow(index, _INDEX_SCHEMA).collect()
+    unopened = shared_out(spark, pa.table({FILE: list(shards)}), len(shards), index)
+    found = unopened.places.mapInArrow(unopened.read, from_arrow_schema(_INDEX_SCHEMA)).collect()
+    files = files_table(
+        {
+            FILE: row[FILE],
+            VERSION: shards[row[FILE]].version,
+            SIZE_BYTES: shards[row[FILE]].size_bytes,
+            IMAGES: row[IMAGES],
+        }
+        for row in found
+    )
     return Source(
-        files_table(
-            {
-                FILE: row[FILE],
-                VERSION: shards[row[FILE]].version,
-                SIZE_BYTES: shards[row[FILE]].size_bytes,
-                IMAGES: row[IMAGES],
-            }
-            for row in found
-        ),
+        files,
         label_order(name for row in found for name in row["classes"]),
-        lambda names: a_task_each(names).mapInArrow(read, IMAGES_SCHEMA),
+        lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE]), tasks, read),
         gives_test=any(class_and_split_of(name, has_splits)[1] == TEST for name in shards),
     )
 

@@ -180,7 +180,7 @@ def test_bad_images_are_rejected_one_by_one(spark: SparkSession, photos: Path, t
     (photos / "dark" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     shutil.copy(photos / "dark" / "001.jpg", photos / "a.jpg")
     (photos / "unsorted2.png").write_bytes((photos / "dark" / "002.png").read_bytes() + b"\0")
-    Image.new("RGB", (9, 9)).save(photos / "dark" / "_hidden.jpg")
+    Image.new("RGB", (9, 9)).save(photos / "dark" / ".hidden.jpg")
     (photos / "light" / "deeper").mkdir()
     shutil.copy(photos / "light" / "003.jpg", photos / "light" / "deeper" / "x.jpg")
     image_set = ingest(spark, folder_settings(photos, tmp_path / "set", rejects=RejectsSettings(max_fraction=0.5)))
@@ -191,7 +191,7 @@ def test_bad_images_are_rejected_one_by_one(spark: SparkSession, photos: Path, t
         "dark/cut.jpg": "truncated",
         "a.jpg": "unknown_label",
         "unsorted2.png": "unknown_label",
-        "dark/_hidden.jpg": "unreadable",
+        "dark/.hidden.jpg": "unreadable",
     }
     # light/deeper/x.jpg is a copy of an image that is kept.
     assert image_set.counts == Counts(found=28, kept=20, duplicate=1, rejected=7)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,25 +95,50 @@ def test_unlabelled_images_have_no_class(spark: SparkSession, photos: Path, tmp_
     assert set(label_of(tmp_path / "set").values()) == {-1}
 
 
-def test_file_that_goes_meanwhile_is_a_reject(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+def be_gone(file: Path) -> None:
+    file.unlink()
+
+
+def become_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def grow(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + bytes(100_000))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        (be_gone, "missing_file", "it has gone since the source was listed"),
+        (become_a_folder, "unreadable", "it cannot be read: "),
+        (grow, "too_many_bytes", "it has grown beyond the limit of 100000 bytes"),
+    ],
+)
+def test_file_that_changes_meanwhile_is_a_reject(
+    spark: SparkSession, photos: Path, tmp_path: Path, change: Callable[[Path], None], code: str, says: str
+) -> None:
     from cnnlib.config import RejectsSettings
     from pipelines import ingest as flow
 
     settings = settings_of("image_folder", photos, tmp_path / "set").model_copy(
-        update={"rejects": RejectsSettings(max_fraction=0.1)}
+        update={"rejects": RejectsSettings(max_fraction=0.1, max_mb=0.1)}
     )
     whole = flow.make_writable
 
-    def lose_a_file(*arguments: object) -> None:
+    def change_a_file(*arguments: object) -> None:
         # Between the listing and the reading.
-        (photos / "dark" / "004.png").unlink()
+        change(photos / "dark" / "004.png")
         whole(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow, "make_writable", lose_a_file)
+        patch.setattr(flow, "make_writable", change_a_file)
         image_set = ingest(spark, settings)
     assert image_set.counts == Counts(found=20, kept=19, duplicate=0, rejected=1)
-    assert rejects_of(tmp_path / "set") == {"dark/004.png": "unreadable"}
+    assert rejects_of(tmp_path / "set") == {"dark/004.png": code}
+    (message,) = pq.read_table(tmp_path / "set" / "rejects")["message"].to_pylist()
+    assert message.startswith(says)
 
 
 def test_file_of_too_many_bytes_is_never_read(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
@@ -347,7 +373,7 @@ def test_empty_source_is_refused_in_one_line(spark: SparkSession, tmp_path: Path
     assert not (tmp_path / "set").exists()
 
 
-def test_names_that_spark_would_take_for_patterns(spark: SparkSession, tmp_path: Path) -> None:
+def test_names_that_hadoop_would_take_for_patterns(spark: SparkSession, tmp_path: Path) -> None:
     names = ["a b.png", "a%20b.png", "ünï.png", "x{1,2}.png", "[z].png", "q?.png", "s*.png", "#.png", "back\\slash.png"]
     (tmp_path / "in" / "a:b").mkdir(parents=True)
     for number, name in enumerate(names):
@@ -356,6 +382,6 @@ def test_names_that_spark_would_take_for_patterns(spark: SparkSession, tmp_path:
     settings = settings_of("image_folder", tmp_path / "in", tmp_path / "set", rejects={"max_fraction": 0.5})
     image_set = ingest(spark, settings)
     assert image_set.counts == Counts(found=10, kept=9, duplicate=0, rejected=1), rejects_of(tmp_path / "set")
-    assert rejects_of(tmp_path / "set") == {"a:b/no \\xff text.png": "unreadable"}
+    assert rejects_of(tmp_path / "set") == {"a:b/no \\xff text.png": "missing_file"}
     assert set(label_of(tmp_path / "set")) == {f"a:b/{name}" for name in names}
     assert pq.read_table(next((tmp_path / "set" / "train").iterdir())).schema.field("image").type == pa.binary()

@@ -145,12 +145,13 @@ def test_iterator_is_gone_with_the_error_that_ended_it(stuck):
         for _ in iterator:
             pass
 
-    with (
-        pytest.raises(FeedError, match="no data came"),
-        make_dataset(image_set, "train", worker_batch_size=8, timeout_s=0.2) as dataset,
-    ):
-        fs.stuck.set()
-        take_all(dataset)
+    def read():
+        with make_dataset(image_set, "train", worker_batch_size=8, timeout_s=0.2) as dataset:
+            fs.stuck.set()
+            take_all(dataset)
+
+    with pytest.raises(FeedError, match="no data came"):
+        read()
     assert iterators[0]() is None
 
 

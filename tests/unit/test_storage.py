@@ -8,6 +8,7 @@ import uuid
 import fsspec
 import pytest
 
+from cnnlib import storage
 from cnnlib.errors import ConfigError, OutputExistsError
 from cnnlib.storage import (
     Folder,
@@ -20,6 +21,7 @@ from cnnlib.storage import (
     part_name,
     refuse_occupied,
     try_writing,
+    write_atomically,
 )
 
 COMMIT = "dataset.json"
@@ -261,7 +263,22 @@ def test_folder_that_petastorm_could_not_read_is_refused(tmp_path, name):
         make_writable(open_folder(str(tmp_path / name)), "dataset.json")
 
 
-@pytest.mark.parametrize("uri", ["dbfs:/x", "hdfs:/x", "s3a:/bucket/x"])
+@pytest.mark.parametrize("uri", ["dbfs:/FileStore/set", "dbfs:///FileStore/set/"])
+def test_dbfs_is_what_databricks_mounts(tmp_path, monkeypatch, uri):
+    monkeypatch.setattr(storage, "DBFS_MOUNT", str(tmp_path))
+    folder = open_folder(uri)
+    write_atomically(folder, COMMIT, "{}")
+    assert (tmp_path / "FileStore" / "set" / COMMIT).read_text() == "{}"
+    assert folder.uri == "dbfs:/FileStore/set"  # as Spark takes it
+
+
+def test_dbfs_elsewhere_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "DBFS_MOUNT", str(tmp_path / "not-there"))
+    with pytest.raises(ConfigError, match="dbfs:/x cannot be opened: this machine has no .*not-there"):
+        open_folder("dbfs:/x")
+
+
+@pytest.mark.parametrize("uri", ["hdfs:/x", "s3a:/bucket/x"])
 def test_scheme_with_one_slash_is_refused(uri):
     with pytest.raises(ConfigError, match=f"write {uri.replace(':/', '://')}"):
         open_folder(uri)
