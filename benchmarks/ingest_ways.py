@@ -41,7 +41,7 @@ def draft_and_resize(content: bytes) -> np.ndarray:
 
 
 def decode_as_ingest(content: bytes) -> np.ndarray:
-    """Decode with this project's decoder, which unpacks to twice the target, among other cares."""
+    """Decode with this project's decoder, which also takes what is no JPEG, and refuses what is no image."""
     return decode_image(content, ImageSpec(SIZE, SIZE, 3))
 
 

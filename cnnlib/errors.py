@@ -130,6 +130,6 @@ IMAGE_ERROR_CODES = {
     "too_many_bytes": "the file is larger than the limit",
     "too_small": "a side is below the limit, or below what image.resize none asks for",
     "unknown_label": "its class is none of the set's",
-    "missing_file": "a manifest or table names it, but it is not there",
-    "unreadable": "anything else that keeps Pillow from decoding it",
+    "missing_file": "a manifest, a shard or a listing names it, but it is not there",
+    "unreadable": "anything else that keeps it from being read or decoded",
 }

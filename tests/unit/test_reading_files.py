@@ -1,0 +1,87 @@
+"""Reading files in a task: every one asked for comes out once, with its bytes or with what is wrong."""
+
+import tracemalloc
+
+import fsspec
+import pytest
+
+from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
+from cnnlib.imageset_writer import CONTENT
+from cnnlib.ledger import FILE
+from pipelines.sources.files import read_files
+from pipelines.sources.source import portions
+
+LIMIT = 1_000
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/", recursive=True)
+
+
+def entries(*names):
+    return [{FILE: name, SIZE_BYTES: 3} for name in names]
+
+
+def read(found, locate):
+    return [row for batch in read_files(found, locate, LIMIT) for row in batch.to_pylist()]
+
+
+def test_files_come_in_their_order_from_whatever_file_system_they_are_on(tmp_path, memory):
+    for number in range(0, 300, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(b"local %d" % number)
+        memory.pipe_file(f"/{number + 1}.jpg", b"memory %d" % (number + 1))
+    local = fsspec.filesystem("file")
+
+    def locate(entry):
+        is_local = int(entry[FILE].split(".")[0]) % 2 == 0
+        return (local, f"{tmp_path}/{entry[FILE]}") if is_local else (memory, f"/{entry[FILE]}")
+
+    rows = read(entries(*(f"{number}.jpg" for number in range(300))), locate)
+    assert [row[FILE] for row in rows] == [f"{number}.jpg" for number in range(300)]
+    assert [row[CONTENT] for row in rows] == [b"%s %d" % ((b"local", b"memory")[n % 2], n) for n in range(300)]
+    assert [row[SIZE_BYTES] for row in rows] == [len(row[CONTENT]) for row in rows]
+    assert {row[CODE] for row in rows} == {None}
+
+
+def test_what_cannot_be_read_says_why_and_harms_no_other(memory):
+    memory.pipe_file("/good.jpg", b"abc")
+    memory.pipe_file("/most.jpg", bytes(LIMIT))
+    memory.pipe_file("/grown.jpg", bytes(LIMIT + 1))
+    rows = read(entries("good.jpg", "gone.jpg", "grown.jpg", "most.jpg"), lambda entry: (memory, f"/{entry[FILE]}"))
+    assert [(row[FILE], row[CODE], row[CONTENT]) for row in rows] == [
+        ("good.jpg", None, b"abc"),
+        ("gone.jpg", "missing_file", None),
+        ("grown.jpg", "too_many_bytes", None),
+        ("most.jpg", None, bytes(LIMIT)),
+    ]
+
+
+def test_what_is_known_to_be_bad_is_not_read(memory):
+    bad = entries("bad.jpg")[0] | {CODE: "empty_file", MESSAGE: "the file has no bytes"}
+
+    def locate(entry):
+        raise AssertionError(f"{entry} was looked for")
+
+    (row,) = read([bad], locate)
+    assert (row[CODE], row[MESSAGE], row[CONTENT]) == ("empty_file", "the file has no bytes", None)
+
+
+def test_file_that_has_grown_much_is_not_read_whole(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(bytes(50_000_000))
+    tracemalloc.start()
+    (row,) = read(entries("a.jpg"), lambda entry: (fsspec.filesystem("file"), f"{tmp_path}/{entry[FILE]}"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert row[CODE] == "too_many_bytes"
+    assert peak < 5_000_000
+
+
+def test_portions_end_by_rows_or_by_bytes():
+    assert [len(portion) for portion in portions(({} for _ in range(600)), lambda entry: 1)] == [256, 256, 88]
+    megabytes = [20, 20, 5, 40, 1]
+    divided = portions(({"mb": mb} for mb in megabytes), lambda entry: entry["mb"] * 2**20)
+    assert [[entry["mb"] for entry in portion] for portion in divided] == [[20, 20], [5, 40], [1]]
+    assert list(portions([], lambda entry: 1)) == []
