@@ -1,4 +1,4 @@
-"""Run by test_spark_connect.py in a process of its own: launches through Spark Connect, on a server that it starts.
+"""Run by test_other_sessions.py in a process of its own: Spark Connect, on a server that it starts.
 
 Prints one line of JSON.
 """
@@ -16,9 +16,12 @@ import psutil
 from cnnlib.config import FitSettings
 from cnnlib.errors import HostError
 from pipelines.cluster import runs_here, store_problem, workers_problem
+from pipelines.ingest import ingest
 from pipelines.launch import launch
 from pipelines.session import spark_session
 from pipelines.train_on_workers import _launched
+from tests.conftest import write_photos
+from tests.spark.ingests import settings_of
 from tests.spark.probes import PROBE_FILE, Probes, all_gone
 
 
@@ -40,6 +43,8 @@ def main(folder: Path) -> dict[str, object]:
         "runs here": runs_here(spark),
         "store": store_problem(spark, f"sqlite:///{folder}/mlflow.db"),
     }
+    photos = write_photos(folder / "photos", per_class=10)
+    found["ingested"] = asdict(ingest(spark, settings_of("image_folder", photos, folder / "set")).counts)
     spark.addArtifacts(str(PROBE_FILE), pyfile=True)
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]

@@ -79,5 +79,9 @@ def test_connect_names_what_cannot_be_had(over_connect: dict[str, Any]) -> None:
     assert over_connect["too few slots"].startswith("train.workers=3 exceeds the tasks that this Spark can run at once")
 
 
+def test_connect_ingests(over_connect: dict[str, Any]) -> None:
+    assert over_connect["ingested"] == {"found": 20, "kept": 20, "duplicate": 0, "rejected": 0}
+
+
 def test_interrupted_connect_client_leaves_no_rank(over_connect: dict[str, Any]) -> None:
     assert (over_connect["interrupted"], over_connect["ranks are gone"]) == (2, True)
