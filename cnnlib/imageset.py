@@ -116,6 +116,20 @@ def stored_pixels(stored: bytes, spec: ImageSpec) -> np.ndarray:
     return decode_image(stored, spec)
 
 
+def raw_pixels(stored: pa.Array, shape: tuple[int, int, int]) -> np.ndarray:
+    """Pixels stored raw, a binary array of them: (rows, height, width, channels) uint8, a view of Arrow's memory.
+
+    Raises ValueError where a row is null or has another size.
+    """
+    offsets_buffer, pixels_buffer = stored.buffers()[1:]
+    if not len(stored):
+        return np.empty((0, *shape), np.uint8)
+    offsets = np.frombuffer(offsets_buffer, np.int32)[stored.offset : stored.offset + len(stored) + 1]
+    if stored.null_count or (np.diff(offsets) != np.prod(shape)).any():
+        raise ValueError(f"some of {len(stored)} images are not {np.prod(shape)} bytes long")
+    return np.frombuffer(pixels_buffer, np.uint8)[offsets[0] : offsets[-1]].reshape(-1, *shape)
+
+
 def open_image_set(path: str) -> ImageSet:
     """Open an image set at a path or URI. Reads `dataset.json` and nothing else.
 

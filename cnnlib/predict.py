@@ -20,6 +20,11 @@ from .images import ImageSpec, decode_image, fit_array
 MODEL_FILE = "model.keras"
 CARD_FILE = "model.json"
 
+# What goes through the model at once: more is not faster, and its activations take many times the pixels' memory.
+BYTES_AT_ONCE = 2 * 2**20
+FEWEST_IMAGES_AT_ONCE = 16
+MOST_IMAGES_AT_ONCE = 2048
+
 LABEL = "label"
 LABEL_NAME = "label_name"
 PROBABILITY = "probability"
@@ -76,20 +81,32 @@ class Classifier:
     def predict_pixels(self, images: np.ndarray) -> np.ndarray:
         """(batch, height, width, channels) uint8 -> probabilities (batch, classes) float32.
 
-        Raises ModelError for another shape or type.
+        However many there are, a few megabytes at a time go through the model. Raises ModelError for another shape or
+        type.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self.card.image.shape:
             raise ModelError(
                 f"the model takes (batch, {', '.join(map(str, self.card.image.shape))}) uint8, "
                 f"received {images.shape} {images.dtype}"
             )
-        return self._probabilities(images).numpy()
+        most = min(MOST_IMAGES_AT_ONCE, max(FEWEST_IMAGES_AT_ONCE, BYTES_AT_ONCE // self.card.image.size_bytes))
+        portions = range(0, len(images), most)
+        probabilities = [self._probabilities(images[start : start + most]).numpy() for start in portions]
+        return np.concatenate([np.empty((0, len(self.card.classes)), np.float32), *probabilities])
 
     def predict_images(self, images: Sequence[bytes | np.ndarray | None]) -> pd.DataFrame:
         """Predict encoded files (bytes) and arrays (height, width, channels) uint8, each brought to the model's spec.
 
         Gives a row an image, in order: label (int), label_name, probability (of that label), probabilities (list of
         one a class), error. An image that cannot be used has an error "code: message" and nulls, the others no error.
+        """
+        pixels, errors = self.to_pixels(images)
+        return self._frame(self.predict_pixels(pixels), errors)
+
+    def to_pixels(self, images: Sequence[bytes | np.ndarray | None]) -> tuple[np.ndarray, list[str | None]]:
+        """Bring images to the model's spec: (those that can be used (usable, height, width, channels) uint8, errors).
+
+        The errors are as in `predict_images`, one an image, None for the usable ones.
         """
         pixels: list[np.ndarray] = []
         errors: list[str | None] = []
@@ -99,8 +116,7 @@ class Classifier:
                 errors.append(None)
             except ImageError as error:
                 errors.append(f"{error.code}: {error.message}")
-        probabilities = self.predict_pixels(np.stack(pixels)) if pixels else np.empty((0, len(self.card.classes)))
-        return self._frame(probabilities, errors)
+        return np.stack(pixels) if pixels else np.empty((0, *self.card.image.shape), np.uint8), errors
 
     def _pixels(self, image: bytes | np.ndarray | None) -> np.ndarray:
         if image is None:

@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 
 MODEL_NAME = "model_name"
 MODEL_VERSION = "model_version"
+MODEL_SHA256 = "model_sha256"
 SCORED_AT = "scored_at"
 
 SCHEMA = pa.schema(
@@ -32,6 +33,7 @@ SCHEMA = pa.schema(
         (PROBABILITY, pa.float64()),
         (MODEL_NAME, pa.string()),
         (MODEL_VERSION, pa.string()),
+        (MODEL_SHA256, pa.string()),
         (ERROR, pa.string()),
         (SCORED_AT, pa.timestamp("us", tz="UTC")),
     ]
@@ -43,6 +45,7 @@ class Predictions:
     """A published predictions set.
 
     `counts` has rows (in), scored and failed, where rows = scored + failed; `failed_by_code` the errors.
+    `model_sha256` is that of the weights; `complete` says that no more rows failed than was allowed.
     """
 
     folder: Folder
@@ -50,6 +53,8 @@ class Predictions:
     failed_by_code: dict[str, int]
     model_name: str
     model_version: str | None
+    model_sha256: str
+    complete: bool
     files: tuple[PartFile, ...]
 
     @property
@@ -75,8 +80,13 @@ def publish_predictions(predictions: Predictions, settings: dict[str, Any]) -> N
     content = {
         "format_version": FORMAT_VERSION,
         "counts": counts,
+        "complete": predictions.complete,
         "failed_by_code": predictions.failed_by_code,
-        "model": {"name": predictions.model_name, "version": predictions.model_version},
+        "model": {
+            "name": predictions.model_name,
+            "version": predictions.model_version,
+            "sha256": predictions.model_sha256,
+        },
         "files": [file.as_dict() for file in predictions.files],
         "settings": settings,
     }

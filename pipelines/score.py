@@ -1,55 +1,56 @@
-"""Images and a registered model -> predictions: a pandas UDF that loads the model once a Python worker."""
+"""Images and a registered model -> predictions: tasks read, decode, predict and write; the driver commits."""
 
-import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+import pyarrow as pa
+from pyspark.sql import SparkSession
 
 from cnnlib import predictions as contract
 from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings
 from cnnlib.errors import ConfigError, LimitError, ModelError
-from cnnlib.imageset import CODE, IMAGE, IMAGE_ID, MESSAGE, PATH, open_image_set
-from cnnlib.imageset_writer import CONTENT
-from cnnlib.predict import CARD_FILE, ERROR, LABEL, LABEL_NAME, PROBABILITY, ModelCard, read_card
+from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.imageset_writer import Count
+from cnnlib.predict import ModelCard, read_card
 from cnnlib.predictions import Predictions, publish_predictions
-from cnnlib.predictions_writer import Share, write_share
+from cnnlib.predictions_writer import Share
+from cnnlib.scoring import ScorePlan, score_share
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.splits import SPLITS
-from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
-from pipelines.prediction_udf import Shape, prediction_udf
-from pipelines.progress import Progress, spark_tasks
-from pipelines.published import read_split
-from pipelines.registry import RegisteredModel, fetch_model
-from pipelines.session import ship_folder
+from cnnlib.storage import discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
+from pipelines.progress import Progress, images_done
+from pipelines.registry import fetch_model
 from pipelines.sources import open_source
+from pipelines.sources.image_set import images_of_set
+from pipelines.sources.source import Images
 from pipelines.tasks import run_on_partitions, tasks_for
 from pipelines.tracking import connect
+from pipelines.worker_model import ship_model, worker_classifier
 
 IMAGES_A_TASK = 8192
 
 
 @dataclass(frozen=True)
 class ScoreInput:
-    """What is scored: `frame` has image_id, path, content, code, message; see `pipelines.sources.source.Source`."""
+    """What is scored; `raw_shape` (height, width, channels) is set where it is arrays, not files."""
 
-    frame: DataFrame
+    images: Images
     rows: int
-    raw_shape: Shape | None
+    raw_shape: tuple[int, int, int] | None
 
 
 def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | None = None) -> Predictions:
     """Score images with a registered model and publish a prediction for every one at `settings.output.path`.
 
-    The model's alias is resolved once; name and version stand in every row. An image that cannot be decoded gets an
-    error and no prediction. Raises ConfigError, SourceError, ImageSetError, ModelError and OutputExistsError before
-    anything is written, and LimitError when more than `score.max_failed_fraction` of the rows failed: the
-    predictions are published all the same.
+    The model's alias is resolved once; its name, version and the SHA-256 of its weights stand in every row. An image
+    that cannot be decoded gets an error and no prediction. Raises ConfigError, SourceError, ImageSetError, ModelError
+    and OutputExistsError before anything is written, and LimitError when more than `score.max_failed_fraction` of the
+    rows failed: the predictions are published all the same, and say that they are incomplete.
     """
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
@@ -57,85 +58,69 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     connect(settings.tracking)
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
-        source = read_input(spark, settings.input, read_card(model.folder / ARTIFACTS))
+        card = read_card(model.folder / ARTIFACTS)
+        source = read_input(spark, settings.input, card)
         make_writable(folder, contract.COMMIT)
-        run_id = new_run_id()
-        archive = ship_model(spark, model)
-        predicted = predict_frame(source, model, archive)
+        plan = ScorePlan(
+            folder=folder,
+            run_id=new_run_id(),
+            model_name=model.name,
+            model_version=model.version,
+            model_sha256=card.model_sha256,
+            scored_at=datetime.now(timezone.utc),
+            raw_shape=source.raw_shape,
+        )
         try:
-            with spark_tasks(progress, spark, f"score {source.rows:,} images"):
-                shares = run_on_partitions(predicted, partial(write_share, folder, run_id))
-            predictions = _predictions(shares, folder, model, source.rows)
+            shares = _score(spark, source, plan, ship_model(spark, model.folder), progress)
+            predictions = _predictions(shares, plan, source.rows, settings.score.max_failed_fraction)
             publish_predictions(predictions, settings.model_dump(mode="json"))
         except BaseException:
-            discard_unpublished(folder, contract.COMMIT, run_id)
+            discard_unpublished(folder, contract.COMMIT, plan.run_id)
             raise
-    _check_failed(predictions, settings.score.max_failed_fraction)
+    _check_complete(predictions, settings.score.max_failed_fraction)
     return predictions
 
 
 def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCard) -> ScoreInput:
-    """Open what is to be scored. Raises ModelError where an image set's images are not the model's."""
+    """Open what is to be scored. Raises ModelError where an image set's images were not made as the model's."""
     if settings.format != "image_set":
         source = open_source(spark, SourceSettings(format=settings.format, path=settings.path, labels="none"))
-        # An image that cannot be read has no content to name it by; its path keeps it apart from the others.
-        image_id = F.coalesce(F.sha2(CONTENT, 256), F.sha2(F.col(PATH).cast("binary"), 256))
         tasks = tasks_for(spark, source.found, IMAGES_A_TASK)
-        frame = source.images(None, tasks).frame().withColumn(IMAGE_ID, image_id)
-        return ScoreInput(frame, source.found, source.raw_shape)
+        return ScoreInput(source.images(None, tasks), source.found, source.raw_shape)
     if settings.path is None:
         raise ConfigError("input.path is missing; name the image set to score")
     image_set = open_image_set(settings.path)
-    if image_set.image.shape != card.image.shape:
-        raise ModelError(
-            f"{settings.path} has images of {image_set.image.shape} (height, width, channels), the model takes "
-            f"{card.image.shape}; score an image set of that shape, or the source itself with input.format"
-        )
+    _check_spec(image_set, card)
     splits = [
         split
         for split in (SPLITS if settings.split == "all" else (settings.split,))
         if settings.split != "all" or image_set.splits[split].rows
     ]
-    frame = read_split(spark, image_set, *splits).select(
-        IMAGE_ID,
-        PATH,
-        F.col(IMAGE).alias(CONTENT),
-        F.lit(None).cast("string").alias(CODE),
-        F.lit(None).cast("string").alias(MESSAGE),
-    )
-    return ScoreInput(frame, sum(image_set.splits[split].rows for split in splits), image_set.image.shape)
+    rows = sum(image_set.split(split).rows for split in splits)
+    raw_shape = image_set.image.shape if image_set.image.encoding == "raw" else None
+    return ScoreInput(images_of_set(spark, image_set, splits, tasks_for(spark, rows, IMAGES_A_TASK)), rows, raw_shape)
 
 
-def ship_model(spark: SparkSession, model: RegisteredModel) -> str:
-    """Send a model's folder to every executor, which unpacks it once. Gives the name that it has there."""
-    # Named by content: a model that this session has scored with before is there already, and loaded in its workers.
-    card = (model.folder / ARTIFACTS / CARD_FILE).read_bytes()
-    return ship_folder(spark, model.folder, f"sparkcnn-model-{hashlib.sha256(card).hexdigest()[:16]}")
-
-
-def predict_frame(source: ScoreInput, model: RegisteredModel, archive: str) -> DataFrame:
-    """Add the prediction to every row of the input: the columns of a predictions set."""
-    predict = prediction_udf(archive, source.raw_shape)
-    # What could not be read at all has an error already, which says more than the model could.
-    unreadable = F.when(F.col(CODE).isNotNull(), F.concat_ws(": ", CODE, MESSAGE))
-    return (
-        source.frame.withColumn("prediction", predict(F.col(CONTENT)))
-        .select("*", "prediction.*")
-        .select(
-            IMAGE_ID,
-            PATH,
-            LABEL,
-            LABEL_NAME,
-            PROBABILITY,
-            F.lit(model.name).alias(contract.MODEL_NAME),
-            F.lit(model.version).cast("string").alias(contract.MODEL_VERSION),
-            F.coalesce(unreadable, F.col(ERROR)).alias(ERROR),
-            F.lit(datetime.now(timezone.utc)).alias(contract.SCORED_AT),
+def _check_spec(image_set: ImageSet, card: ModelCard) -> None:
+    there, needed = ((*spec.shape, spec.resize) for spec in (image_set.image, card.image))
+    if there != needed:
+        raise ModelError(
+            f"{image_set.folder.uri} has images of {there} (height, width, channels, resize), the model takes "
+            f"{needed}; score an image set made so, or the source itself with input.format"
         )
-    )
 
 
-def _predictions(shares: list[Share], folder: Folder, model: RegisteredModel, expected_rows: int) -> Predictions:
+def _score(spark: SparkSession, source: ScoreInput, plan: ScorePlan, archive: str, progress: Progress) -> list[Share]:
+    read = source.images.read
+
+    def work(count_images: Count, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Share:
+        return score_share(plan, worker_classifier(archive), count_images, read(batches), task, attempt)
+
+    with images_done(progress, spark, f"score {source.rows:,} images", source.rows) as count_images:
+        return run_on_partitions(source.images.places, partial(work, count_images))
+
+
+def _predictions(shares: list[Share], plan: ScorePlan, expected_rows: int, max_failed: float) -> Predictions:
     rows = sum(share.rows for share in shares)
     failed = sum((share.failed for share in shares), Counter[str]())
     if rows != expected_rows:
@@ -144,20 +129,22 @@ def _predictions(shares: list[Share], folder: Folder, model: RegisteredModel, ex
         )
     files = (share.file for share in shares if share.file is not None)
     return Predictions(
-        folder=folder,
+        folder=plan.folder,
         counts={"rows": rows, "scored": rows - failed.total(), "failed": failed.total()},
         failed_by_code=dict(failed.most_common()),
-        model_name=model.name,
-        model_version=model.version,
+        model_name=plan.model_name,
+        model_version=plan.model_version,
+        model_sha256=plan.model_sha256,
+        complete=failed.total() <= max_failed * rows,
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
 
 
-def _check_failed(predictions: Predictions, max_fraction: float) -> None:
-    failed, rows = predictions.counts["failed"], predictions.counts["rows"]
-    if failed > max_fraction * rows:
+def _check_complete(predictions: Predictions, max_failed: float) -> None:
+    if not predictions.complete:
         by_code = ", ".join(f"{count} {code}" for code, count in predictions.failed_by_code.items())
         raise LimitError(
-            f"{failed} of {rows} rows have no prediction ({by_code}), more than score.max_failed_fraction="
-            f"{max_fraction} allows; the predictions of the others are in {predictions.path}"
+            f"{predictions.counts['failed']} of {predictions.counts['rows']} rows have no prediction ({by_code}), more "
+            f"than score.max_failed_fraction={max_failed} allows; the predictions of the others are in "
+            f"{predictions.path}, marked as incomplete"
         )

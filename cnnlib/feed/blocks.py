@@ -14,7 +14,7 @@ from cnnlib.feed.reader import RowGroupReader
 from cnnlib.feed.row_groups import RowGroup, read_row_groups
 from cnnlib.feed.sharding import ALONE, Shard, worker_stretches
 from cnnlib.feed.shuffling import Block
-from cnnlib.imageset import IMAGE, LABEL, ImageSet
+from cnnlib.imageset import IMAGE, LABEL, ImageSet, raw_pixels
 
 DEFAULT_TIMEOUT_S = 120.0
 
@@ -142,12 +142,10 @@ def images_of(table: pa.Table, image_set: ImageSet, group: RowGroup) -> np.ndarr
     column = table.column(IMAGE).chunk(0)
     if spec.encoding != "raw":
         return column.to_numpy(zero_copy_only=False)
-    _, offsets_buffer, pixels_buffer = column.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int32)[column.offset : column.offset + len(column) + 1]
-    if (np.diff(offsets) != spec.size_bytes).any():
-        raise FeedError(f"{group} has images that are not {spec.size_bytes} bytes long; ingest the set anew")
-    # A view of Arrow's memory: (rows * height * width * channels,) -> (rows, height, width, channels)
-    return np.frombuffer(pixels_buffer, np.uint8)[offsets[0] : offsets[-1]].reshape(-1, *spec.shape)
+    try:
+        return raw_pixels(column, spec.shape)
+    except ValueError:
+        raise FeedError(f"{group} has images that are not {spec.size_bytes} bytes long; ingest the set anew") from None
 
 
 def read_split(image_set: ImageSet, split: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Generator[Block, None, None]:

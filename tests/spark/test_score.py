@@ -1,5 +1,6 @@
 """Images and a registered model -> predictions, every row accounted for."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from cnnlib.config import (
     ImageSetOutputSettings,
@@ -22,17 +22,17 @@ from cnnlib.config import (
     SourceSettings,
 )
 from cnnlib.errors import LimitError, ModelError, OutputExistsError
-from cnnlib.imageset import ImageSet
+from cnnlib.imageset import ImageSet, raw_pixels
 from cnnlib.predictions import Predictions
 from cnnlib.sealed import open_sealed
 from pipelines.evaluate import accuracy
 from pipelines.ingest import ingest
-from pipelines.prediction_udf import prediction_udf
-from pipelines.published import read_split
 from pipelines.registry import fetch_model
-from pipelines.score import score, ship_model
+from pipelines.score import score
+from pipelines.sources.image_set import images_of_set
 from pipelines.tasks import run_on_partitions
 from pipelines.tracking import connect
+from pipelines.worker_model import ship_model, worker_classifier
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
 
@@ -70,9 +70,14 @@ def test_every_row_has_the_prediction_that_the_model_gives(
     assert rows.error.isna().all()
 
 
-def test_name_and_version_stand_in_every_row(trained: Trained, predictions: Predictions) -> None:
+def test_name_version_and_hash_stand_in_every_row(trained: Trained, predictions: Predictions, tmp_path: Path) -> None:
     rows = rows_of(predictions)
-    assert set(zip(rows.model_name, rows.model_version, strict=True)) == {("digits", trained.model.version)}
+    connect(trained.tracking)
+    folder = fetch_model(f"models:/digits/{trained.model.version}", tmp_path).folder
+    weights = hashlib.sha256((folder / "artifacts/sealed/model.keras").read_bytes()).hexdigest()
+    assert set(zip(rows.model_name, rows.model_version, rows.model_sha256, strict=True)) == {
+        ("digits", trained.model.version, weights)
+    }
     assert rows.scored_at.nunique() == 1
 
 
@@ -80,7 +85,12 @@ def test_summary_counts_add_up(predictions: Predictions) -> None:
     summary = json.loads(Path(predictions.path, "summary.json").read_text())
     assert summary["counts"] == {"rows": TEST_DIGITS, "scored": TEST_DIGITS, "failed": 0}
     assert sum(file["rows"] for file in summary["files"]) == TEST_DIGITS
-    assert summary["model"] == {"name": "digits", "version": predictions.model_version}
+    assert summary["model"] == {
+        "name": "digits",
+        "version": predictions.model_version,
+        "sha256": predictions.model_sha256,
+    }
+    assert summary["complete"] is True
 
 
 def test_duckdb_reads_the_predictions_alone(predictions: Predictions) -> None:
@@ -148,23 +158,54 @@ def test_more_failures_than_allowed_end_with_status_3_and_keep_the_others(
     with pytest.raises(LimitError, match=r"1 of 5 rows have no prediction \(1 not_an_image\)") as error:
         score(spark, settings(trained, tmp_path / "out", input=source, score=limits))
     assert error.value.exit_status == 3
-    assert len(pd.read_parquet(tmp_path / "out" / "predictions")) == 5
+    assert pd.read_parquet(tmp_path / "out" / "predictions").label.notna().sum() == 4
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is False
 
 
-def test_image_set_of_another_size_is_refused_and_both_sizes_named(
-    spark: SparkSession, trained: Trained, digits_idx: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [
+        ({"height": 32, "width": 32}, r"\(32, 32, 1, 'stretch'\).*\(28, 28, 1, 'stretch'\)"),
+        # The size is right, but not what was done to get there.
+        ({"resize": "fit_and_pad"}, r"\(28, 28, 1, 'fit_and_pad'\).*\(28, 28, 1, 'stretch'\)"),
+    ],
+)
+def test_image_set_made_otherwise_is_refused_and_both_specs_named(
+    spark: SparkSession, trained: Trained, digits_idx: Path, tmp_path: Path, image: dict, named: str
 ) -> None:
     other: ImageSet = ingest(
         spark,
         IngestSettings(
             source=SourceSettings(format="idx", path=str(digits_idx)),
-            image=ImageSettings(height=32, width=32),
+            image=ImageSettings(**image),
             output=ImageSetOutputSettings(path=str(tmp_path / "set")),
         ),
     )
-    with pytest.raises(ModelError, match=r"\(32, 32, 1\).*\(28, 28, 1\)"):
+    with pytest.raises(ModelError, match=named):
         score(spark, settings(trained, tmp_path / "out", input=ScoreInputSettings(path=other.folder.uri)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_encoded_image_set_is_decoded_by_the_model(
+    spark: SparkSession, trained: Trained, digits_idx: Path, tmp_path: Path, encoding: str
+) -> None:
+    encoded = ingest(
+        spark,
+        IngestSettings(
+            source=SourceSettings(format="idx", path=str(digits_idx)),
+            image=ImageSettings(encoding=encoding),
+            output=ImageSetOutputSettings(path=str(tmp_path / "set")),
+        ),
+    )
+    result = score(spark, settings(trained, tmp_path / "out", input=ScoreInputSettings(path=encoded.folder.uri)))
+    connect(trained.tracking)
+    classifier = open_sealed(fetch_model("models:/digits@champion", tmp_path).folder)
+    stored = pd.concat(pd.read_parquet(url) for url in encoded.files("test")).set_index("image_id").image
+    rows = rows_of(result)
+    expected = classifier.predict_images(stored.loc[rows.image_id].tolist())
+    assert rows.label.tolist() == expected.label.tolist()
+    np.testing.assert_allclose(rows.probability, expected.probability.astype(float), atol=1e-6)
 
 
 def test_existing_predictions_are_kept_unless_overwriting_is_asked_for(
@@ -184,28 +225,22 @@ def test_existing_predictions_are_kept_unless_overwriting_is_asked_for(
 
 def test_worker_loads_the_model_once_for_all_its_tasks(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     connect(trained.tracking)
-    model = fetch_model("models:/digits@champion", tmp_path / "model")
-    archive = ship_model(spark, model)
-    predict = prediction_udf(archive, (28, 28, 1))
+    archive = ship_model(spark, fetch_model("models:/digits@champion", tmp_path / "model").folder)
+    images = images_of_set(spark, trained.image_set, ["test"], 8)
+    read = images.read
 
-    def loads(batches):
-        from pipelines.prediction_udf import worker_classifier
-
+    def loads(batches, task, attempt):
         before = worker_classifier.cache_info().misses
-        worker_classifier(archive)
-        rows = sum(len(batch) for batch in batches)
-        yield pd.DataFrame(
-            {"pid": [os.getpid()], "rows": [rows], "loads": [worker_classifier.cache_info().misses - before]}
-        )
+        classifier = worker_classifier(archive)
+        pixels = (raw_pixels(batch.column("content"), (28, 28, 1)) for batch in read(batches))
+        rows = sum(len(classifier.predict_pixels(images)) for images in pixels)
+        return os.getpid(), rows, worker_classifier.cache_info().misses - before
 
-    images = read_split(spark, trained.image_set, "test").repartition(8)
-    tasks = images.mapInPandas(loads, "pid long, rows long, loads long").toPandas()
-    assert (len(tasks), tasks.rows.sum()) == (8, TEST_DIGITS)
+    tasks = pd.DataFrame(run_on_partitions(images.places, loads), columns=["pid", "rows", "loads"])
+    assert tasks.rows.sum() == TEST_DIGITS
     # More tasks than workers: a worker that ran several has loaded the model for the first of them at most.
-    assert tasks.pid.nunique() < 8
+    assert tasks.pid.nunique() < len(tasks)
     assert tasks.groupby("pid").loads.sum().max() <= 1
-    scored = images.select(predict(F.col("image")).alias("p")).select("p.*").toPandas()
-    assert scored.error.isna().all()
 
 
 def test_damaged_weights_are_refused_by_every_worker(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
@@ -218,8 +253,7 @@ def test_damaged_weights_are_refused_by_every_worker(spark: SparkSession, traine
     # A card of another name, or the sound model that the session has already would be taken.
     card = model.folder / "artifacts/sealed/model.json"
     card.write_text(card.read_text() + " ")
-    predict = prediction_udf(ship_model(spark, model), (28, 28, 1))
-    images = read_split(spark, trained.image_set, "test").select(predict(F.col("image")).alias("p"))
+    archive = ship_model(spark, model.folder)
     with pytest.raises(ModelError, match="has SHA-256 .*, registered was") as error:
-        run_on_partitions(images, lambda batches, task, attempt: sum(batch.num_rows for batch in batches))
+        run_on_partitions(spark.range(2), lambda batches, task, attempt: worker_classifier(archive))
     assert "\n" not in error.value.message

@@ -52,7 +52,7 @@ LIGHT_MODULES = (
     "pipelines.cluster_checks",
     "pipelines.data_checks",
     "pipelines.ingest",
-    "pipelines.prediction_udf",
+    "pipelines.worker_model",
     "pipelines.session",
     "pipelines.sources",
     "pipelines.tasks",

@@ -27,6 +27,7 @@ def scored(number: int, label: int = 7) -> dict:
         "probability": 0.75,
         "model_name": "digits",
         "model_version": "3",
+        "model_sha256": "a" * 64,
         "error": None,
         "scored_at": NOW,
     }
@@ -65,6 +66,8 @@ def predictions(folder, share, **changes) -> Predictions:
             failed_by_code=dict(share.failed),
             model_name="digits",
             model_version="3",
+            model_sha256="a" * 64,
+            complete=True,
             files=(share.file,),
         ),
         **changes,
@@ -130,7 +133,8 @@ def test_summary_tells_counts_model_and_files(published):
         "format_version": 1,
         "counts": {"rows": 5, "scored": 2, "failed": 3},
         "failed_by_code": {"truncated": 2, "not_an_image": 1},
-        "model": {"name": "digits", "version": "3"},
+        "model": {"name": "digits", "version": "3", "sha256": "a" * 64},
+        "complete": True,
         "files": [{"path": file.path, "rows": 5, "bytes": file.bytes, "row_groups": 1}],
         "settings": {"model": "models:/digits@champion"},
     }
@@ -196,6 +200,7 @@ def test_duckdb_alone_reads_every_row(published):
         "probability": "DOUBLE",
         "model_name": "VARCHAR",
         "model_version": "VARCHAR",
+        "model_sha256": "VARCHAR",
         "error": "VARCHAR",
         "scored_at": "TIMESTAMP WITH TIME ZONE",
     }

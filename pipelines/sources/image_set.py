@@ -1,0 +1,37 @@
+"""An image set's own data files, for scoring: tasks read them, a row group at a time."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from cnnlib.imageset import IMAGE, IMAGE_ID, PATH, ImageSet
+from cnnlib.imageset_writer import CONTENT
+from cnnlib.storage import open_folder
+from pipelines.sources.source import Entry, Images, shared_out
+
+_FILE = "file"
+_ROW_GROUP = "row_group"
+
+
+def images_of_set(spark: SparkSession, image_set: ImageSet, splits: Sequence[str], tasks: int) -> Images:
+    """The images of some splits: IMAGE_ID, PATH, and as CONTENT what is stored."""
+    files = [file for split in splits for file in image_set.split(split).files]
+    row_groups = {
+        _FILE: [file.path for file in files for _ in range(file.row_groups)],
+        _ROW_GROUP: [number for file in files for number in range(file.row_groups)],
+    }
+    uri = image_set.folder.uri
+
+    def read(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+        folder = open_folder(uri)
+        for path, of_file in groupby(rows, key=lambda row: row[_FILE]):
+            with folder.fs.open(folder.path(path), "rb") as file:
+                parquet = pq.ParquetFile(file)
+                for row in of_file:
+                    table = parquet.read_row_group(row[_ROW_GROUP], columns=[IMAGE_ID, PATH, IMAGE])
+                    yield from table.rename_columns([IMAGE_ID, PATH, CONTENT]).combine_chunks().to_batches()
+
+    return shared_out(spark, pa.table(row_groups), tasks, read)

@@ -1,0 +1,160 @@
+"""One task's share of a scoring: a row out for every row in, by the sealed model's own decoder."""
+
+import hashlib
+from datetime import datetime, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cnnlib.images import ImageSpec, encode_png
+from cnnlib.imageset import raw_pixels
+from cnnlib.predict import BYTES_AT_ONCE, Classifier, ModelCard
+from cnnlib.predictions import SCHEMA
+from cnnlib.quiet import import_tensorflow_quietly
+from cnnlib.scoring import ScorePlan, predict_batch, score_share
+from cnnlib.storage import open_folder
+
+SPEC = ImageSpec(4, 6, 1)
+CLASSES = ("dark", "grey", "light")
+NOW = datetime(2026, 11, 22, 12, 30, 15, 123456, timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    """Sees how bright an image is, on the whole."""
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    def brightness(images, training):
+        assert training is False
+        mean = tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2, 3))
+        return -tf.abs(mean[:, None] - [0.0, 128.0, 255.0]) / 50
+
+    return Classifier(brightness, ModelCard(SPEC, CLASSES, "f" * 64, "a" * 64, "package"))
+
+
+def plan(folder=".", raw_shape=None, version="3") -> ScorePlan:
+    return ScorePlan(open_folder(str(folder)), "run", "shades", version, "a" * 64, NOW, raw_shape)
+
+
+def uniform(value: int, shape=SPEC.shape) -> np.ndarray:
+    return np.full(shape, value, np.uint8)
+
+
+def batch_of(contents, **columns) -> pa.RecordBatch:
+    paths = [f"p/{number}" for number in range(len(contents))]
+    columns = {"path": pa.array(paths, pa.string()), "content": pa.array(contents, pa.binary()), **columns}
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def test_raw_images_get_their_classes_and_all_that_a_row_has(classifier):
+    ids = pa.array(["id 0", "id 1", "id 2"])
+    batch = batch_of([uniform(value).tobytes() for value in (250, 3, 120)], image_id=ids)
+    result = predict_batch(plan(raw_shape=SPEC.shape), classifier, batch)
+    assert result.schema == SCHEMA
+    rows = result.to_pylist()
+    assert [row["label_name"] for row in rows] == ["light", "dark", "grey"]
+    assert [row["label"] for row in rows] == [2, 0, 1]
+    logits = -np.abs(np.array([250, 3, 120])[:, None] - [0, 128, 255]) / 50
+    expected = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).max(axis=1)
+    np.testing.assert_allclose([row["probability"] for row in rows], expected, atol=1e-6)
+    assert rows[1] | {"label": 0, "label_name": "dark", "probability": None} == {
+        "image_id": "id 1",
+        "path": "p/1",
+        "label": 0,
+        "label_name": "dark",
+        "probability": None,
+        "model_name": "shades",
+        "model_version": "3",
+        "model_sha256": "a" * 64,
+        "error": None,
+        "scored_at": NOW,
+    }
+
+
+def test_a_slice_of_a_batch_is_scored_as_its_own_rows(classifier):
+    batch = batch_of([uniform(value).tobytes() for value in (250, 3, 120, 255)])
+    result = predict_batch(plan(raw_shape=SPEC.shape), classifier, batch.slice(1, 2))
+    assert result.column(SCHEMA.get_field_index("label_name")).to_pylist() == ["dark", "grey"]
+
+
+def test_bad_rows_keep_their_places_and_say_what_is_wrong(classifier):
+    good = encode_png(uniform(250))
+    contents = [None, good, b"no image", encode_png(uniform(2, (9, 9, 3))), None]
+    codes = pa.array([None, None, None, None, "missing_file"], pa.string())
+    messages = pa.array([None, None, None, None, "it has gone"], pa.string())
+    rows = predict_batch(plan(version=None), classifier, batch_of(contents, code=codes, message=messages)).to_pylist()
+    assert [row["label_name"] for row in rows] == [None, "light", None, "dark", None]
+    assert [row["label"] for row in rows] == [None, 2, None, 0, None]
+    assert [row["probability"] is None for row in rows] == [True, False, True, False, True]
+    assert [(row["error"] or "none").split(":")[0] for row in rows] == [
+        "empty_file",
+        "none",
+        "not_an_image",
+        "none",
+        "missing_file",
+    ]
+    assert rows[4]["error"] == "missing_file: it has gone"
+    assert {row["model_version"] for row in rows} == {None}
+    # Named by content, or where there is none by path.
+    assert rows[1]["image_id"] == hashlib.sha256(good).hexdigest()
+    assert rows[4]["image_id"] == hashlib.sha256(b"p/4").hexdigest()
+
+
+def test_arrays_of_another_size_are_brought_to_the_models(classifier):
+    contents = [uniform(value, (8, 3, 3)).tobytes() for value in (0, 255)]
+    rows = predict_batch(plan(raw_shape=(8, 3, 3)), classifier, batch_of(contents)).to_pylist()
+    assert [row["label_name"] for row in rows] == ["dark", "light"]
+
+
+@pytest.mark.parametrize("raw_shape", [None, SPEC.shape, (8, 3, 3)])
+def test_batch_without_rows_gives_none(classifier, raw_shape):
+    assert predict_batch(plan(raw_shape=raw_shape), classifier, batch_of([])).num_rows == 0
+
+
+def test_share_counts_rows_and_failures(classifier, tmp_path):
+    counted = []
+    batches = [batch_of([encode_png(uniform(0)), b"no image"]), batch_of([b"", encode_png(uniform(255))])]
+    share = score_share(plan(tmp_path), classifier, counted.append, batches, 7, 1)
+    assert (share.rows, dict(share.failed)) == (4, {"not_an_image": 1, "empty_file": 1})
+    assert share.file.path == "predictions/part-00007-run-1.parquet"
+    assert counted == [2, 2]
+
+
+def test_many_images_go_through_the_model_in_portions(classifier, monkeypatch):
+    sizes = []
+    whole = classifier._probabilities
+    monkeypatch.setattr(classifier, "_probabilities", lambda images: sizes.append(len(images)) or whole(images))
+    images = np.random.default_rng(0).integers(0, 256, (5000, *SPEC.shape), np.uint8)
+    together = classifier.predict_pixels(images)
+    assert sizes == [2048, 2048, 904]
+    np.testing.assert_allclose(together[2040:2060], whole(images[2040:2060]).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "most"), [(96, BYTES_AT_ONCE // (96 * 96 * 3)), (224, 16), (1000, 16)])
+def test_large_images_go_through_the_model_few_at_a_time(side, most, monkeypatch):
+    import_tensorflow_quietly()
+    import tensorflow as tf
+
+    card = ModelCard(ImageSpec(side, side, 3), CLASSES, "f" * 64, "a" * 64, "package")
+    classifier = Classifier(lambda images, training: tf.zeros((tf.shape(images)[0], 3)), card)
+    sizes = []
+    whole = classifier._probabilities
+    monkeypatch.setattr(classifier, "_probabilities", lambda images: sizes.append(len(images)) or whole(images))
+    assert classifier.predict_pixels(np.zeros((most + 1, side, side, 3), np.uint8)).shape == (most + 1, 3)
+    assert sizes == [most, 1]
+
+
+@pytest.mark.parametrize("stored", [[b"x" * 24, b"x" * 23], [b"x" * 24, None], [b"x" * 12, b"x" * 36]])
+def test_rows_that_are_no_pixels_of_the_shape_are_refused(stored):
+    with pytest.raises(ValueError, match="are not 24 bytes long"):
+        raw_pixels(pa.array(stored, pa.binary()), SPEC.shape)
+
+
+def test_pixels_are_a_view_of_arrows_memory():
+    stored = pa.array([bytes(range(24)), bytes(range(100, 124))], pa.binary())
+    pixels = raw_pixels(stored, SPEC.shape)
+    assert pixels.tobytes() == bytes(range(24)) + bytes(range(100, 124))
+    assert not pixels.flags.owndata
+    assert not pixels.flags.writeable
