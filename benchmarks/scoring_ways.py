@@ -35,7 +35,7 @@ def prepare(folder: str, images: int) -> dict[str, Any]:
     from pipelines.ingest import ingest
     from pipelines.registry import log_sealed_model
     from pipelines.session import spark_session
-    from pipelines.tracking import connect
+    from pipelines.store import connect
 
     source = Path(folder) / "idx"
     write_digits(source, images)
@@ -150,7 +150,7 @@ def spark_udf(folder: str) -> dict[str, Any]:
 
     from cnnlib.config import StoreSettings
     from cnnlib.images import encode_png
-    from pipelines.tracking import connect
+    from pipelines.store import connect
 
     connect(StoreSettings(uri=f"sqlite:///{folder}/mlflow.db"))
 

@@ -337,7 +337,7 @@ class ScoreSettings(Settings):
     input: ScoreInputSettings = ScoreInputSettings()
     output: PredictionsOutputSettings
     score: ScoringSettings = ScoringSettings()
-    tracking: StoreSettings = StoreSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
 
 class DemoSettings(Settings):

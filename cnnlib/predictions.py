@@ -4,7 +4,7 @@ A folder `predictions/` of Parquet files that any reader understands, and `summa
 atomically: only the files that it names belong to the set.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -41,21 +41,43 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class ScoredWith:
+    """The model: its registered name and version (None for one of a run), and the SHA-256 of its weights."""
+
+    name: str
+    version: str | None
+    sha256: str
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name} version {self.version}"
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The keys of `summary.json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Predictions:
     """A published predictions set.
 
-    `counts` has rows (in), scored and failed, where rows = scored + failed; `failed_by_code` the errors.
-    `model_sha256` is that of the weights; `complete` says that no more rows failed than was allowed.
+    `counts` has rows (in), scored and failed, where rows = scored + failed; `failed_by_code` the errors. `complete`
+    says that no more rows failed than was allowed; `seconds` is how long Spark's tasks took, together, and `mlflow_run`
+    the id of the run that this was.
     """
 
     folder: Folder
     counts: dict[str, int]
     failed_by_code: dict[str, int]
-    model_name: str
-    model_version: str | None
-    model_sha256: str
+    model: ScoredWith
     complete: bool
+    seconds: float
+    mlflow_run: str
     files: tuple[PartFile, ...]
+
+    @property
+    def model_version(self) -> str | None:
+        """The registered version that scored."""
+        return self.model.version
 
     @property
     def path(self) -> str:
@@ -82,11 +104,8 @@ def publish_predictions(predictions: Predictions, settings: dict[str, Any]) -> N
         "counts": counts,
         "complete": predictions.complete,
         "failed_by_code": predictions.failed_by_code,
-        "model": {
-            "name": predictions.model_name,
-            "version": predictions.model_version,
-            "sha256": predictions.model_sha256,
-        },
+        "model": predictions.model.as_dict(),
+        "mlflow_run": predictions.mlflow_run,
         "files": [file.as_dict() for file in predictions.files],
         "settings": settings,
     }

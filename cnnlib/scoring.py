@@ -14,7 +14,7 @@ import pyarrow as pa
 from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, raw_pixels
 from cnnlib.imageset_writer import CONTENT, Count
 from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITY, Classifier
-from cnnlib.predictions import MODEL_NAME, MODEL_SHA256, MODEL_VERSION, SCHEMA, SCORED_AT
+from cnnlib.predictions import MODEL_NAME, MODEL_SHA256, MODEL_VERSION, SCHEMA, SCORED_AT, ScoredWith
 from cnnlib.predictions_writer import Share, write_share
 from cnnlib.storage import Folder
 
@@ -28,9 +28,7 @@ class ScorePlan:
 
     folder: Folder
     run_id: str
-    model_name: str
-    model_version: str | None
-    model_sha256: str
+    model: ScoredWith
     scored_at: datetime
     raw_shape: tuple[int, int, int] | None
 
@@ -72,9 +70,9 @@ def predict_batch(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch
         LABEL: labels,
         LABEL_NAME: pa.array(classifier.card.classes, pa.string()).take(labels),
         PROBABILITY: pa.array(probabilities.max(axis=1), pa.float64()).take(place),
-        MODEL_NAME: pa.repeat(plan.model_name, len(errors)),
-        MODEL_VERSION: pa.repeat(pa.scalar(plan.model_version, pa.string()), len(errors)),
-        MODEL_SHA256: pa.repeat(plan.model_sha256, len(errors)),
+        MODEL_NAME: pa.repeat(plan.model.name, len(errors)),
+        MODEL_VERSION: pa.repeat(pa.scalar(plan.model.version, pa.string()), len(errors)),
+        MODEL_SHA256: pa.repeat(plan.model.sha256, len(errors)),
         ERROR: pa.array(errors, pa.string()),
         SCORED_AT: pa.repeat(pa.scalar(plan.scored_at, SCHEMA.field(SCORED_AT).type), len(errors)),
     }

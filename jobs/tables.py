@@ -141,5 +141,5 @@ def _add_predictions(table: Table, predictions: "Predictions") -> None:
         f"{counts['rows']:,} rows = {counts['scored']:,} scored + {counts['failed']:,} failed"
         + _by_code(predictions.failed_by_code),
     )
-    version = f" version {predictions.model_version}" if predictions.model_version else ""
-    table.add_row("scored with", f"{predictions.model_name}{version}")
+    table.add_row("speed", f"{counts['rows'] / predictions.seconds:,.0f} images/s")
+    table.add_row("scored with", str(predictions.model))

@@ -2,8 +2,8 @@
 # MAGIC %md
 # MAGIC # Score: images and the champion to predictions
 # MAGIC
-# MAGIC Scores with whatever version the registry calls champion, in a pandas UDF. Every row of the input gets a row
-# MAGIC in the predictions; an image that cannot be decoded gets an error there.
+# MAGIC Scores with whatever version the registry calls champion, on Spark's workers. Every row of the input gets a row
+# MAGIC in the predictions; an image that cannot be decoded gets an error there. An MLflow run keeps the counts.
 
 # COMMAND ----------
 
@@ -43,7 +43,7 @@ predictions = score(spark, settings)
 
 # COMMAND ----------
 
-print(predictions.counts, f"{predictions.model_name} version {predictions.model_version}")
+print(predictions.counts, predictions.model)
 test_accuracy = accuracy(spark, predictions, open_image_set(values["input_path"]), values["split"])
 print(f"accuracy on {values['split']}: {test_accuracy:.4f}")
 

@@ -60,9 +60,9 @@ def demo(spark: SparkSession, settings: DemoSettings, progress: Progress | None 
     image_set, ingest_seconds = _timed(lambda: ingest(spark, settings.ingest, progress))
     trained, train_seconds = _timed(lambda: train(spark, settings.train, progress))
     predictions, score_seconds = _timed(lambda: score(spark, settings.score, progress))
-    if predictions.model_version != trained.version:
+    if predictions.model.version != trained.version:
         raise ModelError(
-            f"version {trained.version} was trained, but {predictions.model_version} was scored: another training "
+            f"version {trained.version} was trained, but {predictions.model.version} was scored: another training "
             "has taken the alias meanwhile; run the demo again"
         )
     epochs = len(trained.history["loss"])

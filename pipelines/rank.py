@@ -48,7 +48,8 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
 
     from cnnlib.imageset import open_image_set
     from pipelines.fitting import fit_and_publish
-    from pipelines.tracking import Tracker, use_store
+    from pipelines.store import use_store
+    from pipelines.tracking import Tracker
 
     tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
     # A sum over GPUs is under way beside other work, one over CPUs takes a thread's place.

@@ -1,7 +1,9 @@
 """Images and a registered model -> predictions: tasks read, decode, predict and write; the driver commits."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -12,12 +14,12 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from cnnlib import predictions as contract
-from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings
+from cnnlib.config import ScoreInputSettings, ScoreSettings, ScoringSettings, SourceSettings, flatten
 from cnnlib.errors import ConfigError, LimitError, ModelError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.imageset_writer import Count
 from cnnlib.predict import ModelCard, read_card
-from cnnlib.predictions import Predictions, publish_predictions
+from cnnlib.predictions import Predictions, ScoredWith, publish_predictions
 from cnnlib.predictions_writer import Share
 from cnnlib.scoring import ScorePlan, score_share
 from cnnlib.sealed import ARTIFACTS
@@ -28,8 +30,9 @@ from pipelines.registry import fetch_model
 from pipelines.sources import open_source
 from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import Images
+from pipelines.store import connect
 from pipelines.tasks import run_on_partitions, tasks_for
-from pipelines.tracking import connect
+from pipelines.tracking import Tracker, scoring_run
 from pipelines.worker_model import ship_model, worker_classifier
 
 IMAGES_A_TASK = 8192
@@ -37,11 +40,17 @@ IMAGES_A_TASK = 8192
 
 @dataclass(frozen=True)
 class ScoreInput:
-    """What is scored; `raw_shape` (height, width, channels) is set where it is arrays, not files."""
+    """What is scored.
+
+    `raw_shape` (height, width, channels) is set where it is arrays, not files; `uri` says where it is, `digest` changes
+    when it does.
+    """
 
     images: Images
     rows: int
     raw_shape: tuple[int, int, int] | None
+    uri: str
+    digest: str
 
 
 def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | None = None) -> Predictions:
@@ -55,7 +64,7 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
     refuse_occupied(folder, contract.COMMIT, overwrite=settings.output.overwrite)
-    connect(settings.tracking)
+    store = connect(settings.tracking)
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
         card = read_card(model.folder / ARTIFACTS)
@@ -64,21 +73,33 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
         plan = ScorePlan(
             folder=folder,
             run_id=new_run_id(),
-            model_name=model.name,
-            model_version=model.version,
-            model_sha256=card.model_sha256,
+            model=ScoredWith(model.name, model.version, card.model_sha256),
             scored_at=datetime.now(timezone.utc),
             raw_shape=source.raw_shape,
         )
-        try:
-            shares = _score(spark, source, plan, ship_model(spark, model.folder), progress)
-            predictions = _predictions(shares, plan, source.rows, settings.score.max_failed_fraction)
-            publish_predictions(predictions, settings.model_dump(mode="json"))
-        except BaseException:
-            discard_unpublished(folder, contract.COMMIT, plan.run_id)
-            raise
-    _check_complete(predictions, settings.score.max_failed_fraction)
+        with _run(store, settings, plan, source) as tracker:
+            try:
+                archive = ship_model(spark, model.folder)
+                predictions = _score(spark, source, plan, archive, tracker, settings.score, progress)
+                publish_predictions(predictions, settings.model_dump(mode="json"))
+            except BaseException:
+                discard_unpublished(folder, contract.COMMIT, plan.run_id)
+                raise
+            tracker.log_scoring(predictions)
+            _check_complete(predictions, settings.score.max_failed_fraction)
     return predictions
+
+
+def _run(store: str, settings: ScoreSettings, plan: ScorePlan, source: ScoreInput) -> AbstractContextManager[Tracker]:
+    return scoring_run(
+        store,
+        settings.tracking.experiment,
+        f"score with {plan.model}",
+        flatten(settings),
+        plan.model.as_dict(),
+        source.uri,
+        source.digest,
+    )
 
 
 def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCard) -> ScoreInput:
@@ -86,7 +107,8 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     if settings.format != "image_set":
         source = open_source(spark, SourceSettings(format=settings.format, path=settings.path, labels="none"))
         tasks = tasks_for(spark, source.found, IMAGES_A_TASK)
-        return ScoreInput(source.images(None, tasks), source.found, source.raw_shape)
+        uri = settings.path or settings.format
+        return ScoreInput(source.images(None, tasks), source.found, source.raw_shape, uri, source.digest)
     if settings.path is None:
         raise ConfigError("input.path is missing; name the image set to score")
     image_set = open_image_set(settings.path)
@@ -98,7 +120,8 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     ]
     rows = sum(image_set.split(split).rows for split in splits)
     raw_shape = image_set.image.shape if image_set.image.encoding == "raw" else None
-    return ScoreInput(images_of_set(spark, image_set, splits, tasks_for(spark, rows, IMAGES_A_TASK)), rows, raw_shape)
+    images = images_of_set(spark, image_set, splits, tasks_for(spark, rows, IMAGES_A_TASK))
+    return ScoreInput(images, rows, raw_shape, image_set.folder.uri, image_set.fingerprint)
 
 
 def _check_spec(image_set: ImageSet, card: ModelCard) -> None:
@@ -110,32 +133,39 @@ def _check_spec(image_set: ImageSet, card: ModelCard) -> None:
         )
 
 
-def _score(spark: SparkSession, source: ScoreInput, plan: ScorePlan, archive: str, progress: Progress) -> list[Share]:
+def _score(
+    spark: SparkSession,
+    source: ScoreInput,
+    plan: ScorePlan,
+    archive: str,
+    tracker: Tracker,
+    limits: ScoringSettings,
+    progress: Progress,
+) -> Predictions:
+    """Have tasks score, and account for every row. Raises ModelError where some did not come out."""
     read = source.images.read
 
     def work(count_images: Count, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Share:
         return score_share(plan, worker_classifier(archive), count_images, read(batches), task, attempt)
 
+    start = time.monotonic()
     with images_done(progress, spark, f"score {source.rows:,} images", source.rows) as count_images:
-        return run_on_partitions(source.images.places, partial(work, count_images))
-
-
-def _predictions(shares: list[Share], plan: ScorePlan, expected_rows: int, max_failed: float) -> Predictions:
+        shares = run_on_partitions(source.images.places, partial(work, count_images))
     rows = sum(share.rows for share in shares)
     failed = sum((share.failed for share in shares), Counter[str]())
-    if rows != expected_rows:
+    if rows != source.rows:
         raise ModelError(
-            f"the input has {expected_rows} rows, but {rows} came out; nothing was published: was it changed meanwhile?"
+            f"the input has {source.rows} rows, but {rows} came out; nothing was published: was it changed meanwhile?"
         )
     files = (share.file for share in shares if share.file is not None)
     return Predictions(
         folder=plan.folder,
         counts={"rows": rows, "scored": rows - failed.total(), "failed": failed.total()},
         failed_by_code=dict(failed.most_common()),
-        model_name=plan.model_name,
-        model_version=plan.model_version,
-        model_sha256=plan.model_sha256,
-        complete=failed.total() <= max_failed * rows,
+        model=plan.model,
+        complete=failed.total() <= limits.max_failed_fraction * rows,
+        seconds=time.monotonic() - start,
+        mlflow_run=tracker.run_id,
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
 

@@ -10,7 +10,7 @@ from cnnlib.config_preflight import DoctorSettings
 from cnnlib.errors import TrackingError
 from pipelines.cluster import store_problem
 from pipelines.examination import AskTasks, NotChecked, Problem, on_hosts
-from pipelines.tracking import CONNECT_SECONDS, examine_store, reach_store
+from pipelines.store import CONNECT_SECONDS, examine_store, reach_store
 
 
 def check_store(settings: DoctorSettings) -> str:

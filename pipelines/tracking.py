@@ -1,8 +1,6 @@
-"""The MLflow run of a training: settings, metrics and a checkpoint of every epoch."""
+"""The MLflow run of a training (settings, metrics and a checkpoint of every epoch), or of a scoring."""
 
 import json
-import logging
-import os
 import shlex
 import sys
 import time
@@ -13,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
 
 import mlflow
 import requests
@@ -23,15 +20,15 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.imageset import ImageSet
+from cnnlib.predictions import Predictions
 from cnnlib.storage import REPORT
 from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
+from pipelines.store import SQLITE, is_server, quieten, reach_store, sqlite_file
 
-STORE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlartifacts"
 CHECKPOINTS = "checkpoints"
 IMAGE_SET = "image_set"
@@ -43,19 +40,10 @@ IMAGES_TAG = "sparkcnn.images"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
+MODEL_TAG = "sparkcnn.model"
+PREDICTIONS_TAG = "sparkcnn.predictions"
 
-CONNECT_SECONDS = 10
 UI_PORT = 5000
-_SQLITE = "sqlite:///"
-
-# What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
-# validates an example, and that a virtual environment made by uv has no pip.
-_LOG_LEVELS = {
-    "alembic": logging.WARNING,
-    "mlflow.store.db.utils": logging.WARNING,
-    "mlflow.pyfunc": logging.WARNING,
-    "mlflow.utils.environment": logging.ERROR,
-}
 
 
 def _is_cut_short(error: BaseException | None) -> bool:
@@ -94,13 +82,7 @@ class Tracker:
 
     def log_image_set(self, image_set: ImageSet) -> None:
         """Name the image set that the active run trains on, by its place and its fingerprint, and keep its report."""
-        with warnings.catch_warnings():
-            # MLflow knows a local folder under two names of one class, and warns of the choice.
-            warnings.simplefilter("ignore", UserWarning)
-            source = resolve_dataset_source(image_set.folder.uri)
-        digest = image_set.fingerprint[:DIGEST_CHARACTERS]
-        dataset = MetaDataset(source, name=image_set.name, digest=digest)  # type: ignore[abstract]
-        mlflow.log_input(dataset, context="training")
+        _log_input(image_set.folder.uri, image_set.fingerprint, "training")
         self.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
         for name, count in vars(image_set.counts).items():
             self.set_tag(f"{IMAGES_TAG}.{name}", str(count))
@@ -109,6 +91,20 @@ class Tracker:
             with TemporaryDirectory(prefix="sparkcnn-report-") as temporary:
                 image_set.folder.fs.get_file(report, f"{temporary}/{REPORT}")
                 self._upload(Path(temporary), IMAGE_SET)
+
+    def log_scoring(self, predictions: Predictions) -> None:
+        """Log what became of a scoring's rows. Raises TrackingError where the store fails; they are published then."""
+        metrics = predictions.counts | {f"failed_{code}": count for code, count in predictions.failed_by_code.items()}
+        metrics["images_per_second"] = predictions.counts["rows"] / predictions.seconds
+        now = int(time.time() * 1000)
+        try:
+            self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+            self.set_tag(PREDICTIONS_TAG, predictions.path)
+        except MlflowException as error:
+            raise TrackingError(
+                f"the predictions are published at {predictions.path}, but tracking.uri={self.uri} did not take the "
+                f"counts: {first_line(error)}"
+            ) from error
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""
@@ -174,89 +170,19 @@ class Tracker:
     @property
     def ui_command(self) -> str | None:
         """What to type in the working folder to serve the MLflow UI; None where a server does already."""
-        if not self.uri.startswith(_SQLITE):
+        if not self.uri.startswith(SQLITE):
             return None
         mlflow_command = _short(Path(sys.executable).with_name("mlflow"))
-        store = f"{_SQLITE}{_short(_sqlite_file(self.uri))}"
+        store = f"{SQLITE}{_short(sqlite_file(self.uri))}"
         return shlex.join([str(mlflow_command), "ui", "--backend-store-uri", store, "--port", str(UI_PORT)])
 
     @property
     def run_url(self) -> str:
         """The address of this run's page in the MLflow UI; its id where no address is known."""
-        if self.uri.startswith(_SQLITE) or _is_server(self.uri):
-            server = self.uri.rstrip("/") if _is_server(self.uri) else f"http://127.0.0.1:{UI_PORT}"
+        if self.uri.startswith(SQLITE) or is_server(self.uri):
+            server = self.uri.rstrip("/") if is_server(self.uri) else f"http://127.0.0.1:{UI_PORT}"
             return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         return self.run_id
-
-
-def connect(settings: StoreSettings) -> str:
-    """Point MLflow at the tracking store of the settings, and give its URI.
-
-    That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
-    folder. Raises TrackingError where a server does not answer, or the SQLite file is no store of MLflow's.
-    """
-    uri = reach_store(settings)
-    if uri.startswith(_SQLITE):
-        _open_sqlite(uri)
-    use_store(uri)
-    return uri
-
-
-def reach_store(settings: StoreSettings) -> str:
-    """Find out whether the store of the settings answers, and give its URI; nothing is made or changed.
-
-    Raises TrackingError, see `connect`.
-    """
-    uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
-    if _is_server(uri):
-        try:
-            # Any answer will do: a proxy in front of the server may ask for a login that MLflow has.
-            requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS)
-        except requests.RequestException as error:
-            raise TrackingError(
-                f"tracking.uri={uri} does not answer ({type(error).__name__}); start the MLflow server, "
-                "or mend the address"
-            ) from error
-    if uri.startswith(_SQLITE):
-        folder = _sqlite_file(uri).parent
-        if not os.access(folder, os.W_OK):
-            # MLflow would try for minutes.
-            raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
-        # Ranks of a training have working folders of their own.
-        uri = f"{_SQLITE}{_sqlite_file(uri)}"
-    return uri
-
-
-def use_store(uri: str) -> None:
-    """Point MLflow at a store that was found to answer, and keep it quiet."""
-    _quieten()
-    mlflow.set_tracking_uri(uri)
-
-
-def _quieten() -> None:
-    for name, level in _LOG_LEVELS.items():
-        logging.getLogger(name).setLevel(level)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
-def examine_store(settings: StoreSettings) -> tuple[str, str]:
-    """The store's URI, and what it has, in words. Nothing is made or changed, and no run is written.
-
-    Raises TrackingError where it does not answer, or cannot be written to as far as that can be told.
-    """
-    uri = reach_store(settings)
-    if uri.startswith(_SQLITE):
-        file = _sqlite_file(uri)
-        if not file.exists():
-            return uri, "not there yet; a training makes it"
-        if not os.access(file, os.W_OK):
-            raise TrackingError(f"tracking.uri={uri} cannot be written; change the rights of {file}")
-    _quieten()
-    try:
-        experiments = MlflowClient(uri).search_experiments()
-    except MlflowException as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
-    return uri, f"answers; {len(experiments)} experiment{'' if len(experiments) == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -270,28 +196,15 @@ class PastRun:
 def read_run(settings: StoreSettings, run_id: str, metric: str) -> PastRun:
     """Read a run. Raises TrackingError where the store does not answer, ConfigError where it has no such run."""
     uri = reach_store(settings)
-    if uri.startswith(_SQLITE) and not _sqlite_file(uri).exists():
+    if uri.startswith(SQLITE) and not sqlite_file(uri).exists():
         raise ConfigError(f"run={run_id} is not there: {uri} does not exist; name its store with tracking.uri")
-    _quieten()
+    quieten()
     client = MlflowClient(uri)
     try:
         params = client.get_run(run_id).data.params
         return PastRun(params, [value.value for value in client.get_metric_history(run_id, metric)])
     except MlflowException as error:
         raise ConfigError(f"run={run_id} is no run of {uri}: {first_line(error)}") from error
-
-
-def _open_sqlite(uri: str) -> None:
-    """Make the store where there is none yet, without a word."""
-    # MLflow 2 sets up logging anew at this moment, so a level set before would not hold; MLflow 3 leaves it be.
-    earlier = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        MlflowClient(uri).search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
-    finally:
-        logging.disable(earlier)
 
 
 @contextmanager
@@ -309,9 +222,7 @@ def tracked_run(
     as finished, failed, or killed (by an interrupt). Raises TrackingError where the store cannot be opened, ConfigError
     for a run that cannot be resumed.
     """
-    active = mlflow.active_run()
-    if active is not None:
-        raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
+    _refuse_active_run()
     try:
         experiment_id = _experiment_id(uri, experiment)
         resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
@@ -321,16 +232,67 @@ def tracked_run(
             run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
     except MlflowException as error:
         raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
-    tracker = Tracker(run.info.run_id, run.info.experiment_id, uri)
+    with _ended_with_its_body(run, uri) as tracker:
+        if resumed is None:
+            tracker.log_settings(settings)
+            tracker.log_image_set(image_set)
+        yield tracker
+
+
+@contextmanager
+def scoring_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    settings: Mapping[str, Any],
+    model: Mapping[str, str | None],
+    source_uri: str,
+    source_digest: str,
+) -> Iterator[Tracker]:
+    """Start a run for a scoring; it ends with the body.
+
+    It gets the settings, tags that name the `model` (name, version, sha256), and the input: where that is, and what
+    changes when it does. Raises TrackingError where the store cannot be opened.
+    """
+    _refuse_active_run()
+    try:
+        run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
+    except MlflowException as error:
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
+    with _ended_with_its_body(run, uri) as tracker:
+        tracker.log_settings(settings)
+        for key, value in model.items():
+            tracker.set_tag(f"{MODEL_TAG}.{key}", str(value))
+        _log_input(source_uri, source_digest, "scoring")
+        yield tracker
+
+
+def _refuse_active_run() -> None:
+    active = mlflow.active_run()
+    if active is not None:
+        raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
+
+
+@contextmanager
+def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
+    """The run is finished, failed, or killed (by an interrupt)."""
     with run:
         try:
-            if resumed is None:
-                tracker.log_settings(settings)
-                tracker.log_image_set(image_set)
-            yield tracker
+            yield Tracker(run.info.run_id, run.info.experiment_id, uri)
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
+
+
+def _log_input(uri: str, digest: str, context: str) -> None:
+    """Name what the active run reads, by its place and what changes when it does."""
+    with warnings.catch_warnings():
+        # MLflow knows a local folder under two names of one class, and warns of the choice.
+        warnings.simplefilter("ignore", UserWarning)
+        source = resolve_dataset_source(uri)
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    dataset = MetaDataset(source, name=name, digest=digest[:DIGEST_CHARACTERS])  # type: ignore[abstract]
+    mlflow.log_input(dataset, context=context)
 
 
 def _run_to_resume(resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str) -> str | None:
@@ -357,24 +319,10 @@ def _experiment_id(uri: str, name: str) -> str:
     if experiment is not None:
         return experiment.experiment_id
     location = None
-    if uri.startswith(_SQLITE):
+    if uri.startswith(SQLITE):
         # Beside the store, wherever MLflow's default would be: the two belong together.
-        location = _sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
+        location = sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
     return mlflow.create_experiment(name, artifact_location=location)
-
-
-def _default_uri() -> str:
-    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
-        return "databricks"
-    return f"{_SQLITE}{Path.cwd() / STORE_FILE}"
-
-
-def _is_server(uri: str) -> bool:
-    return urlsplit(uri).scheme in ("http", "https")
-
-
-def _sqlite_file(uri: str) -> Path:
-    return Path(uri.removeprefix(_SQLITE)).absolute()
 
 
 def _short(path: Path) -> Path:

@@ -18,7 +18,8 @@ from cnnlib.training.ranks import ALONE
 from pipelines.fitting import fit_and_publish
 from pipelines.progress import Advance, Progress
 from pipelines.registry import log_sealed_model, set_alias
-from pipelines.tracking import Tracker, connect, tracked_run
+from pipelines.store import connect
+from pipelines.tracking import Tracker, tracked_run
 from pipelines.train_on_workers import check_workers, fit_on_workers
 
 

@@ -17,7 +17,8 @@ from pipelines.cluster import task_slots
 from pipelines.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
 from pipelines.lifeline import listen
 from pipelines.progress import Progress
-from pipelines.tracking import Tracker, connect
+from pipelines.store import connect
+from pipelines.tracking import Tracker
 from pipelines.train_on_workers import _launched, fit_on_workers
 from tests.spark.conftest import Trained
 from tests.spark.probes import PROBE_FILE, Probes, all_gone

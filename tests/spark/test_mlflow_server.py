@@ -24,7 +24,8 @@ from urllib3.util.retry import Retry
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
 from pipelines.progress import Progress
 from pipelines.score import score
-from pipelines.tracking import LATEST_TAG, Tracker, use_store
+from pipelines.store import use_store
+from pipelines.tracking import LATEST_TAG, Tracker
 from pipelines.train import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained

@@ -30,8 +30,8 @@ from pipelines.ingest import ingest
 from pipelines.registry import fetch_model
 from pipelines.score import score
 from pipelines.sources.image_set import images_of_set
+from pipelines.store import connect
 from pipelines.tasks import run_on_partitions
-from pipelines.tracking import connect
 from pipelines.worker_model import ship_model, worker_classifier
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
@@ -87,8 +87,8 @@ def test_summary_counts_add_up(predictions: Predictions) -> None:
     assert sum(file["rows"] for file in summary["files"]) == TEST_DIGITS
     assert summary["model"] == {
         "name": "digits",
-        "version": predictions.model_version,
-        "sha256": predictions.model_sha256,
+        "version": predictions.model.version,
+        "sha256": predictions.model.sha256,
     }
     assert summary["complete"] is True
 

@@ -15,7 +15,7 @@ from cnnlib.feed.blocks import read_split
 from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
 from pipelines.registry import fetch_model
-from pipelines.tracking import connect
+from pipelines.store import connect
 from pipelines.train import TrainedModel, train
 from tests.spark.conftest import EPOCHS, Trained
 

@@ -25,7 +25,8 @@ from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
 from pipelines import progress
 from pipelines.progress import Progress
-from pipelines.tracking import LATEST_TAG, PROGRESS_TAG, connect
+from pipelines.store import connect
+from pipelines.tracking import LATEST_TAG, PROGRESS_TAG
 from pipelines.train import TrainedModel, train
 from tests.spark.conftest import Trained
 from tests.spark.probes import TIMEOUT_S, all_gone, eventually

@@ -31,7 +31,8 @@ from cnnlib.training.checkpoints import (  # noqa: E402
     remove_checkpoints,
     write_checkpoint,
 )
-from pipelines.tracking import Tracker, connect  # noqa: E402
+from pipelines.store import connect  # noqa: E402
+from pipelines.tracking import Tracker  # noqa: E402
 
 
 def small_model(weight: float) -> keras.Model:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cnnlib.errors import ModelError
-from cnnlib.predictions import COMMIT, SCHEMA, Predictions, publish_predictions
+from cnnlib.predictions import COMMIT, SCHEMA, Predictions, ScoredWith, publish_predictions
 from cnnlib.predictions_writer import write_share
 from cnnlib.storage import new_run_id, open_folder
 
@@ -64,10 +64,10 @@ def predictions(folder, share, **changes) -> Predictions:
             folder=folder,
             counts={"rows": share.rows, "scored": share.rows - failures, "failed": failures},
             failed_by_code=dict(share.failed),
-            model_name="digits",
-            model_version="3",
-            model_sha256="a" * 64,
+            model=ScoredWith("digits", "3", "a" * 64),
             complete=True,
+            seconds=2.0,
+            mlflow_run="run 1",
             files=(share.file,),
         ),
         **changes,
@@ -135,6 +135,7 @@ def test_summary_tells_counts_model_and_files(published):
         "failed_by_code": {"truncated": 2, "not_an_image": 1},
         "model": {"name": "digits", "version": "3", "sha256": "a" * 64},
         "complete": True,
+        "mlflow_run": "run 1",
         "files": [{"path": file.path, "rows": 5, "bytes": file.bytes, "row_groups": 1}],
         "settings": {"model": "models:/digits@champion"},
     }

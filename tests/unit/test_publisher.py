@@ -9,7 +9,8 @@ import pytest
 from cnnlib.config import TrackingSettings
 from cnnlib.errors import TrackingError
 from pipelines.publisher import Publisher
-from pipelines.tracking import ARTIFACTS_FOLDER, Tracker, connect
+from pipelines.store import connect
+from pipelines.tracking import ARTIFACTS_FOLDER, Tracker
 
 TIMEOUT_S = 60.0
 

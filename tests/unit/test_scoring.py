@@ -10,7 +10,7 @@ import pytest
 from cnnlib.images import ImageSpec, encode_png
 from cnnlib.imageset import raw_pixels
 from cnnlib.predict import BYTES_AT_ONCE, Classifier, ModelCard
-from cnnlib.predictions import SCHEMA
+from cnnlib.predictions import SCHEMA, ScoredWith
 from cnnlib.quiet import import_tensorflow_quietly
 from cnnlib.scoring import ScorePlan, predict_batch, score_share
 from cnnlib.storage import open_folder
@@ -35,7 +35,7 @@ def classifier() -> Classifier:
 
 
 def plan(folder=".", raw_shape=None, version="3") -> ScorePlan:
-    return ScorePlan(open_folder(str(folder)), "run", "shades", version, "a" * 64, NOW, raw_shape)
+    return ScorePlan(open_folder(str(folder)), "run", ScoredWith("shades", version, "a" * 64), NOW, raw_shape)
 
 
 def uniform(value: int, shape=SPEC.shape) -> np.ndarray:
