@@ -48,6 +48,7 @@ def predictions_table(predictions: "Predictions") -> Table:
     """Every row accounted for."""
     table = pairs_table("predictions")
     _add_predictions(table, predictions)
+    table.add_row("run", predictions.mlflow_run)
     table.add_row("path", predictions.path)
     return table
 

@@ -35,7 +35,7 @@ from pipelines.tasks import run_on_partitions, tasks_for
 from pipelines.tracking import Tracker, scoring_run
 from pipelines.worker_model import ship_model, worker_classifier
 
-IMAGES_A_TASK = 8192
+IMAGES_A_TASK = 16384
 
 
 @dataclass(frozen=True)

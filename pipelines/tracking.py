@@ -94,8 +94,9 @@ class Tracker:
 
     def log_scoring(self, predictions: Predictions) -> None:
         """Log what became of a scoring's rows. Raises TrackingError where the store fails; they are published then."""
-        metrics = predictions.counts | {f"failed_{code}": count for code, count in predictions.failed_by_code.items()}
-        metrics["images_per_second"] = predictions.counts["rows"] / predictions.seconds
+        speed = {"images_per_second": predictions.counts["rows"] / predictions.seconds}
+        by_code = {f"failed_{code}": count for code, count in predictions.failed_by_code.items()}
+        metrics = speed | predictions.counts | by_code
         now = int(time.time() * 1000)
         try:
             self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])

@@ -5,6 +5,7 @@ own code imports TensorFlow when the first task asks for a prediction.
 """
 
 import functools
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -33,4 +34,7 @@ def worker_classifier(archive: str) -> Classifier:
     cpus = str(context.cpus()) if context else "1"
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
     import_tensorflow_quietly()
-    return open_sealed(Path(SparkFiles.get(archive)))
+    classifier = open_sealed(Path(SparkFiles.get(archive)))
+    # PySpark collects garbage after every task, and would go through all of TensorFlow's objects: a quarter second each.
+    gc.freeze()
+    return classifier

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import duckdb
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,6 +94,30 @@ def test_summary_counts_add_up(predictions: Predictions) -> None:
     assert summary["complete"] is True
 
 
+def test_run_of_the_scoring_names_model_input_and_counts(trained: Trained, predictions: Predictions) -> None:
+    connect(trained.tracking)
+    run = mlflow.MlflowClient().get_run(predictions.mlflow_run)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics | {"images_per_second": 0} == {
+        "rows": TEST_DIGITS,
+        "scored": TEST_DIGITS,
+        "failed": 0,
+        "images_per_second": 0,
+    }
+    assert run.data.metrics["images_per_second"] == pytest.approx(TEST_DIGITS / predictions.seconds)
+    tags = {name: value for name, value in run.data.tags.items() if name.startswith("sparkcnn.")}
+    assert tags == {
+        "sparkcnn.model.name": "digits",
+        "sparkcnn.model.version": trained.model.version,
+        "sparkcnn.model.sha256": predictions.model.sha256,
+        "sparkcnn.predictions": predictions.path,
+    }
+    (read,) = run.inputs.dataset_inputs
+    assert read.dataset.digest == trained.image_set.fingerprint[:36]
+    assert run.data.params["model"] == "models:/digits@champion"
+    assert json.loads(Path(predictions.path, "summary.json").read_text())["mlflow_run"] == predictions.mlflow_run
+
+
 def test_duckdb_reads_the_predictions_alone(predictions: Predictions) -> None:
     counts = duckdb.sql(f"SELECT count(*) FROM '{predictions.path}/predictions/*.parquet'").fetchall()
     assert counts == [(TEST_DIGITS,)]
@@ -159,7 +184,10 @@ def test_more_failures_than_allowed_end_with_status_3_and_keep_the_others(
         score(spark, settings(trained, tmp_path / "out", input=source, score=limits))
     assert error.value.exit_status == 3
     assert pd.read_parquet(tmp_path / "out" / "predictions").label.notna().sum() == 4
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is False
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["complete"] is False
+    run = mlflow.MlflowClient(trained.tracking.uri).get_run(summary["mlflow_run"])
+    assert (run.info.status, run.data.metrics["failed_not_an_image"]) == ("FAILED", 1)
 
 
 @pytest.mark.parametrize(
