@@ -35,6 +35,6 @@ def worker_classifier(archive: str) -> Classifier:
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
     import_tensorflow_quietly()
     classifier = open_sealed(Path(SparkFiles.get(archive)))
-    # PySpark collects garbage after every task, and would go through all of TensorFlow's objects: a quarter second each.
+    # PySpark collects garbage after every task, and would go through all of TensorFlow's objects: a quarter second.
     gc.freeze()
     return classifier
