@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .errors import ImageError, ModelError
+from .errors import ImageError, ModelError, first_line
 from .images import ImageSpec, decode_image, fit_array
 
 MODEL_FILE = "model.keras"
@@ -143,7 +143,8 @@ class Classifier:
 def load_classifier(folder: Path) -> Classifier:
     """Load a sealed model from its artifacts folder.
 
-    Raises ModelError when the .keras file is not the one that was registered, by SHA-256, before it is opened.
+    Raises ModelError when the .keras file is not the one that was registered, by SHA-256, before it is opened, and for
+    what Keras' safe mode does not load: code inside the model (Lambda layers), other classes than layers, HDF5.
     """
     card = read_card(folder)
     path = folder / MODEL_FILE
@@ -154,7 +155,11 @@ def load_classifier(folder: Path) -> Classifier:
         raise ModelError(f"{path} has SHA-256 {received}, registered was {card.model_sha256}; register it again")
     import keras
 
-    return Classifier(keras.saving.load_model(path, compile=False, safe_mode=True), card)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # of many kinds, by what is in the file
+        raise ModelError(f"{path} is no model that Keras loads in safe mode: {first_line(error)}") from error
+    return Classifier(model, card)
 
 
 def sha256_of(path: Path) -> str:

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
@@ -16,6 +18,7 @@ from pipelines.ingest import ingest
 from tests.conftest import write_photos
 from tests.spark.ingests import rejects_of, rows_of, settings_of
 from tests.unit.pictures import encoded, noise
+from tests.unit.tars import pack
 
 
 @pytest.fixture
@@ -185,6 +188,101 @@ def test_appending_gives_what_one_ingest_of_everything_gives(
         assert "ingest 1 images: done" in told
         before, after = ({file.path for part in of.splits.values() for file in part.files} for of in (first, appended))
         assert len(before - after) == 1
+
+
+def a_png(seed: int) -> bytes:
+    return encoded(Image.fromarray(noise(seed=seed)), "PNG")
+
+
+def put(file: Path, content: bytes) -> None:
+    """Write a file that is not there yet, or differs; another stays as old as it is."""
+    if not file.exists() or file.read_bytes() != content:
+        file.write_bytes(content)
+
+
+def write_manifest(folder: Path, *, changed: bool) -> Path:
+    """10 images; then one has another label, one other pixels, one has gone, and two are new."""
+    labels = {f"{number}.png": str(number % 2) for number in range(10)}
+    if changed:
+        labels |= {"3.png": "0", "10.png": "1", "11.png": "7"}
+        del labels["5.png"]
+    for name in labels:
+        put(folder / name, a_png(100 if changed and name == "4.png" else int(name[:-4])))
+    pd.DataFrame({"path": labels.keys(), "label": labels.values()}).to_csv(folder / "labels.csv", index=False)
+    return folder / "labels.csv"
+
+
+def write_table(folder: Path, *, changed: bool) -> Path:
+    """10 images in a file; then another file has 5 more, one of them a copy."""
+    (folder / "table").mkdir(exist_ok=True)
+    rows = pd.DataFrame(
+        [{"path": f"s3://b/{n}.png", "content": a_png(n if n < 14 else 0), "label": str(n % 2)} for n in range(15)]
+    )
+    rows[:10].to_parquet(folder / "table" / "a.parquet")
+    if changed:
+        rows[10:].to_parquet(folder / "table" / "b.parquet")
+    return folder / "table"
+
+
+def write_shards(folder: Path, *, changed: bool) -> Path:
+    """Two shards of 5; then one has a broken image more, and there is a third."""
+    (folder / "shards").mkdir(exist_ok=True)
+
+    def shard(name: str, numbers: range, *more: tuple[str, bytes]) -> None:
+        pairs = [((f"{n}.png", a_png(n)), (f"{n}.cls", b"%d" % (n % 2))) for n in numbers]
+        put(folder / "shards" / name, pack(*(member for pair in pairs for member in pair), *more))
+
+    shard("a.tar", range(5))
+    shard("b.tar", range(5, 10), *([("x.png", b"no image"), ("x.cls", b"1")] if changed else []))
+    if changed:
+        shard("c.tar", range(10, 14))
+    return folder / "shards"
+
+
+def write_idx(folder: Path, *, changed: bool) -> Path:
+    """A pair of files for training; then there is one for testing too."""
+    (folder / "idx").mkdir(exist_ok=True)
+    for prefix, count in (("train", 12), ("t10k", 4))[: 2 if changed else 1]:
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 16, 16), np.uint8)
+        for name, values in (("images-idx3", pixels), ("labels-idx1", np.arange(count, dtype=np.uint8) % 3)):
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+            put(folder / "idx" / f"{prefix}-{name}-ubyte", header + values.tobytes())
+    return folder / "idx"
+
+
+@pytest.mark.parametrize(
+    ("source_format", "write", "decoded"),
+    [
+        ("manifest", write_manifest, 4),
+        ("table", write_table, 5),
+        ("webdataset", write_shards, 10),
+        ("idx", write_idx, 4),
+    ],
+    ids=["manifest", "table", "webdataset", "idx"],
+)
+def test_appending_does_so_for_every_kind_of_source(
+    spark: SparkSession,
+    tmp_path: Path,
+    source_format: str,
+    write: Callable[..., Path],
+    decoded: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = write(tmp_path, changed=False)
+    settings = settings_of(source_format, source, tmp_path / "set", rejects={"max_fraction": 0.5})
+    first = ingest(spark, settings)
+    assert ingest(spark, appending(settings)) == first
+    assert write(tmp_path, changed=True) == source
+    capsys.readouterr()
+    appended = ingest(spark, appending(settings))
+    # Of files that have not changed no image is decoded.
+    assert f"ingest {decoded} images: done" in capsys.readouterr().err
+    elsewhere = settings.model_copy(
+        update={"output": settings.output.model_copy(update={"path": str(tmp_path / "whole")})}
+    )
+    whole = ingest(spark, elsewhere)
+    assert described(appended) == described(whole)
+    assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
 
 
 def described(image_set: ImageSet) -> dict:

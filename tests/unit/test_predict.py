@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,41 @@ def test_sound_model_in_the_place_of_the_registered_is_refused(artifacts):
     build_model("lenet", image_shape=SPEC.shape, classes=4).save(artifacts / MODEL_FILE)
     with pytest.raises(ModelError, match="has SHA-256"):
         load_classifier(artifacts)
+
+
+def with_code_inside(file: Path) -> None:
+    layers = [keras.Input(SPEC.shape, dtype="uint8"), keras.layers.Lambda(lambda images: images[:, 0, 0, 0])]
+    keras.Sequential(layers).save(file)
+
+
+def as_hdf5(file: Path) -> None:
+    layers = [keras.Input(SPEC.shape, dtype="uint8"), keras.layers.Flatten()]
+    keras.Sequential(layers).save(file.with_suffix(".h5"))
+    file.with_suffix(".h5").rename(file)
+
+
+def of_no_layer(file: Path) -> None:
+    """Names what Keras would have to import and call."""
+    config = {"module": "os", "class_name": "system", "config": {"command": "touch owned"}, "registered_name": "system"}
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", b"")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("make", [with_code_inside, as_hdf5, of_no_layer])
+def test_what_safe_mode_does_not_load_is_refused_though_registered(artifacts, tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    (artifacts / MODEL_FILE).unlink()
+    make(artifacts / MODEL_FILE)
+    card = json.loads((artifacts / CARD_FILE).read_text())
+    card["model_sha256"] = sha256_of(artifacts / MODEL_FILE)
+    (artifacts / CARD_FILE).write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="is no model that Keras loads in safe mode: ") as error:
+        load_classifier(artifacts)
+    assert "\n" not in error.value.message
+    assert not (tmp_path / "owned").exists()
 
 
 def test_folder_without_a_card_is_refused(artifacts):
