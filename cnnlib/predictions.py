@@ -61,8 +61,8 @@ class Predictions:
     """A published predictions set.
 
     `counts` has rows (in), scored and failed, where rows = scored + failed; `failed_by_code` the errors. `complete`
-    says that no more rows failed than was allowed; `seconds` is how long Spark's tasks took, together, and `mlflow_run`
-    the id of the run that this was.
+    says that no more rows failed than was allowed; `seconds` passed while Spark's tasks ran, and `mlflow_run` is the
+    id of the run that this was.
     """
 
     folder: Folder

@@ -11,12 +11,15 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from cnnlib.errors import ImageSetError
 from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, raw_pixels
 from cnnlib.imageset_writer import CONTENT, Count
 from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITY, Classifier
 from cnnlib.predictions import MODEL_NAME, MODEL_SHA256, MODEL_VERSION, SCHEMA, SCORED_AT, ScoredWith
 from cnnlib.predictions_writer import Share, write_share
 from cnnlib.storage import Folder
+
+PIXEL_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,16 @@ def score_share(
     not be read.
     """
 
+    # However small the files, so many of them are unpacked at a time.
+    most = max(1, PIXEL_BYTES // classifier.card.image.size_bytes)
+
     def predicted() -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield predict_batch(plan, classifier, batch)
-            if count_images is not None:
-                count_images(batch.num_rows)
+            for start in range(0, batch.num_rows, most):
+                part = batch.slice(start, most)
+                yield predict_batch(plan, classifier, part)
+                if count_images is not None:
+                    count_images(part.num_rows)
 
     return write_share(plan.folder, plan.run_id, predicted(), task, attempt)
 
@@ -84,25 +92,28 @@ def _pixels(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch) -> t
     contents = batch.column(CONTENT)
     shape = plan.raw_shape
     if shape is not None and shape == classifier.card.image.shape:
-        return raw_pixels(contents, shape), [None] * batch.num_rows
+        try:
+            return raw_pixels(contents, shape), [None] * batch.num_rows
+        except ValueError as error:
+            raise ImageSetError(f"{error}, as the set's image spec has it; ingest the set anew") from error
     images = contents.to_pylist()
     if shape is not None:
         images = [np.frombuffer(image, np.uint8).reshape(shape) for image in images]
     pixels, errors = classifier.to_pixels(images)
     if CODE in batch.schema.names:
-        known = zip(batch.column(CODE).to_pylist(), batch.column(MESSAGE).to_pylist(), strict=True)
         # It says more than what the model makes of no content.
-        errors = [
-            error if code is None else f"{code}: {text}" for error, (code, text) in zip(errors, known, strict=True)
-        ]
+        for row, code in enumerate(batch.column(CODE).to_pylist()):
+            if code is not None:
+                errors[row] = f"{code}: {batch.column(MESSAGE)[row]}"
     return pixels, errors
 
 
 def _image_ids(batch: pa.RecordBatch) -> pa.Array:
     if IMAGE_ID in batch.schema.names:
         return batch.column(IMAGE_ID)
-    rows = zip(batch.column(CONTENT).to_pylist(), batch.column(PATH).to_pylist(), strict=True)
     # An image that could not be read has no content to name it by; its path keeps it apart from the others.
-    return pa.array(
-        [hashlib.sha256(path.encode() if content is None else content).hexdigest() for content, path in rows]
+    named_by = (
+        content.as_py() if content.is_valid else path.as_py().encode()
+        for content, path in zip(batch.column(CONTENT), batch.column(PATH), strict=True)
     )
+    return pa.array([hashlib.sha256(name).hexdigest() for name in named_by], pa.string())

@@ -89,10 +89,16 @@ def _defaults(options: dict[str, str]) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        # A job of seconds or minutes, in which the JVM mostly plans: the second compiler would take the images' cores.
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings} -XX:TieredStopAtLevel=1 "
-        "-XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings} {_java_options()}",
     }
+
+
+def _java_options() -> str:
+    """For jobs of seconds or minutes, in which the JVM mostly plans: its threads would take the images' cores."""
+    given = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
+    # Two collectors, and Java does not start.
+    collector = "" if re.search(r"-XX:\+Use\w+GC", given) else " -XX:+UseSerialGC"
+    return f"-XX:TieredStopAtLevel=1{collector}"
 
 
 def _ship_own_wheel(session: SparkSession) -> None:

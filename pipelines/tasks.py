@@ -28,6 +28,7 @@ _SETTINGS = {
     # Whichever is reached first ends a batch; the bytes count from Spark 4 on.
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(ROWS_PER_ARROW_BATCH),
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 * 2**20),
+    "spark.sql.execution.arrow.useLargeVarTypes": "false",
 }
 
 

@@ -17,6 +17,7 @@ import requests
 import tenacity
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
@@ -224,15 +225,13 @@ def tracked_run(
     for a run that cannot be resumed.
     """
     _refuse_active_run()
-    try:
+    with _as_tracking_error(uri):
         experiment_id = _experiment_id(uri, experiment)
         resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
         if resumed:
             run = mlflow.start_run(run_id=resumed)
         else:
             run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
-    except MlflowException as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
     with _ended_with_its_body(run, uri) as tracker:
         if resumed is None:
             tracker.log_settings(settings)
@@ -256,16 +255,24 @@ def scoring_run(
     changes when it does. Raises TrackingError where the store cannot be opened.
     """
     _refuse_active_run()
-    try:
+    with _as_tracking_error(uri):
         run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
+    with _ended_with_its_body(run, uri) as tracker:
+        with _as_tracking_error(uri):
+            tracker.log_settings(settings)
+            for key, value in model.items():
+                if value is not None:
+                    tracker.set_tag(f"{MODEL_TAG}.{key}", value)
+            _log_input(source_uri, source_digest, "scoring")
+        yield tracker
+
+
+@contextmanager
+def _as_tracking_error(uri: str) -> Iterator[None]:
+    try:
+        yield
     except MlflowException as error:
         raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
-    with _ended_with_its_body(run, uri) as tracker:
-        tracker.log_settings(settings)
-        for key, value in model.items():
-            tracker.set_tag(f"{MODEL_TAG}.{key}", str(value))
-        _log_input(source_uri, source_digest, "scoring")
-        yield tracker
 
 
 def _refuse_active_run() -> None:
@@ -276,13 +283,24 @@ def _refuse_active_run() -> None:
 
 @contextmanager
 def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
-    """The run is finished, failed, or killed (by an interrupt)."""
-    with run:
+    """The run is finished, failed, or killed (by an interrupt). Raises TrackingError where it cannot be ended."""
+    status = "FAILED"
+    try:
+        yield Tracker(run.info.run_id, run.info.experiment_id, uri)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
         try:
-            yield Tracker(run.info.run_id, run.info.experiment_id, uri)
-        except KeyboardInterrupt:
-            mlflow.end_run("KILLED")
-            raise
+            mlflow.end_run(status)
+        except MlflowException as error:
+            # The body's own error says more.
+            if status == "FINISHED":
+                raise TrackingError(
+                    f"all is done, but tracking.uri={uri} did not take the end of run {run.info.run_id}: "
+                    f"{first_line(error)}"
+                ) from error
 
 
 def _log_input(uri: str, digest: str, context: str) -> None:
@@ -290,7 +308,11 @@ def _log_input(uri: str, digest: str, context: str) -> None:
     with warnings.catch_warnings():
         # MLflow knows a local folder under two names of one class, and warns of the choice.
         warnings.simplefilter("ignore", UserWarning)
-        source = resolve_dataset_source(uri)
+        try:
+            source = resolve_dataset_source(uri)
+        except MlflowException:
+            # MLflow has no kind of its own for s3a:, dbfs: and others; this one takes any URI.
+            source = HTTPDatasetSource(uri)
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     dataset = MetaDataset(source, name=name, digest=digest[:DIGEST_CHARACTERS])  # type: ignore[abstract]
     mlflow.log_input(dataset, context=context)

@@ -4,7 +4,6 @@ Workers import this module and all it imports, so neither MLflow nor TensorFlow 
 own code imports TensorFlow when the first task asks for a prediction.
 """
 
-import functools
 import gc
 import hashlib
 import os
@@ -26,15 +25,26 @@ def ship_model(spark: SparkSession, folder: Path) -> str:
     return ship_folder(spark, folder, f"sparkcnn-model-{hashlib.sha256(card).hexdigest()[:16]}")
 
 
-@functools.lru_cache(maxsize=1)
+_loaded: tuple[str, Classifier] | None = None
+
+
 def worker_classifier(archive: str) -> Classifier:
-    """Load the model that was shipped under this name. Called in tasks only."""
+    """Load the model that was shipped under this name, unless this worker has it already. Called in tasks only."""
+    global _loaded
+    if _loaded is None or _loaded[0] != archive:
+        _loaded = None
+        gc.unfreeze()
+        gc.collect()
+        _loaded = archive, _load(archive)
+        # PySpark collects garbage after every task, and would go through all of TensorFlow's objects: a quarter second.
+        gc.freeze()
+    return _loaded[1]
+
+
+def _load(archive: str) -> Classifier:
     context = TaskContext.get()
     # As many threads as Spark counts for a task; more would fight with the other tasks of the machine.
     cpus = str(context.cpus()) if context else "1"
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
     import_tensorflow_quietly()
-    classifier = open_sealed(Path(SparkFiles.get(archive)))
-    # PySpark collects garbage after every task, and would go through all of TensorFlow's objects: a quarter second.
-    gc.freeze()
-    return classifier
+    return open_sealed(Path(SparkFiles.get(archive)))

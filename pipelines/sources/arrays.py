@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
-from cnnlib.errors import SourceError
+from cnnlib.errors import SourceError, first_line
 from cnnlib.imageset import PATH, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
@@ -60,7 +60,7 @@ def open_idx(spark: SparkSession, folder: Folder, settings: SourceSettings) -> S
     def parse(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
         for row in files:
-            images, labels = (opened.fs.cat_file(opened.path(row[name])) for name in (FILE, "labels_name"))
+            images, labels = (_content(opened, row[name]) for name in (FILE, "labels_name"))
             yield from _pair_batches(row, images, labels, unlabelled)
 
     return Source(
@@ -96,7 +96,7 @@ def open_cifar(spark: SparkSession, folder: Folder, settings: SourceSettings) ->
     def parse(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
         for row in files:
-            pixels, labels = cifar.parse_batch(opened.fs.cat_file(opened.path(row[FILE])), row[FILE], found.kind)
+            pixels, labels = cifar.parse_batch(_content(opened, row[FILE]), row[FILE], found.kind)
             names = [None if unlabelled else classes[label] for label in labels]
             yield from _image_batches(row[FILE], pixels, names, cifar.is_test(row[FILE]))
 
@@ -119,6 +119,13 @@ def _spread(
         return Images(shared_out(spark, files, files.num_rows, parse).frame().repartition(tasks))
 
     return images
+
+
+def _content(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.fs.cat_file(folder.path(name))
+    except OSError as error:
+        raise SourceError(f"{folder.path(name)} cannot be read: {first_line(error)}") from error
 
 
 def _unzipped_bytes(folder: Folder, name: str, size: int) -> int:

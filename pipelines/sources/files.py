@@ -1,5 +1,6 @@
 """Files at any URI: their listing, shared by Spark's tasks, and their bytes, read by the task that needs them."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -8,10 +9,11 @@ from fsspec import AbstractFileSystem
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cnnlib.errors import first_line
+from cnnlib.errors import SourceError, first_line
 from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT
-from cnnlib.storage import Folder, open_folder
+from cnnlib.storage import Folder, is_local, open_folder
+from pipelines.session import user_errors_from_tasks
 from pipelines.sources.source import IMAGES_SCHEMA, Entry, portions, shared_out
 
 # When a file was written last, or as what, by the names that fsspec's file systems have for it.
@@ -33,18 +35,18 @@ class ListedFile(NamedTuple):
 def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
     """List all files below a folder, in order. Where it has many subfolders, Spark's tasks share them.
 
-    Spark's own listing would leave out files without bytes, and names that begin with _ or a dot.
+    Spark's own listing would leave out files without bytes, and names that begin with _ or a dot. Raises SourceError
+    for a folder that cannot be listed.
     """
-    folder.fs.invalidate_cache()
-    subfolders, found = [], []
-    for info in folder.fs.ls(folder.root, detail=True):
-        # Asking of each would be a request each to an object store.
-        if info["type"] == "directory" or (info["type"] != "file" and folder.fs.isdir(info["name"])):
-            subfolders.append(info["name"].rstrip("/")[len(folder.root) + 1 :])
-        else:
-            found.append(_listed_file(folder, info["name"], info))
-    if len(subfolders) <= _FOLDERS_LISTED_HERE:
-        found += [file for name in subfolders for file in _list_subfolder(folder, name)]
+    if is_local(folder):
+        subfolders, found = _walk_level(folder, "")
+    else:
+        subfolders, found = _list_level(folder)
+    few = len(subfolders) <= _FOLDERS_LISTED_HERE
+    here = [name for name in subfolders if few or not _is_utf8(name)]
+    found += [file for name in here for file in _list_subfolder(folder, name)]
+    shared = [name for name in subfolders if not few and _is_utf8(name)]
+    if not shared:
         return sorted(found)
     uri = folder.uri
 
@@ -53,8 +55,9 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
         files = [file for row in rows for file in _list_subfolder(opened, row["name"])]
         yield pa.RecordBatch.from_pylist([file._asdict() for file in files], schema=_LISTING_SCHEMA)
 
-    shares = shared_out(spark, pa.table({"name": subfolders}), len(subfolders) // _FOLDERS_A_TASK, list_share)
-    listed = shares.places.mapInArrow(shares.read, from_arrow_schema(_LISTING_SCHEMA)).collect()
+    shares = shared_out(spark, pa.table({"name": shared}), len(shared) // _FOLDERS_A_TASK, list_share)
+    with user_errors_from_tasks():
+        listed = shares.places.mapInArrow(shares.read, from_arrow_schema(_LISTING_SCHEMA)).collect()
     return sorted([*found, *map(ListedFile._make, listed)])
 
 
@@ -101,12 +104,77 @@ def _outcome(content: bytes | Exception, max_bytes: int) -> Entry:
     return {CONTENT: content, SIZE_BYTES: len(content)}
 
 
+def _list_level(folder: Folder) -> tuple[list[str], list[ListedFile]]:
+    """The subfolders right below a folder, and the files."""
+    folder.fs.invalidate_cache()
+    subfolders, found = [], []
+    for info in folder.fs.ls(folder.root, detail=True):
+        if info["type"] == "directory":
+            subfolders.append(_relative(folder, info["name"].rstrip("/")))
+        else:
+            found.append(_listed_file(_relative(folder, info["name"]), info))
+    return subfolders, found
+
+
 def _list_subfolder(folder: Folder, name: str) -> list[ListedFile]:
+    """All files below a subfolder."""
+    if is_local(folder):
+        return list(_walk(folder, name, (os.path.realpath(folder.root),)))
     found = folder.fs.find(folder.path(name), withdirs=False, detail=True)
-    return [_listed_file(folder, path, info) for path, info in found.items()]
+    return [_listed_file(_relative(folder, path), info) for path, info in found.items()]
 
 
-def _listed_file(folder: Folder, path: str, info: Mapping[str, Any]) -> ListedFile:
-    # A name that is no UTF-8, which neither Java nor Arrow can spell, is shown with what it has in its place.
-    name = path[len(folder.root) + 1 :].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return ListedFile(name, info["size"], version_of(info))
+def _walk(folder: Folder, name: str, above: tuple[str, ...]) -> Iterator[ListedFile]:
+    """All files below a local folder. Links are followed, which fsspec does not, but for those to a folder above."""
+    real = os.path.realpath(folder.path(name))
+    if real in above:
+        return
+    subfolders, found = _walk_level(folder, name)
+    yield from found
+    for subfolder in subfolders:
+        yield from _walk(folder, subfolder, (*above, real))
+
+
+def _walk_level(folder: Folder, name: str) -> tuple[list[str], list[ListedFile]]:
+    """The subfolders right below a local folder, and the files.
+
+    Raises SourceError for a folder that cannot be listed, which fsspec would take for an empty one.
+    """
+    subfolders, found = [], []
+    try:
+        with os.scandir(folder.path(name)) as entries:
+            for entry in entries:
+                path = f"{name}/{entry.name}".lstrip("/")
+                if entry.is_dir():
+                    subfolders.append(path)
+                else:
+                    found.append(_listed_file(path, _info(entry)))
+    except OSError as error:
+        raise SourceError(
+            f"source.path={folder.uri}: {folder.path(name)} cannot be listed ({error.strerror}); change its rights, or "
+            "move it away"
+        ) from error
+    return subfolders, found
+
+
+def _info(entry: os.DirEntry[str]) -> dict[str, Any]:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        status = entry.stat(follow_symlinks=False)  # a link to nothing: who reads it will see
+    return {"size": status.st_size, "mtime": status.st_mtime}
+
+
+def _relative(folder: Folder, path: str) -> str:
+    return path[len(folder.root) + 1 :]
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether Java and Arrow can spell a name."""
+    return name.isascii() or name == name.encode("utf-8", "replace").decode()
+
+
+def _listed_file(name: str, info: Mapping[str, Any]) -> ListedFile:
+    # A name that is no UTF-8 is shown with what it has in its place.
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return ListedFile(shown, info["size"], version_of(info))

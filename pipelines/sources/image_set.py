@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
+from cnnlib.errors import ImageSetError, first_line
 from cnnlib.imageset import IMAGE, IMAGE_ID, PATH, ImageSet
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.storage import open_folder
@@ -28,10 +29,15 @@ def images_of_set(spark: SparkSession, image_set: ImageSet, splits: Sequence[str
     def read(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         folder = open_folder(uri)
         for path, of_file in groupby(rows, key=lambda row: row[_FILE]):
-            with folder.fs.open(folder.path(path), "rb") as file:
-                parquet = pq.ParquetFile(file)
-                for row in of_file:
-                    table = parquet.read_row_group(row[_ROW_GROUP], columns=[IMAGE_ID, PATH, IMAGE])
-                    yield from table.rename_columns([IMAGE_ID, PATH, CONTENT]).combine_chunks().to_batches()
+            try:
+                with folder.fs.open(folder.path(path), "rb") as file:
+                    parquet = pq.ParquetFile(file)
+                    for row in of_file:
+                        table = parquet.read_row_group(row[_ROW_GROUP], columns=[IMAGE_ID, PATH, IMAGE])
+                        yield from table.rename_columns([IMAGE_ID, PATH, CONTENT]).combine_chunks().to_batches()
+            except (OSError, IndexError, pa.ArrowException) as error:
+                raise ImageSetError(
+                    f"{folder.path(path)} cannot be read: {first_line(error)}; ingest the set anew"
+                ) from error
 
     return shared_out(spark, pa.table(row_groups), tasks, read)

@@ -45,7 +45,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     becomes a reject. Raises SourceError where the manifest cannot be read or lacks a column.
     """
     path = settings.path or ""
-    folder = open_folder(path.rsplit("/", 1)[0] if "/" in path else ".")
+    folder = open_folder(_parent(path))
     entries = _read(spark, path, folder)
     unlabelled = settings.labels == "none"
     manifest.check_columns(entries.columns, path, labelled=not unlabelled)
@@ -57,16 +57,15 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
             found = [row | _looked_up(row.pop("path"), opened, max_bytes) for row in batch.to_pylist()]
             yield pa.RecordBatch.from_pylist(found, schema=_LOOKED_UP)
 
-    described = (
-        entries.select(
-            F.col("path").cast("string").alias("path"),
-            (F.lit(None) if unlabelled else _given(entries, "label")).cast("string").alias(CLASS_NAME),
-            _given(entries, "group").alias(GROUP),
-            _given(entries, "split").alias(GIVEN_SPLIT),
-        )
-        .mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
-        .cache()
-    )
+    described = entries.select(
+        F.col("path").cast("string").alias("path"),
+        (F.lit(None) if unlabelled else _given(entries, "label")).cast("string").alias(CLASS_NAME),
+        _given(entries, "group").alias(GROUP),
+        _given(entries, "split").alias(GIVEN_SPLIT),
+    ).mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
+    # An earlier ingest of this session may have left what the same manifest had then: Spark compares plans, not files.
+    described.unpersist()
+    described.cache()
     check_splits(described, path)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -93,6 +92,15 @@ def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:
         return reader.format({"jsonl": "json"}.get(kind, kind)).load(literal_path(path))
     except (PySparkException, Py4JJavaError) as error:
         raise SourceError(f"source.path={path} cannot be read as a manifest ({kind}): {first_line(error)}") from error
+
+
+def _parent(path: str) -> str:
+    """
+    >>> _parent("a/b.csv"), _parent("b.csv"), _parent("/b.csv"), _parent("dbfs:/b.csv")
+    ('a', '.', '/', 'dbfs:/')
+    """
+    parent, slash, _ = path.rpartition("/")
+    return f"{parent}/" if slash and (not parent or parent.endswith(":")) else parent or "."
 
 
 def _given(entries: DataFrame, column: str) -> Column:
@@ -130,6 +138,6 @@ def _uri(path: str | None, folder: Folder) -> str:
     if manifest.is_absolute(resolved):
         return resolved
     uri = f"{folder.uri}/{resolved}"
-    if is_local(folder) and manifest.links_out(uri, folder.root):
+    if is_local(folder) and manifest.links_out(folder.path(resolved), folder.root):
         raise ImageError("unreadable", "a link leads out of the manifest's folder; move the image, or give its URI")
     return uri

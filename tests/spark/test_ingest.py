@@ -315,5 +315,5 @@ def test_set_is_kept_when_the_job_fails_after_its_commit(
 def test_link_to_nowhere_is_rejected(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     (photos / "dark" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     image_set = ingest(spark, folder_settings(photos, tmp_path / "set", rejects=RejectsSettings(max_fraction=0.1)))
-    assert rejects_of(tmp_path / "set") == {"dark/gone.jpg": "empty_file"}
+    assert rejects_of(tmp_path / "set") == {"dark/gone.jpg": "missing_file"}
     assert image_set.counts == Counts(found=21, kept=20, duplicate=0, rejected=1)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -22,10 +24,11 @@ from cnnlib.config import (
     ScoringSettings,
     SourceSettings,
 )
-from cnnlib.errors import LimitError, ModelError, OutputExistsError
+from cnnlib.errors import ImageSetError, LimitError, ModelError, OutputExistsError
 from cnnlib.imageset import ImageSet, raw_pixels
 from cnnlib.predictions import Predictions
 from cnnlib.sealed import open_sealed
+from pipelines import worker_model
 from pipelines.evaluate import accuracy
 from pipelines.ingest import ingest
 from pipelines.registry import fetch_model
@@ -236,6 +239,26 @@ def test_encoded_image_set_is_decoded_by_the_model(
     np.testing.assert_allclose(rows.probability, expected.probability.astype(float), atol=1e-6)
 
 
+def lose(file: Path) -> None:
+    file.unlink()
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+@pytest.mark.parametrize("damage", [lose, cut_off])
+def test_damaged_image_set_is_told_in_one_line(
+    spark: SparkSession, trained: Trained, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    damaged = Path(shutil.copytree(trained.image_set.folder.root, tmp_path / "set"))
+    file = damaged / trained.image_set.split("test").files[0].path
+    damage(file)
+    with pytest.raises(ImageSetError, match=f"^{file} cannot be read: .*; ingest the set anew$"):
+        score(spark, settings(trained, tmp_path / "out", input=ScoreInputSettings(path=str(damaged))))
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
 def test_existing_predictions_are_kept_unless_overwriting_is_asked_for(
     spark: SparkSession, trained: Trained, tmp_path: Path
 ) -> None:
@@ -258,11 +281,11 @@ def test_worker_loads_the_model_once_for_all_its_tasks(spark: SparkSession, trai
     read = images.read
 
     def loads(batches, task, attempt):
-        before = worker_classifier.cache_info().misses
+        before = worker_model._loaded
         classifier = worker_classifier(archive)
         pixels = (raw_pixels(batch.column("content"), (28, 28, 1)) for batch in read(batches))
         rows = sum(len(classifier.predict_pixels(images)) for images in pixels)
-        return os.getpid(), rows, worker_classifier.cache_info().misses - before
+        return os.getpid(), rows, int(worker_model._loaded is not before)
 
     tasks = pd.DataFrame(run_on_partitions(images.places, loads), columns=["pid", "rows", "loads"])
     assert tasks.rows.sum() == TEST_DIGITS

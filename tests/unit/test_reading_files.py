@@ -1,14 +1,19 @@
-"""Reading files in a task: every one asked for comes out once, with its bytes or with what is wrong."""
+"""Files of a source: each is listed, and each asked for comes out once, with its bytes or with what is wrong."""
 
+import os
 import tracemalloc
 
 import fsspec
 import pytest
 
+from cnnlib import storage
+from cnnlib.errors import SourceError
 from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.ledger import FILE
-from pipelines.sources.files import read_files
+from cnnlib.storage import open_folder
+from pipelines.sources.files import list_files, read_files
+from pipelines.sources.manifest import _uri
 from pipelines.sources.source import portions
 
 LIMIT = 1_000
@@ -85,3 +90,73 @@ def test_portions_end_by_rows_or_by_bytes():
     divided = portions(({"mb": mb} for mb in megabytes), lambda entry: entry["mb"] * 2**20)
     assert [[entry["mb"] for entry in portion] for portion in divided] == [[20, 20], [5, 40], [1]]
     assert list(portions([], lambda entry: 1)) == []
+
+
+# --- listing; of few folders, so without Spark
+
+
+def listed(folder):
+    return {file.name: file.size_bytes for file in list_files(None, open_folder(str(folder)))}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two images below DIR/train/cat, and three elsewhere."""
+    for place, names in (("set/train/cat", "ab"), ("elsewhere/dog", "cd"), ("elsewhere/dog/old", "e")):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (tmp_path / place / f"{name}.jpg").write_bytes(name.encode() * 5)
+    return tmp_path
+
+
+def test_links_are_followed_at_any_depth(tree):
+    (tree / "set/train/dog").symlink_to(tree / "elsewhere/dog")
+    (tree / "set/val").symlink_to(tree / "elsewhere")
+    (tree / "set/train/cat/f.jpg").symlink_to(tree / "elsewhere/dog/c.jpg")
+    assert listed(tree / "set") == {
+        "train/cat/a.jpg": 5,
+        "train/cat/b.jpg": 5,
+        "train/cat/f.jpg": 5,
+        "train/dog/c.jpg": 5,
+        "train/dog/d.jpg": 5,
+        "train/dog/old/e.jpg": 5,
+        "val/dog/c.jpg": 5,
+        "val/dog/d.jpg": 5,
+        "val/dog/old/e.jpg": 5,
+    }
+
+
+def test_links_to_a_folder_above_end(tree):
+    (tree / "set/again").symlink_to(tree / "set")
+    (tree / "set/train/cat/up").symlink_to(tree / "set/train")
+    assert set(listed(tree / "set")) == {"train/cat/a.jpg", "train/cat/b.jpg"}
+
+
+def test_link_to_nothing_is_a_file_that_is_missing(tree):
+    (tree / "set/train/cat/z.jpg").symlink_to(tree / "nothing")
+    assert listed(tree / "set")["train/cat/z.jpg"] > 0
+    folder = open_folder(str(tree / "set"))
+    (row,) = read(entries("train/cat/z.jpg"), lambda entry: (folder.fs, folder.path(entry[FILE])))
+    assert row[CODE] == "missing_file"
+
+
+def test_folder_that_cannot_be_listed_is_told_not_passed_over(tree, monkeypatch):
+    whole = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied")
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(SourceError, match=r"train/cat cannot be listed \(Permission denied\); change its rights"):
+        listed(tree / "set")
+
+
+def test_manifest_on_dbfs_names_files_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "DBFS_MOUNT", str(tmp_path))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.jpg").write_bytes(b"abc")
+    uri = _uri("a.jpg", open_folder("dbfs:/set"))
+    assert uri == "dbfs:/set/a.jpg"
+    assert open_folder(uri).fs.cat_file(open_folder(uri).root) == b"abc"

@@ -5,8 +5,10 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cnnlib.errors import ImageSetError
 from cnnlib.images import ImageSpec, encode_png
 from cnnlib.imageset import raw_pixels
 from cnnlib.predict import BYTES_AT_ONCE, Classifier, ModelCard
@@ -120,6 +122,23 @@ def test_share_counts_rows_and_failures(classifier, tmp_path):
     assert (share.rows, dict(share.failed)) == (4, {"not_an_image": 1, "empty_file": 1})
     assert share.file.path == "predictions/part-00007-run-1.parquet"
     assert counted == [2, 2]
+
+
+def test_few_images_are_unpacked_at_a_time_however_small_their_files(classifier, tmp_path, monkeypatch):
+    from cnnlib import scoring
+
+    monkeypatch.setattr(scoring, "PIXEL_BYTES", 3 * SPEC.size_bytes)
+    counted = []
+    batch = batch_of([encode_png(uniform(value)) for value in range(8)])
+    share = score_share(plan(tmp_path), classifier, counted.append, [batch], 0, 0)
+    assert (counted, share.rows) == ([3, 3, 2], 8)
+    paths = pq.read_table(tmp_path / share.file.path)["path"].to_pylist()
+    assert paths == [f"p/{number}" for number in range(8)]
+
+
+def test_raw_images_of_another_size_than_the_sets_are_told(classifier):
+    with pytest.raises(ImageSetError, match="are not 24 bytes long, as the set's image spec has it; ingest the set"):
+        predict_batch(plan(raw_shape=SPEC.shape), classifier, batch_of([b"x" * 23]))
 
 
 def test_many_images_go_through_the_model_in_portions(classifier, monkeypatch):
