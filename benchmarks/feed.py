@@ -36,6 +36,7 @@ import_tensorflow_quietly()
 import keras  # noqa: E402  (after TensorFlow was imported quietly)
 import tensorflow as tf  # noqa: E402
 
+from benchmarks.goals import verdict  # noqa: E402
 from cnnlib.feed import arrow_bridge, make_dataset  # noqa: E402
 from cnnlib.feed.data_wait import DataWait  # noqa: E402
 from cnnlib.images import ImageSpec  # noqa: E402
@@ -308,10 +309,6 @@ def add_speeds(table: Table, speeds: Mapping[str, Sequence[float]], limit: float
         else:
             add_row(table, name, values, ",.0f", "1.00" if name == peer else f"{ratio(values, speeds[peer]):.2f}", "")
     table.add_section()
-
-
-def verdict(reached: bool, limit: str) -> str:
-    return f"{limit}: {'reached' if reached else 'MISSED'}"
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.goals import verdict
 from benchmarks.ingest_ways import SIZE
 from benchmarks.photographs import large, link_first, photographs_in, write_photographs
 from benchmarks.processes import CommandFailed, Finished, run_command, with_this_project
@@ -313,11 +314,6 @@ def pip_install(python: str, *arguments: str) -> None:
 def without_this_project() -> dict[str, str]:
     """This environment, for a Python of another one."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
-def verdict(reached: bool, goal: str) -> str:
-    """What feed.py says of a goal."""
-    return f"{goal}: {'reached' if reached else 'MISSED'}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.goals import verdict
 from benchmarks.processes import CommandFailed, run_command
 
 CEILING = "ceiling"
@@ -83,10 +84,10 @@ def goal(way: str, rates: dict[str, float]) -> str:
         return ""
     if way == OURS:
         share = rates[OURS] / rates[CEILING]
-        return f"at least {CEILING_GOAL} of the ceiling: {'reached' if share >= CEILING_GOAL else 'MISSED'}"
+        return verdict(share >= CEILING_GOAL, f"at least {CEILING_GOAL} of the ceiling")
     times = rates[OURS] / rates[way]
     least = UDF_GOAL if way == "predict_batch_udf" else 1
-    return f"sparkcnn at least {least:g} x ({times:.1f} x): {'reached' if times >= least else 'MISSED'}"
+    return verdict(times >= least, f"sparkcnn at least {least:g} x ({times:.1f} x)")
 
 
 if __name__ == "__main__":

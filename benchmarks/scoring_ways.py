@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.idx import idx_bytes
 from cnnlib.imageset import open_image_set, raw_pixels
 from cnnlib.quiet import import_tensorflow_quietly
 
@@ -70,12 +71,8 @@ def write_digits(folder: Path, images: int) -> None:
     noise = np.random.default_rng(SEED).integers(0, 32, (images, 28, 28), np.uint8)
     folder.mkdir()
     # As test images, so that all are in one split.
-    for name, dimensions, content in (
-        ("t10k-images-idx3-ubyte", (images, 28, 28), np.maximum(digits[chosen], noise)),
-        ("t10k-labels-idx1-ubyte", (images,), labels[chosen]),
-    ):
-        header = bytes([0, 0, 8, len(dimensions)]) + np.array(dimensions, ">u4").tobytes()
-        (folder / name).write_bytes(header + content.astype(np.uint8).tobytes())
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.maximum(digits[chosen], noise)))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels[chosen]))
 
 
 # --- the ways

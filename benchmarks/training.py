@@ -15,7 +15,6 @@ import json
 import math
 import os
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.idx import idx_bytes
 from cnnlib.config import IngestSettings, TrainSettings
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.mnist import read_mnist_file
@@ -84,8 +84,7 @@ def write_set(folder: Path, rows: int) -> str:
     for stem, count in (("train", rows), ("t10k", 100)):
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
             array = parse_idx(read_mnist_file(f"{stem}-{kind}.gz"), kind)[:count]
-            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-            (folder / f"{stem}-{kind}").write_bytes(header + array.tobytes())
+            (folder / f"{stem}-{kind}").write_bytes(idx_bytes(array))
     spark = spark_session("sparkcnn benchmark")
     ingest(
         spark,

@@ -31,7 +31,7 @@ def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stem, count, suffix in (("train", TRAIN_DIGITS, ".gz"), ("t10k", TEST_DIGITS, "")):
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
             whole = parse_idx(read_mnist_file(f"{stem}-{kind}.gz"), kind)
-            content = _idx_bytes(whole[:count])
+            content = idx_bytes(whole[:count])
             (folder / f"{stem}-{kind}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
     return folder
 
@@ -57,6 +57,7 @@ def write_photos(folder: Path, per_class: int = 30, side: int = 40) -> Path:
     return folder
 
 
-def _idx_bytes(array: np.ndarray) -> bytes:
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of an array of uint8."""
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()

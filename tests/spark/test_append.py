@@ -15,7 +15,7 @@ from cnnlib.config import IngestSettings
 from cnnlib.errors import OutputExistsError
 from cnnlib.imageset import ImageSet, open_image_set
 from pipelines.ingest import ingest
-from tests.conftest import write_photos
+from tests.conftest import idx_bytes, write_photos
 from tests.spark.ingests import rejects_of, rows_of, settings_of
 from tests.unit.pictures import encoded, noise
 from tests.unit.tars import pack
@@ -245,8 +245,7 @@ def write_idx(folder: Path, *, changed: bool) -> Path:
     for prefix, count in (("train", 12), ("t10k", 4))[: 2 if changed else 1]:
         pixels = np.random.default_rng(count).integers(0, 256, (count, 16, 16), np.uint8)
         for name, values in (("images-idx3", pixels), ("labels-idx1", np.arange(count, dtype=np.uint8) % 3)):
-            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
-            put(folder / "idx" / f"{prefix}-{name}-ubyte", header + values.tobytes())
+            put(folder / "idx" / f"{prefix}-{name}-ubyte", idx_bytes(values))
     return folder / "idx"
 
 
