@@ -1,20 +1,18 @@
 """Decoding a source's images in Spark's tasks, each of which writes its share; none is lost on the way."""
 
-from collections.abc import Iterable
 from functools import partial, reduce
 from operator import add
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import SourceError
-from cnnlib.imageset_writer import Count, Share, SharePlan, write_share
+from cnnlib.imageset_writer import Share, SharePlan, write_share
 from cnnlib.ledger import IMAGES
-from pipelines.progress import Progress, images_done
+from pipelines.progress import Progress
 from pipelines.session import with_settings
 from pipelines.sources.source import Names, Source, of_files
-from pipelines.tasks import run_on_partitions, tasks_for
+from pipelines.tasks import run_on_images, tasks_for
 
 
 def decode_images(spark: SparkSession, source: Source, names: Names, plan: SharePlan, progress: Progress) -> Share:
@@ -23,17 +21,10 @@ def decode_images(spark: SparkSession, source: Source, names: Names, plan: Share
     if not expected:
         return Share()
     tasks = tasks_for(spark, expected, plan.rows_per_file)
-    images = source.images(names, tasks)
-    read = images.read
-
-    def decode(count_images: Count, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Share:
-        return write_share(plan, count_images, read(batches), task, attempt)
-
-    with (
-        with_settings(spark, _files_over(tasks)),
-        images_done(progress, spark, f"ingest {expected:,} images", expected) as count_images,
-    ):
-        share = reduce(add, run_on_partitions(images.places, partial(decode, count_images)), Share())
+    images, work = source.images(names, tasks), partial(write_share, plan)
+    with with_settings(spark, _files_over(tasks)):
+        shares = run_on_images(spark, images, work, progress, f"ingest {expected:,} images", expected)
+    share = reduce(add, shares, Share())
     if share.found != expected:
         raise SourceError(
             f"the source had {expected} images when it was listed, and {share.found} when they were read; nothing was "

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,13 +24,13 @@ from cnnlib.scoring import ScorePlan, score_share
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.splits import SPLITS
 from cnnlib.storage import discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
-from pipelines.progress import Progress, images_done
+from pipelines.progress import Progress
 from pipelines.registry import fetch_model
 from pipelines.sources import open_source
 from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import Images
 from pipelines.store import connect
-from pipelines.tasks import run_on_partitions, tasks_for
+from pipelines.tasks import run_on_images, tasks_for
 from pipelines.tracking import Tracker, scoring_run
 from pipelines.worker_model import ship_model, worker_classifier
 
@@ -143,14 +142,12 @@ def _score(
     progress: Progress,
 ) -> Predictions:
     """Have tasks score, and account for every row. Raises ModelError where some did not come out."""
-    read = source.images.read
 
     def work(count_images: Count, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Share:
-        return score_share(plan, worker_classifier(archive), count_images, read(batches), task, attempt)
+        return score_share(plan, worker_classifier(archive), count_images, batches, task, attempt)
 
     start = time.monotonic()
-    with images_done(progress, spark, f"score {source.rows:,} images", source.rows) as count_images:
-        shares = run_on_partitions(source.images.places, partial(work, count_images))
+    shares = run_on_images(spark, source.images, work, progress, f"score {source.rows:,} images", source.rows)
     rows = sum(share.rows for share in shares)
     failed = sum((share.failed for share in shares), Counter[str]())
     if rows != source.rows:

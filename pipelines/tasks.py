@@ -3,14 +3,18 @@
 import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 
+from cnnlib.imageset_writer import Count
 from pipelines.cluster import task_slots
+from pipelines.progress import Progress, images_done
 from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks, with_settings
+from pipelines.sources.source import Images
 
 Result = TypeVar("Result")
 
@@ -48,6 +52,24 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
     with user_errors_from_tasks(), with_settings(frame.sparkSession, _SETTINGS):
         rows = frame.mapInArrow(on_partition, "result binary").collect()
     return [pickle.loads(row["result"]) for row in rows]
+
+
+def run_on_images(
+    spark: SparkSession,
+    images: Images,
+    work: Callable[[Count, Iterable[pa.RecordBatch], int, int], Result],
+    progress: Progress,
+    title: str,
+    total: int,
+) -> list[Result]:
+    """`run_on_partitions` of images, which the task that works on them reads, and which `work` counts for people."""
+    read = images.read
+
+    def read_and_work(count_images: Count, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Result:
+        return work(count_images, read(batches), task, attempt)
+
+    with images_done(progress, spark, title, total) as count_images:
+        return run_on_partitions(images.places, partial(read_and_work, count_images))
 
 
 def tasks_for(spark: SparkSession, images: int, rows_per_file: int) -> int:

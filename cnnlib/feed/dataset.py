@@ -89,9 +89,9 @@ def make_dataset(
             yield dataset if data_wait is None else data_wait.measured(dataset)
     except tf.errors.OpError as error:
         # tf.data makes its own error of whatever its generator raises.
-        if not faults and not is_decoding(error):
-            raise
         if not faults:
+            if not is_decoding(error):
+                raise
             encoding = image_set.image.encoding.upper()
             faults.append(FeedError(f"{image_set.folder.uri} has an image that is no {encoding}; ingest it anew"))
         # Neither the frames of TensorFlow's error nor a cycle through `faults` may keep the iterator: Python would end

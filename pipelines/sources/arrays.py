@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
-from cnnlib.errors import SourceError, first_line
+from cnnlib.errors import SourceError
 from cnnlib.imageset import PATH, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
@@ -19,7 +19,7 @@ from cnnlib.sources import cifar, idx
 from cnnlib.sources.gzipped import unzip
 from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder
-from pipelines.sources.files import version_of
+from pipelines.sources.files import opened_file, version_of
 from pipelines.sources.source import Entry, Images, Names, Source, files_table, image_batches, of_files, shared_out
 
 
@@ -122,10 +122,8 @@ def _spread(
 
 
 def _content(folder: Folder, name: str) -> bytes:
-    try:
-        return folder.fs.cat_file(folder.path(name))
-    except OSError as error:
-        raise SourceError(f"{folder.path(name)} cannot be read: {first_line(error)}") from error
+    with opened_file(folder, name) as file:
+        return file.read()
 
 
 def _unzipped_bytes(folder: Folder, name: str, size: int) -> int:

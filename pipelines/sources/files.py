@@ -2,19 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 from pyspark.sql import SparkSession
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.errors import SourceError, first_line
 from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.storage import Folder, is_local, open_folder
-from pipelines.session import user_errors_from_tasks
-from pipelines.sources.source import IMAGES_SCHEMA, Entry, portions, shared_out
+from pipelines.sources.source import IMAGES_SCHEMA, Entry, gathered, portions
 
 # When a file was written last, or as what, by the names that fsspec's file systems have for it.
 _WRITTEN = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -55,9 +54,8 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
         files = [file for row in rows for file in _list_subfolder(opened, row["name"])]
         yield pa.RecordBatch.from_pylist([file._asdict() for file in files], schema=_LISTING_SCHEMA)
 
-    shares = shared_out(spark, pa.table({"name": shared}), len(shared) // _FOLDERS_A_TASK, list_share)
-    with user_errors_from_tasks():
-        listed = shares.places.mapInArrow(shares.read, from_arrow_schema(_LISTING_SCHEMA)).collect()
+    tasks = len(shared) // _FOLDERS_A_TASK
+    listed = gathered(spark, pa.table({"name": shared}), tasks, list_share, _LISTING_SCHEMA)
     return sorted([*found, *map(ListedFile._make, listed)])
 
 
@@ -92,6 +90,16 @@ def read_files(
             for (entry, _), content in zip(found, contents, strict=True):
                 entry.update(_outcome(content, max_bytes))
         yield pa.RecordBatch.from_pylist(chosen, schema=IMAGES_SCHEMA)
+
+
+@contextmanager
+def opened_file(folder: Folder, name: str) -> Iterator[Any]:
+    """A file of a folder, open. Raises SourceError where it is gone, or cannot be read to its end."""
+    try:
+        with folder.fs.open(folder.path(name), "rb") as file:
+            yield file
+    except OSError as error:
+        raise SourceError(f"{folder.path(name)} cannot be read: {first_line(error)}") from error
 
 
 def _outcome(content: bytes | Exception, max_bytes: int) -> Entry:
@@ -171,7 +179,7 @@ def _relative(folder: Folder, path: str) -> str:
 
 def _is_utf8(name: str) -> bool:
     """Whether Java and Arrow can spell a name."""
-    return name.isascii() or name == name.encode("utf-8", "replace").decode()
+    return name == name.encode("utf-8", "replace").decode()
 
 
 def _listed_file(name: str, info: Mapping[str, Any]) -> ListedFile:

@@ -25,16 +25,16 @@ from pipelines.sources.source import Entry, Source, files_table, label_order, of
 
 def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSettings, max_bytes: int) -> Source:
     """Open DIR/CLASS/** or DIR/{train,val,test}/CLASS/**. Raises SourceError where it has no images."""
-    listed = {file.name: file for file in list_files(spark, folder) if is_image_name(file.name)}
+    listed = [file for file in list_files(spark, folder) if is_image_name(file.name)]
     if not listed:
         raise SourceError(
             f"source.path={folder.uri} has no images; expected DIR/CLASS/** below it, with files that end in "
             f"{', '.join(SUFFIXES)}"
         )
-    shown = [name for name in listed if not is_hidden(name)]
+    shown = [file.name for file in listed if not is_hidden(file.name)]
     has_splits = layout_of(top for top in map(class_of, shown) if top is not None)
     labelled = settings.labels == "given"
-    classes, splits = zip(*(class_and_split_of(name, has_splits) for name in shown), strict=True) if shown else ((), ())
+    given = {class_and_split_of(name, has_splits) for name in shown}
     uri = folder.uri
 
     def read(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
@@ -50,13 +50,13 @@ def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSetti
         return read_files(map(described, files), lambda entry: (opened.fs, opened.path(entry[FILE])), max_bytes)
 
     files = files_table(
-        {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed.values()
+        {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed
     )
     return Source(
         files,
-        label_order(name for name in classes if name is not None) if labelled else (),
+        label_order(name for name, _ in given if name is not None) if labelled else (),
         lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE, SIZE_BYTES]), tasks, read),
-        gives_test=TEST in splits,
+        gives_test=any(split == TEST for _, split in given),
     )
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.imageset import SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
 from cnnlib.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
-from pipelines.session import ROWS_PER_ARROW_BATCH
+from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
 
 _ARROW_TYPES = {CONTENT: pa.binary(), SIZE_BYTES: pa.int64()}
 IMAGES_SCHEMA = pa.schema([(name, _ARROW_TYPES.get(name, pa.string())) for name in SOURCE_COLUMNS])
@@ -46,9 +46,9 @@ class Images:
     places: DataFrame
     read: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]] = as_they_are
 
-    def frame(self) -> DataFrame:
-        """The images as rows for Spark."""
-        return self.places.mapInArrow(self.read, from_arrow_schema(IMAGES_SCHEMA))
+    def frame(self, schema: pa.Schema = IMAGES_SCHEMA) -> DataFrame:
+        """What tasks read, as rows for Spark."""
+        return self.places.mapInArrow(self.read, from_arrow_schema(schema))
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,21 @@ def shared_out(
             yield from read(rows(share.to_batches()))
 
     return Images(spark.range(0, shares, 1, shares), read_share)
+
+
+def gathered(
+    spark: SparkSession,
+    table: pa.Table,
+    tasks: int,
+    read: Callable[[Iterator[Entry]], Iterator[pa.RecordBatch]],
+    schema: pa.Schema,
+) -> list[Row]:
+    """What tasks find out of the rows of a table here, `schema` says of what columns, back in the driver.
+
+    Raises the SparkcnnError that a task ended with.
+    """
+    with user_errors_from_tasks():
+        return shared_out(spark, table, tasks, read).frame(schema).collect()
 
 
 def image_batches(images: Iterable[Entry]) -> Iterator[pa.RecordBatch]:

@@ -1,16 +1,14 @@
 """Tar shards. A shard may be larger than a row of Spark's can be, so tasks stream them through fsspec."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.config import SourceSettings
-from cnnlib.errors import SourceError, first_line
+from cnnlib.errors import SourceError
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
@@ -18,9 +16,17 @@ from cnnlib.sources.image_folder import class_and_split_of, layout_of
 from cnnlib.sources.webdataset import SHARD_SUFFIXES, index_shard, is_shard_name, read_shard
 from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder
-from pipelines.session import user_errors_from_tasks
-from pipelines.sources.files import list_files
-from pipelines.sources.source import Entry, Source, files_table, image_batches, label_order, of_files, shared_out
+from pipelines.sources.files import list_files, opened_file
+from pipelines.sources.source import (
+    Entry,
+    Source,
+    files_table,
+    gathered,
+    image_batches,
+    label_order,
+    of_files,
+    shared_out,
+)
 
 _INDEX_SCHEMA = pa.schema([(FILE, pa.string()), (IMAGES, pa.int64()), ("classes", pa.list_(pa.string()))])
 
@@ -48,9 +54,7 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
         images = (_images(opened, row[FILE], has_splits, labelled, max_bytes) for row in names)
         return image_batches(chain.from_iterable(images))
 
-    unopened = shared_out(spark, pa.table({FILE: list(shards)}), len(shards), index)
-    with user_errors_from_tasks():
-        found = unopened.places.mapInArrow(unopened.read, from_arrow_schema(_INDEX_SCHEMA)).collect()
+    found = gathered(spark, pa.table({FILE: list(shards)}), len(shards), index, _INDEX_SCHEMA)
     files = files_table(
         {
             FILE: row[FILE],
@@ -68,25 +72,15 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
     )
 
 
-@contextmanager
-def _opened(folder: Folder, name: str) -> Iterator[Any]:
-    """A shard's file, open. Raises SourceError where it is gone, or cannot be read to its end."""
-    try:
-        with folder.fs.open(folder.path(name), "rb") as file:
-            yield file
-    except OSError as error:
-        raise SourceError(f"{folder.path(name)} cannot be read: {first_line(error)}") from error
-
-
 def _index(folder: Folder, name: str, labelled: bool) -> dict[str, Any]:
-    with _opened(folder, name) as file:
+    with opened_file(folder, name) as file:
         classes = [entry.class_name for entry in index_shard(file, name, labelled=labelled)]
     return {FILE: name, IMAGES: len(classes), "classes": sorted({name for name in classes if name is not None})}
 
 
 def _images(folder: Folder, name: str, has_splits: bool, labelled: bool, max_bytes: int) -> Iterator[dict[str, Any]]:
     split = class_and_split_of(name, has_splits)[1]
-    with _opened(folder, name) as file:
+    with opened_file(folder, name) as file:
         for entry in read_shard(file, name, max_bytes, labelled=labelled):
             yield {
                 FILE: name,
