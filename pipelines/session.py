@@ -143,14 +143,20 @@ def _folder_until_exit() -> str:
     return folder
 
 
+# An interrupt that meets a task which is starting its Python worker makes Spark 4 restart the daemon of all workers,
+# and tasks of the next job that have one already find a "Broken pipe". Workers of killed tasks end within 4 s without.
+_NO_INTERRUPTS = {"spark.sql.execution.interruptOnCancel": "false"}
+
+
 @contextmanager
-def user_errors_from_tasks() -> Iterator[None]:
+def user_errors_from_tasks(spark: SparkSession) -> Iterator[None]:
     """Turn a SparkcnnError that a Python worker raised back into that error, without Spark's stack traces.
 
     Spark hands a worker's exception on as text only.
     """
     try:
-        yield
+        with with_settings(spark, _NO_INTERRUPTS):
+            yield
     except (PySparkException, Py4JJavaError) as error:
         # A sealed model raises the errors of the code that travels with it.
         match = re.search(r"(?:cnnlib|sparkcnn_sealed_\w+)\.errors\.(\w+): (.+)", str(error))

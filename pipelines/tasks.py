@@ -49,7 +49,8 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
         yield pa.RecordBatch.from_pydict({"result": [pickle.dumps(result)]})
 
     # In whatever session the caller has: Spark's 10,000 rows would fill a worker with images.
-    with user_errors_from_tasks(), with_settings(frame.sparkSession, _SETTINGS):
+    spark = frame.sparkSession
+    with user_errors_from_tasks(spark), with_settings(spark, _SETTINGS):
         rows = frame.mapInArrow(on_partition, "result binary").collect()
     return [pickle.loads(row["result"]) for row in rows]
 

@@ -160,7 +160,7 @@ def gathered(
 
     Raises the SparkcnnError that a task ended with.
     """
-    with user_errors_from_tasks():
+    with user_errors_from_tasks(spark):
         return shared_out(spark, table, tasks, read).frame(schema).collect()
 
 

@@ -75,6 +75,7 @@ def test_connect_names_what_cannot_be_had(over_connect: dict[str, Any]) -> None:
         "train.workers=3 exceeds the 2 tasks that this Spark can run at once (local"
     )
     assert over_connect["GPUs"].startswith("train.gpus_per_worker=1, but Spark schedules no GPU to a task")
+    assert over_connect["not begun"].startswith("Spark has not begun the tasks of train.workers=3, which must all run")
     # What Spark itself says where nothing could be known before.
     assert over_connect["too few slots"].startswith("train.workers=3 exceeds the tasks that this Spark can run at once")
 
