@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 from pyspark import BarrierTaskContext, inheritable_thread_target
@@ -28,6 +28,9 @@ from cnnlib.errors import HostError
 from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
 from pipelines.rank_process import RankProcess, how_it_ended
 from pipelines.session import is_classic
+
+if TYPE_CHECKING:
+    from pyspark.sql.connect.shell.progress import ProgressHandler
 
 RESULT_FILE = "result.json"
 # The news of a failure comes over the line within milliseconds.
@@ -170,10 +173,11 @@ def _begun_soon(spark: SparkSession, rows: Future[list[Row]]) -> Iterator[None]:
         return
     begun = threading.Event()
 
-    def look(stages: object, inflight_tasks: int, operation_id: object, done: bool) -> None:
+    def note(stages: object, inflight_tasks: int, operation_id: object, done: bool) -> None:
         if inflight_tasks or done:
             begun.set()
 
+    look = cast("ProgressHandler", note)
     spark.registerProgressHandler(look)
     try:
         yield
