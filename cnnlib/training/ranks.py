@@ -82,21 +82,19 @@ class RingRanks(Ranks):
         return [tf.ensure_shape(result, tensor.shape) for result, tensor in zip(results, tensors, strict=True)]
 
     def _add_up(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        return self._sum_in(_Room(arrays), arrays).parts
+        room = _Room(arrays)
+        room.fill(arrays)
+        self._ring.add_up(room.all)
+        return room.parts
 
     def _average(self, *arrays: np.ndarray) -> list[np.ndarray]:
         key = tuple((array.shape, array.dtype) for array in arrays)
         if key not in self._room:
             self._room[key] = _Room(arrays)
-        room = self._sum_in(self._room[key], arrays)
-        room.all /= self.count
+        room = self._room[key]
+        room.fill(arrays)
+        self._ring.average(room.all)
         return room.parts
-
-    def _sum_in(self, room: "_Room", arrays: Sequence[np.ndarray]) -> "_Room":
-        for part, array in zip(room.parts, arrays, strict=True):
-            part[...] = array
-        self._ring.add_up(room.all)
-        return room
 
 
 class _Room:
@@ -115,6 +113,11 @@ class _Room:
             self.all[start : start + array.size].reshape(array.shape)
             for start, array in zip(starts, like, strict=False)
         ]
+
+    def fill(self, arrays: Sequence[np.ndarray]) -> None:
+        """Copy the arrays to their parts."""
+        for part, array in zip(self.parts, arrays, strict=True):
+            part[...] = array
 
 
 class CollectiveRanks(Ranks):

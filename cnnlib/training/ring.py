@@ -46,22 +46,38 @@ class Ring:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
             line.setblocking(False)
+        self._received = np.empty(0)
 
     def add_up(self, array: np.ndarray) -> None:
         """Replace a flat array, of the same length and type everywhere, by its sum over all processes.
 
         All processes must call it in the same order. Raises RingBroken.
         """
+        self._reduce(array, divisor=1)
+
+    def average(self, array: np.ndarray) -> None:
+        """The same with the mean. Each process divides the part whose sum it has formed."""
+        self._reduce(array, divisor=self._count)
+
+    def _reduce(self, array: np.ndarray, divisor: int) -> None:
         bounds = [len(array) * part // self._count for part in range(self._count + 1)]
         parts = [array[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
-        received = np.empty(max(len(part) for part in parts), array.dtype)
+        received = self._room_for(max(len(part) for part in parts), array.dtype)
         for turn in range(self._count - 1):
             part = parts[(self._place - turn - 1) % self._count]
             into = received[: len(part)]
             self._exchange(parts[(self._place - turn) % self._count], into)
             part += into
+        if divisor != 1:
+            parts[(self._place + 1) % self._count] /= divisor
         for turn in range(self._count - 1):
             self._exchange(parts[(self._place - turn + 1) % self._count], parts[(self._place - turn) % self._count])
+
+    def _room_for(self, count: int, dtype: np.dtype) -> np.ndarray:
+        """Memory for what comes in, kept: to map it anew for each step of a training costs more than to fill it."""
+        if self._received.dtype != dtype or len(self._received) < count:
+            self._received = np.empty(count, dtype)
+        return self._received
 
     def close(self) -> None:
         """Hang up."""

@@ -49,6 +49,23 @@ def test_everyone_gets_the_sum(count, length, seed):
         np.testing.assert_array_equal(got, arrays.sum(axis=0))
 
 
+def test_everyone_gets_the_mean_of_arrays_of_any_size_and_type_in_turn():
+    sizes = [(10, np.float64), (3, np.float32), (70_000, np.float32), (9, np.float64)]
+    arrays = [np.random.default_rng(0).integers(-99, 99, (3, size)).astype(dtype) for size, dtype in sizes]
+
+    def average(place: int, formed: Ring) -> list[np.ndarray]:
+        own = [array[place].copy() for array in arrays]
+        for array in own:
+            formed.average(array)
+        return own
+
+    first, *others = around(3, average)
+    for got, array in zip(first, arrays, strict=True):
+        np.testing.assert_allclose(got, array.mean(axis=0), rtol=1e-6)
+        assert got.dtype == array.dtype
+    assert [[array.tobytes() for array in other] for other in others] == 2 * [[array.tobytes() for array in first]]
+
+
 def test_floats_that_depend_on_the_order_have_the_same_bits_everywhere():
     # Longer than all buffers on the way, so that everyone must send and receive at once.
     arrays = np.random.default_rng(0).normal(size=(3, 5_000_000)).astype(np.float32)
