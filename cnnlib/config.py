@@ -328,6 +328,15 @@ class ScoringSettings(Settings):
     max_failed_fraction: float = Field(
         0.05, ge=0, le=1, description="more rows without a prediction than this share end with exit status 3"
     )
+    mode: Literal["all", "incremental"] = Field(
+        "all", description="incremental adds the predictions of images that have none yet to those at output.path"
+    )
+    rescore: bool = Field(
+        False, description="incremental: also score images that only other versions of the model have scored"
+    )
+    top_k: int = Field(0, ge=0, description="also give so many of the most probable classes a row; 0 is none")
+    probabilities: bool = Field(False, description="also give the probability of every class")
+    embedding: bool = Field(False, description="also give what the model's last layer with weights is given")
 
 
 class ScoreSettings(Settings):

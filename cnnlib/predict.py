@@ -6,8 +6,10 @@ nothing else of this project. TensorFlow is imported by the first model that is 
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ class ModelCard:
     """What a model must know of itself, kept beside its weights.
 
     `classes` in label order; `fingerprint` of the image set it was trained on; `model_sha256` of the .keras file;
-    `code_package` the name under which this code travels with the model.
+    `code_package` the name under which this code travels with the model. `class_shares` of the training images, by
+    label; `confidence_shares` of the validation images, by the bins of `cnnlib.stability`; empty where not known.
     """
 
     image: ImageSpec
@@ -45,10 +48,13 @@ class ModelCard:
     fingerprint: str
     model_sha256: str
     code_package: str
+    class_shares: tuple[float, ...] = ()
+    confidence_shares: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The keys of `model.json`."""
-        return {**vars(self), "image": self.image.as_dict(), "classes": list(self.classes)}
+        lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}
+        return vars(self) | lists | {"image": self.image.as_dict()}
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -60,8 +66,9 @@ def read_card(folder: Path) -> ModelCard:
     except ValueError as error:
         raise ModelError(f"{folder / CARD_FILE} is damaged: {error}; register the model again") from error
     try:
-        return ModelCard(**{**content, "image": ImageSpec(**content["image"]), "classes": tuple(content["classes"])})
-    except (KeyError, TypeError, ValueError) as error:
+        tuples = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+        return ModelCard(**content | tuples | {"image": ImageSpec(**content["image"])})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CARD_FILE} is damaged: {error!r}; register the model again") from error
 
 
@@ -72,11 +79,10 @@ class Classifier:
         import tensorflow as tf
 
         self.card = card
+        self._model = model
         # One graph for every batch size: the first batch pays for tracing, no later one does.
-        self._probabilities = tf.function(
-            lambda images: tf.nn.softmax(model(images, training=False)),
-            input_signature=[tf.TensorSpec((None, *card.image.shape), tf.uint8)],
-        )
+        self._compiled = partial(tf.function, input_signature=[tf.TensorSpec((None, *card.image.shape), tf.uint8)])
+        self._probabilities = self._compiled(lambda images: (tf.nn.softmax(model(images, training=False)),))
 
     def predict_pixels(self, images: np.ndarray) -> np.ndarray:
         """(batch, height, width, channels) uint8 -> probabilities (batch, classes) float32.
@@ -84,21 +90,54 @@ class Classifier:
         However many there are, a few megabytes at a time go through the model. Raises ModelError for another shape or
         type.
         """
+        return self._in_portions(self._probabilities, images, len(self.card.classes))[0]
+
+    def embed_pixels(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same probabilities, and embeddings (batch, features) float32: what the model's head is given, flat.
+
+        The head is the last layer with weights. Raises ModelError where the model is no graph of layers.
+        """
+        function, features = self._embedding
+        probabilities, embeddings = self._in_portions(function, images, len(self.card.classes), features)
+        return probabilities, embeddings
+
+    @cached_property
+    def _embedding(self) -> tuple[Any, int]:
+        import keras
+        import tensorflow as tf
+
+        try:
+            head = next(layer for layer in reversed(self._model.layers) if layer.weights)
+            both = keras.Model(self._model.inputs, [self._model.output, keras.layers.Flatten()(head.input)])
+        except (AttributeError, StopIteration, TypeError, ValueError) as error:
+            raise ModelError(f"the model has no layer before its head to take an embedding from: {error}") from error
+
+        def predict(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            logits, embeddings = both(images, training=False)
+            return tf.nn.softmax(logits), tf.cast(embeddings, tf.float32)
+
+        return self._compiled(predict), both.output_shape[1][-1]
+
+    def _in_portions(self, function: Any, images: np.ndarray, *widths: int) -> list[np.ndarray]:
+        """What a function of images gives for as many as there are: arrays (batch, width) float32."""
         if images.dtype != np.uint8 or images.shape[1:] != self.card.image.shape:
             raise ModelError(
                 f"the model takes (batch, {', '.join(map(str, self.card.image.shape))}) uint8, "
                 f"received {images.shape} {images.dtype}"
             )
         most = min(MOST_IMAGES_AT_ONCE, max(FEWEST_IMAGES_AT_ONCE, BYTES_AT_ONCE // self.card.image.size_bytes))
-        portions = range(0, len(images), most)
-        probabilities = [self._probabilities(images[start : start + most]).numpy() for start in portions]
-        return np.concatenate([np.empty((0, len(self.card.classes)), np.float32), *probabilities])
+        results = [np.empty((len(images), width), np.float32) for width in widths]
+        for start in range(0, len(images), most):
+            for result, portion in zip(results, function(images[start : start + most]), strict=True):
+                result[start : start + most] = portion
+        return results
 
     def predict_images(self, images: Sequence[bytes | np.ndarray | None]) -> pd.DataFrame:
         """Predict encoded files (bytes) and arrays (height, width, channels) uint8, each brought to the model's spec.
 
         Gives a row an image, in order: label (int), label_name, probability (of that label), probabilities (list of
         one a class), error. An image that cannot be used has an error "code: message" and nulls, the others no error.
+        Raises ModelError as `to_pixels` does.
         """
         pixels, errors = self.to_pixels(images)
         return self._frame(self.predict_pixels(pixels), errors)
@@ -106,7 +145,8 @@ class Classifier:
     def to_pixels(self, images: Sequence[bytes | np.ndarray | None]) -> tuple[np.ndarray, list[str | None]]:
         """Bring images to the model's spec: (those that can be used (usable, height, width, channels) uint8, errors).
 
-        The errors are as in `predict_images`, one an image, None for the usable ones.
+        The errors are as in `predict_images`, one an image, None for the usable ones. Raises ModelError for what is
+        neither bytes nor an array.
         """
         pixels: list[np.ndarray] = []
         errors: list[str | None] = []
@@ -119,11 +159,17 @@ class Classifier:
         return np.stack(pixels) if pixels else np.empty((0, *self.card.image.shape), np.uint8), errors
 
     def _pixels(self, image: bytes | np.ndarray | None) -> np.ndarray:
-        if image is None:
+        # A table may have NaN for what is missing.
+        if image is None or (isinstance(image, float) and math.isnan(image)):
             raise ImageError("empty_file", "there is no image in this row")
         if isinstance(image, bytes | bytearray | memoryview):
             return decode_image(bytes(image), self.card.image)
-        return fit_array(np.asarray(image), self.card.image)
+        if not isinstance(image, np.ndarray):
+            raise ModelError(
+                "the model takes encoded files as bytes, or arrays (height, width, channels) uint8; received "
+                f"{type(image).__name__}"
+            )
+        return fit_array(image, self.card.image)
 
     def _frame(self, probabilities: np.ndarray, errors: list[str | None]) -> pd.DataFrame:
         rows = iter(probabilities)

@@ -4,15 +4,18 @@ A folder `predictions/` of Parquet files that any reader understands, and `summa
 atomically: only the files that it names belong to the set.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from cnnlib.errors import ModelError
+from cnnlib.config import ScoringSettings
+from cnnlib.errors import ModelError, OutputExistsError
 from cnnlib.imageset import IMAGE_ID, PATH
 from cnnlib.parts import PartFile
-from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITY
+from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITIES, PROBABILITY
+from cnnlib.stability import Stability
 from cnnlib.storage import Folder, commit
 
 COMMIT = "summary.json"
@@ -23,6 +26,10 @@ MODEL_NAME = "model_name"
 MODEL_VERSION = "model_version"
 MODEL_SHA256 = "model_sha256"
 SCORED_AT = "scored_at"
+TOP_LABELS = "top_labels"
+TOP_LABEL_NAMES = "top_label_names"
+TOP_PROBABILITIES = "top_probabilities"
+EMBEDDING = "embedding"
 
 SCHEMA = pa.schema(
     [
@@ -38,6 +45,20 @@ SCHEMA = pa.schema(
         (SCORED_AT, pa.timestamp("us", tz="UTC")),
     ]
 )
+
+
+def schema_of(settings: ScoringSettings) -> pa.Schema:
+    """`SCHEMA`, and after it the columns that were asked for. Their lists are null for a row without a prediction."""
+    asked = []
+    if settings.top_k:
+        # Most probable first.
+        asked += [(TOP_LABELS, pa.int32()), (TOP_LABEL_NAMES, pa.string()), (TOP_PROBABILITIES, pa.float32())]
+    if settings.probabilities:
+        # By label.
+        asked.append((PROBABILITIES, pa.float32()))
+    if settings.embedding:
+        asked.append((EMBEDDING, pa.float32()))
+    return pa.schema([*SCHEMA, *(pa.field(name, pa.list_(values)) for name, values in asked)])
 
 
 @dataclass(frozen=True)
@@ -60,9 +81,11 @@ class ScoredWith:
 class Predictions:
     """A published predictions set.
 
-    `counts` has rows (in), scored and failed, where rows = scored + failed; `failed_by_code` the errors. `complete`
-    says that no more rows failed than was allowed; `seconds` passed while Spark's tasks ran, and `mlflow_run` is the
-    id of the run that this was.
+    `counts` has this scoring's rows (in), scored and failed, where rows = scored + failed; where it was incremental,
+    also skipped, which had predictions already: rows = scored + failed + skipped. `failed_by_code` has the errors.
+    `complete` says that no more rows failed than was allowed; `seconds` passed while Spark's tasks ran, and
+    `mlflow_run` is the id of the run that this was. `files` are all of the set, `columns` what they have. `stability`
+    is None where the model does not know what it was trained on, or nothing was scored.
     """
 
     folder: Folder
@@ -71,8 +94,15 @@ class Predictions:
     model: ScoredWith
     complete: bool
     seconds: float
-    mlflow_run: str
     files: tuple[PartFile, ...]
+    mlflow_run: str = ""
+    columns: tuple[str, ...] = tuple(SCHEMA.names)
+    stability: Stability | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        """How fast the rows that were not skipped went through."""
+        return (self.counts["scored"] + self.counts["failed"]) / self.seconds
 
     @property
     def model_version(self) -> str | None:
@@ -89,13 +119,45 @@ class Predictions:
         return [f"{self.folder.uri}/{file.path}" for file in self.files]
 
 
-def publish_predictions(predictions: Predictions, settings: dict[str, Any]) -> None:
-    """Commit: write `summary.json`, then remove the files of the set that stood there before.
+@dataclass(frozen=True)
+class EarlierPredictions:
+    """What stands at an output path, to be added to: `summary.json` as it was read, {} where there is none."""
 
-    Raises ModelError, and publishes nothing, when the counts do not add up.
+    summary: dict[str, Any]
+
+    @property
+    def files(self) -> tuple[PartFile, ...]:
+        """The data files of the set."""
+        return tuple(PartFile(**file) for file in self.summary.get("files", ()))
+
+
+def read_earlier(folder: Folder, columns: Sequence[str]) -> EarlierPredictions:
+    """Read what stands in a folder. Raises OutputExistsError where its rows have other columns than these."""
+    summary = folder.read_json(COMMIT) or {}
+    there = summary.get("columns", list(columns))
+    if there != list(columns):
+        raise OutputExistsError(
+            f"output.path={folder.uri} has predictions with the columns {', '.join(there)}, and these would have "
+            f"{', '.join(columns)}; ask for the same, or choose another folder"
+        )
+    return EarlierPredictions(summary)
+
+
+def publish_predictions(
+    predictions: Predictions, settings: dict[str, Any], earlier: EarlierPredictions | None = None
+) -> None:
+    """Commit: write `summary.json`, then remove the files of the set that stood there before, but for those of it.
+
+    With `earlier`, whose files are among those of the set, nothing else may have been published since it was read.
+    Raises OutputExistsError where that is so, ModelError where the counts do not add up; then nothing is published.
     """
+    if earlier is not None and (predictions.folder.read_json(COMMIT) or {}) != earlier.summary:
+        raise OutputExistsError(
+            f"output.path={predictions.folder.uri} got other predictions while these were made; nothing was published: "
+            "run this again"
+        )
     counts = predictions.counts
-    if counts["rows"] != counts["scored"] + counts["failed"]:
+    if counts["rows"] != counts["scored"] + counts["failed"] + counts.get("skipped", 0):
         raise ModelError(
             f"the counts do not add up: {counts}; nothing was published, and this is a fault of sparkcnn: report it"
         )
@@ -105,7 +167,9 @@ def publish_predictions(predictions: Predictions, settings: dict[str, Any]) -> N
         "complete": predictions.complete,
         "failed_by_code": predictions.failed_by_code,
         "model": predictions.model.as_dict(),
+        "stability": None if predictions.stability is None else predictions.stability.as_dict(),
         "mlflow_run": predictions.mlflow_run,
+        "columns": list(predictions.columns),
         "files": [file.as_dict() for file in predictions.files],
         "settings": settings,
     }

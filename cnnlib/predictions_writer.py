@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cnnlib.parts import PartFile, PartWriter
-from cnnlib.predict import ERROR
-from cnnlib.predictions import ROWS, SCHEMA
+from cnnlib.predict import ERROR, LABEL, PROBABILITY
+from cnnlib.predictions import ROWS
+from cnnlib.stability import confidence_counts
 from cnnlib.storage import Folder, part_name
 
 ROWS_PER_ROW_GROUP = 100_000
@@ -16,23 +17,32 @@ ROWS_PER_ROW_GROUP = 100_000
 
 @dataclass(frozen=True)
 class Share:
-    """What one task wrote: its file (None where it had no row), its rows, and the failed ones by code."""
+    """What one task wrote: its file (None where it had no row), its rows, and the failed ones by code.
+
+    Of the others, `labels` counts the predicted labels and `confidences` the bins of `cnnlib.stability` that their
+    probabilities are in. `skipped` are rows that it left out, for they have predictions already.
+    """
 
     file: PartFile | None
     rows: int
     failed: Counter[str]
+    labels: Counter[int]
+    confidences: Counter[int]
+    skipped: int = 0
 
 
-def write_share(folder: Folder, run_id: str, batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Share:
-    """Write one task's predictions, columns as in `predictions.SCHEMA`. The file of a task that fails is removed."""
-    rows, failed = 0, Counter[str]()
+def write_share(
+    folder: Folder, run_id: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], task: int, attempt: int
+) -> Share:
+    """Write one task's predictions, by a `predictions.schema_of`. The file of a task that fails is removed."""
+    rows, failed, labels, confidences = 0, Counter[str](), Counter[int](), Counter[int]()
     path = f"{ROWS}/{part_name(run_id, task, attempt)}"
-    with PartWriter(folder, path, SCHEMA, ROWS_PER_ROW_GROUP) as writer:
+    with PartWriter(folder, path, schema, ROWS_PER_ROW_GROUP) as writer:
         for batch in batches:
-            # Spark's types differ in small things, such as which columns may be null.
-            table = pa.Table.from_batches([batch]).cast(SCHEMA)
-            rows += table.num_rows
-            failed.update(error.split(":", 1)[0] for error in table[ERROR].drop_null().to_pylist())
-            for fitting in table.to_batches():
-                writer.write(fitting)
-        return Share(writer.close(), rows, failed)
+            rows += batch.num_rows
+            failed.update(error.split(":", 1)[0] for error in batch.column(ERROR).drop_null().to_pylist())
+            labels.update(batch.column(LABEL).drop_null().to_pylist())
+            confident = confidence_counts(batch.column(PROBABILITY).drop_null().to_numpy())
+            confidences.update(dict(enumerate(confident.tolist())))
+            writer.write(batch)
+        return Share(writer.close(), rows, failed, labels, confidences)

@@ -5,18 +5,32 @@ Plain Python without Spark: `pipelines.score` runs one `score_share` a task.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
+from cnnlib.config import ScoringSettings
 from cnnlib.errors import ImageSetError
 from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, raw_pixels
 from cnnlib.imageset_writer import CONTENT, Count
-from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITY, Classifier
-from cnnlib.predictions import MODEL_NAME, MODEL_SHA256, MODEL_VERSION, SCHEMA, SCORED_AT, ScoredWith
+from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITIES, PROBABILITY, Classifier
+from cnnlib.predictions import (
+    EMBEDDING,
+    MODEL_NAME,
+    MODEL_SHA256,
+    MODEL_VERSION,
+    SCHEMA,
+    SCORED_AT,
+    TOP_LABEL_NAMES,
+    TOP_LABELS,
+    TOP_PROBABILITIES,
+    ScoredWith,
+    schema_of,
+)
 from cnnlib.predictions_writer import Share, write_share
+from cnnlib.scored_before import ScoredBefore
 from cnnlib.storage import Folder
 
 PIXEL_BYTES = 32 * 2**20
@@ -26,7 +40,8 @@ PIXEL_BYTES = 32 * 2**20
 class ScorePlan:
     """What every task of one scoring has in common.
 
-    `raw_shape` (height, width, channels) is set where the input has arrays, not files.
+    `raw_shape` (height, width, channels) is set where the input has arrays, not files; `settings` say what columns
+    there are. Rows that are in `before` are left out.
     """
 
     folder: Folder
@@ -34,6 +49,8 @@ class ScorePlan:
     model: ScoredWith
     scored_at: datetime
     raw_shape: tuple[int, int, int] | None
+    settings: ScoringSettings
+    before: ScoredBefore | None = None
 
 
 def score_share(
@@ -52,28 +69,41 @@ def score_share(
 
     # However small the files, so many of them are unpacked at a time.
     most = max(1, PIXEL_BYTES // classifier.card.image.size_bytes)
+    skipped = 0
 
     def predicted() -> Iterator[pa.RecordBatch]:
+        nonlocal skipped
         for batch in batches:
+            if plan.before is not None:
+                whole = _identified(batch)
+                batch = whole.filter(plan.before.lacks(whole.column(IMAGE_ID)))
+                skipped += whole.num_rows - batch.num_rows
+                if count_images is not None:
+                    count_images(whole.num_rows - batch.num_rows)
             for start in range(0, batch.num_rows, most):
                 part = batch.slice(start, most)
                 yield predict_batch(plan, classifier, part)
                 if count_images is not None:
                     count_images(part.num_rows)
 
-    return write_share(plan.folder, plan.run_id, predicted(), task, attempt)
+    share = write_share(plan.folder, plan.run_id, schema_of(plan.settings), predicted(), task, attempt)
+    return replace(share, skipped=skipped)
 
 
 def predict_batch(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A prediction for every row of a batch: `predictions.SCHEMA`."""
+    """A prediction for every row of a batch: `predictions.schema_of` the plan's settings."""
+    batch = _identified(batch)
     pixels, errors = _pixels(plan, classifier, batch)
-    probabilities = classifier.predict_pixels(pixels)
+    if plan.settings.embedding:
+        probabilities, embeddings = classifier.embed_pixels(pixels)
+    else:
+        probabilities, embeddings = classifier.predict_pixels(pixels), None
     usable = np.array([error is None for error in errors], bool)
     # Which of the predictions is a row's; null for one that has none, and so is all that is taken by it.
     place = pa.array(np.cumsum(usable) - 1, mask=~usable)
     labels = pa.array(probabilities.argmax(axis=1), pa.int32()).take(place)
     columns = {
-        IMAGE_ID: _image_ids(batch),
+        IMAGE_ID: batch.column(IMAGE_ID),
         PATH: batch.column(PATH),
         LABEL: labels,
         LABEL_NAME: pa.array(classifier.card.classes, pa.string()).take(labels),
@@ -84,7 +114,24 @@ def predict_batch(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch
         ERROR: pa.array(errors, pa.string()),
         SCORED_AT: pa.repeat(pa.scalar(plan.scored_at, SCHEMA.field(SCORED_AT).type), len(errors)),
     }
-    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    if plan.settings.top_k:
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : plan.settings.top_k].astype(np.int32)
+        columns[TOP_LABELS] = _lists(best).take(place)
+        columns[TOP_LABEL_NAMES] = _lists(np.array(classifier.card.classes, object)[best]).take(place)
+        columns[TOP_PROBABILITIES] = _lists(np.take_along_axis(probabilities, best, axis=1)).take(place)
+    if plan.settings.probabilities:
+        columns[PROBABILITIES] = _lists(probabilities).take(place)
+    if embeddings is not None:
+        columns[EMBEDDING] = _lists(embeddings).take(place)
+    schema = schema_of(plan.settings)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _lists(rows: np.ndarray) -> pa.Array:
+    """An array (rows, values) as a list a row."""
+    count, length = rows.shape
+    values = pa.array(rows.ravel())
+    return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), values)
 
 
 def _pixels(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch) -> tuple[np.ndarray, list[str | None]]:
@@ -108,12 +155,14 @@ def _pixels(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch) -> t
     return pixels, errors
 
 
-def _image_ids(batch: pa.RecordBatch) -> pa.Array:
+def _identified(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with IMAGE_ID: what it has, or the SHA-256 of each content."""
     if IMAGE_ID in batch.schema.names:
-        return batch.column(IMAGE_ID)
+        return batch
     # An image that could not be read has no content to name it by; its path keeps it apart from the others.
     named_by = (
         content.as_py() if content.is_valid else path.as_py().encode()
         for content, path in zip(batch.column(CONTENT), batch.column(PATH), strict=True)
     )
-    return pa.array([hashlib.sha256(name).hexdigest() for name in named_by], pa.string())
+    ids = pa.array([hashlib.sha256(name).hexdigest() for name in named_by], pa.string())
+    return pa.RecordBatch.from_arrays([*batch.columns, ids], names=[*batch.schema.names, IMAGE_ID])

@@ -9,18 +9,19 @@ import hashlib
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnlib import errors, images, predict
+from cnnlib import errors, images, predict, sql_nulls
 from cnnlib.images import ImageSpec
 from cnnlib.predict import CARD_FILE, MODEL_FILE, Classifier, ModelCard, sha256_of
 
 if TYPE_CHECKING:
     import keras
 
-_TRAVELLING = (errors, images, predict)
+_TRAVELLING = (errors, images, predict, sql_nulls)
 
 # Where MLflow puts a model's artifacts and its code, below the model's folder.
 ARTIFACTS = "artifacts/sealed"
@@ -37,14 +38,29 @@ class SealedFolder:
 
 
 def seal(
-    model: "keras.Model", folder: Path, *, image: ImageSpec, classes: tuple[str, ...], fingerprint: str
+    model: "keras.Model",
+    folder: Path,
+    *,
+    image: ImageSpec,
+    classes: tuple[str, ...],
+    fingerprint: str,
+    class_shares: Sequence[float] = (),
+    confidence_shares: Sequence[float] = (),
 ) -> SealedFolder:
-    """Write a model that gives logits, with all it needs to predict, below an empty folder."""
+    """Write a model that gives logits, with all it needs to predict, below an empty folder. See `ModelCard`."""
     artifacts = folder / "sealed"
     artifacts.mkdir(parents=True)
     model.save(artifacts / MODEL_FILE)
     code = _write_code(folder)
-    card = ModelCard(image, classes, fingerprint, sha256_of(artifacts / MODEL_FILE), code.name)
+    card = ModelCard(
+        image,
+        classes,
+        fingerprint,
+        sha256_of(artifacts / MODEL_FILE),
+        code.name,
+        tuple(class_shares),
+        tuple(confidence_shares),
+    )
     (artifacts / CARD_FILE).write_text(json.dumps(card.as_dict(), indent=2) + "\n")
     return SealedFolder(artifacts, code, card)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from cnnlib.config import ScoreSettings
 from jobs.command import run_job
-from jobs.tables import predictions_table, show
+from jobs.tables import predictions_table, show, stability_table
 from pipelines.score import score
 from pipelines.session import job_session
 
@@ -17,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: ScoreSettings) -> None:
     with job_session("sparkcnn score") as spark:
-        show(predictions_table(score(spark, settings)))
+        predictions = score(spark, settings)
+    if predictions.stability is not None:
+        show(stability_table(predictions.stability))
+    show(predictions_table(predictions))
 
 
 if __name__ == "__main__":

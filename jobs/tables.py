@@ -11,8 +11,12 @@ if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able
     from cnnlib.config import TrainSettings
     from cnnlib.imageset import ImageSet
     from cnnlib.predictions import Predictions
+    from cnnlib.stability import Stability
     from pipelines.demo import DemoResult
     from pipelines.train import TrainedModel
+
+# Of a thousand classes those that moved most are enough.
+CLASSES_SHOWN = 10
 
 
 def show(*tables: RenderableType) -> None:
@@ -50,6 +54,26 @@ def predictions_table(predictions: "Predictions") -> Table:
     _add_predictions(table, predictions)
     table.add_row("run", predictions.mlflow_run)
     table.add_row("path", predictions.path)
+    return table
+
+
+def stability_table(stability: "Stability") -> Table:
+    """Predicted classes against the training set's: those that have moved most, and what it all comes to."""
+    table = Table(title="predicted against trained on", title_justify="left", show_footer=True)
+    shown = sorted(range(len(stability.classes)), key=lambda label: -stability.terms[label])[:CLASSES_SHOWN]
+    table.add_column("class", f"all {len(stability.classes):,}", overflow="fold")
+    table.add_column("trained on", justify="right")
+    table.add_column("predicted", justify="right")
+    table.add_column("stability index", f"{stability.index:.4f}", justify="right")
+    for label in shown:
+        expected, predicted = stability.expected[label], stability.predicted[label]
+        table.add_row(stability.classes[label], f"{expected:.1%}", f"{predicted:.1%}", f"{stability.terms[label]:.4f}")
+    confidence = "not known" if stability.confidence is None else f"{stability.confidence:.4f}"
+    table.add_section()
+    table.add_row("confidence", "", "", confidence)
+    table.caption_justify = "left"
+    if stability.warning:
+        table.caption = f"warning: {stability.warning}"
     return table
 
 
@@ -140,7 +164,8 @@ def _add_predictions(table: Table, predictions: "Predictions") -> None:
     table.add_row(
         "scored",
         f"{counts['rows']:,} rows = {counts['scored']:,} scored + {counts['failed']:,} failed"
-        + _by_code(predictions.failed_by_code),
+        + _by_code(predictions.failed_by_code)
+        + (f" + {counts['skipped']:,} skipped (predicted before)" if "skipped" in counts else ""),
     )
-    table.add_row("speed", f"{counts['rows'] / predictions.seconds:,.0f} images/s")
+    table.add_row("speed", f"{predictions.images_per_second:,.0f} images/s")
     table.add_row("scored with", str(predictions.model))

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -22,6 +22,8 @@ from cnnlib.errors import ModelError, first_line
 from cnnlib.images import encode_png
 from cnnlib.imageset import IMAGE, ImageSet
 from cnnlib.sealed import seal
+from cnnlib.splits import TRAIN
+from cnnlib.stability import shares_of
 
 if TYPE_CHECKING:
     import keras
@@ -59,11 +61,17 @@ class RegisteredModel:
 
 
 def log_sealed_model(
-    model: "keras.Model", image_set: ImageSet, example: np.ndarray, *, register_as: str | None
+    model: "keras.Model",
+    image_set: ImageSet,
+    example: np.ndarray,
+    *,
+    register_as: str | None,
+    confidence_shares: Sequence[float] = (),
 ) -> tuple[str, str | None]:
     """Log a model that gives logits with the active run, sealed; register it where a name is given.
 
-    `example` is (height, width, channels) uint8 and becomes the input example, as PNG. Gives (model URI, version).
+    `example` is (height, width, channels) uint8 and becomes the input example, as PNG. `confidence_shares` are as in
+    the model's card. Gives (model URI, version).
     """
     with TemporaryDirectory(prefix="sparkcnn-seal-") as temporary:
         sealed = seal(
@@ -72,6 +80,8 @@ def log_sealed_model(
             image=image_set.image,
             classes=image_set.classes,
             fingerprint=image_set.fingerprint,
+            class_shares=shares_of(image_set.split(TRAIN).class_counts),
+            confidence_shares=confidence_shares,
         )
         # A file of its own: this package may lie in a zip, as spark-submit ships it.
         code_file = Path(temporary) / CODE_FILE

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,17 +13,19 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from cnnlib import predictions as contract
-from cnnlib.config import ScoreInputSettings, ScoreSettings, ScoringSettings, SourceSettings, flatten
+from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings, flatten
 from cnnlib.errors import ConfigError, LimitError, ModelError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.imageset_writer import Count
 from cnnlib.predict import ModelCard, read_card
-from cnnlib.predictions import Predictions, ScoredWith, publish_predictions
+from cnnlib.predictions import EarlierPredictions, Predictions, ScoredWith, publish_predictions, read_earlier
 from cnnlib.predictions_writer import Share
+from cnnlib.scored_before import ScoredBefore
 from cnnlib.scoring import ScorePlan, score_share
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.splits import SPLITS
-from cnnlib.storage import discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
+from cnnlib.stability import stability_of
+from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.progress import Progress
 from pipelines.registry import fetch_model
 from pipelines.sources import open_source
@@ -56,13 +58,18 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     """Score images with a registered model and publish a prediction for every one at `settings.output.path`.
 
     The model's alias is resolved once; its name, version and the SHA-256 of its weights stand in every row. An image
-    that cannot be decoded gets an error and no prediction. Raises ConfigError, SourceError, ImageSetError, ModelError
+    that cannot be decoded gets an error and no prediction. With `score.mode` incremental, images whose content has a
+    row there already are left out, and what is new is added. Raises ConfigError, SourceError, ImageSetError, ModelError
     and OutputExistsError before anything is written, and LimitError when more than `score.max_failed_fraction` of the
     rows failed: the predictions are published all the same, and say that they are incomplete.
     """
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
-    refuse_occupied(folder, contract.COMMIT, overwrite=settings.output.overwrite)
+    adding = settings.score.mode == "incremental"
+    if adding and settings.output.overwrite:
+        raise ConfigError("score.mode=incremental adds to what output.overwrite=true would replace; choose one of them")
+    refuse_occupied(folder, contract.COMMIT, overwrite=settings.output.overwrite or adding)
+    earlier = read_earlier(folder, contract.schema_of(settings.score).names) if adding else None
     store = connect(settings.tracking)
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
@@ -75,18 +82,31 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
             model=ScoredWith(model.name, model.version, card.model_sha256),
             scored_at=datetime.now(timezone.utc),
             raw_shape=source.raw_shape,
+            settings=settings.score,
+            before=_before(folder, earlier, card.model_sha256 if settings.score.rescore else None),
         )
         with _run(store, settings, plan, source) as tracker:
             try:
                 archive = ship_model(spark, model.folder)
-                predictions = _score(spark, source, plan, archive, tracker, settings.score, progress)
-                publish_predictions(predictions, settings.model_dump(mode="json"))
+                predictions = _score(spark, source, plan, archive, card, progress)
+                predictions = replace(
+                    predictions,
+                    mlflow_run=tracker.run_id,
+                    files=(*(earlier.files if earlier else ()), *predictions.files),
+                )
+                publish_predictions(predictions, settings.model_dump(mode="json"), earlier)
             except BaseException:
                 discard_unpublished(folder, contract.COMMIT, plan.run_id)
                 raise
             tracker.log_scoring(predictions)
             _check_complete(predictions, settings.score.max_failed_fraction)
     return predictions
+
+
+def _before(folder: Folder, earlier: EarlierPredictions | None, model_sha256: str | None) -> ScoredBefore | None:
+    if earlier is None:
+        return None
+    return ScoredBefore(folder.uri, tuple(file.path for file in earlier.files), model_sha256)
 
 
 def _run(store: str, settings: ScoreSettings, plan: ScorePlan, source: ScoreInput) -> AbstractContextManager[Tracker]:
@@ -137,8 +157,7 @@ def _score(
     source: ScoreInput,
     plan: ScorePlan,
     archive: str,
-    tracker: Tracker,
-    limits: ScoringSettings,
+    card: ModelCard,
     progress: Progress,
 ) -> Predictions:
     """Have tasks score, and account for every row. Raises ModelError where some did not come out."""
@@ -148,22 +167,34 @@ def _score(
 
     start = time.monotonic()
     shares = run_on_images(spark, source.images, work, progress, f"score {source.rows:,} images", source.rows)
+    return _accounted(plan, card, source.rows, shares, time.monotonic() - start)
+
+
+def _accounted(plan: ScorePlan, card: ModelCard, expected: int, shares: list[Share], seconds: float) -> Predictions:
     rows = sum(share.rows for share in shares)
+    skipped = sum(share.skipped for share in shares)
     failed = sum((share.failed for share in shares), Counter[str]())
-    if rows != source.rows:
+    if rows + skipped != expected:
         raise ModelError(
-            f"the input has {source.rows} rows, but {rows} came out; nothing was published: was it changed meanwhile?"
+            f"the input has {expected} rows, but {rows + skipped} came out; nothing was published: was it changed "
+            "meanwhile?"
         )
+    counts = {"rows": expected, "scored": rows - failed.total(), "failed": failed.total()}
     files = (share.file for share in shares if share.file is not None)
     return Predictions(
         folder=plan.folder,
-        counts={"rows": rows, "scored": rows - failed.total(), "failed": failed.total()},
+        counts=counts if plan.before is None else counts | {"skipped": skipped},
         failed_by_code=dict(failed.most_common()),
         model=plan.model,
-        complete=failed.total() <= limits.max_failed_fraction * rows,
-        seconds=time.monotonic() - start,
-        mlflow_run=tracker.run_id,
+        complete=failed.total() <= plan.settings.max_failed_fraction * rows,
+        seconds=seconds,
         files=tuple(sorted(files, key=lambda file: file.path)),
+        columns=tuple(contract.schema_of(plan.settings).names),
+        stability=stability_of(
+            card,
+            sum((share.labels for share in shares), Counter[int]()),
+            sum((share.confidences for share in shares), Counter[int]()),
+        ),
     )
 
 

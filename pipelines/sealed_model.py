@@ -6,6 +6,7 @@ travels beside it, see `cnnlib.sealed`.
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,17 @@ class SealedModel(PythonModel):
         folder = Path(context.artifacts[ARTIFACT])
         package = json.loads((folder / "model.json").read_text())["code_package"]
         self._classifier = importlib.import_module(f"{package}.predict").load_classifier(folder)
+        self._sql_nulls = importlib.import_module(f"{package}.sql_nulls")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Give `label, label_name, probability, probabilities, error` a row."""
-        return self._classifier.predict_images(model_input["image"].tolist())
+        rows = self._classifier.predict_images(model_input["image"].tolist())
+        return self._sql_nulls.keep_nulls(rows) if _in_task_of_spark() else rows
+
+
+def _in_task_of_spark() -> bool:
+    pyspark = sys.modules.get("pyspark")
+    return pyspark is not None and pyspark.TaskContext.get() is not None
 
 
 set_model(SealedModel())

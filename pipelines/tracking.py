@@ -95,9 +95,11 @@ class Tracker:
 
     def log_scoring(self, predictions: Predictions) -> None:
         """Log what became of a scoring's rows. Raises TrackingError where the store fails; they are published then."""
-        speed = {"images_per_second": predictions.counts["rows"] / predictions.seconds}
+        speed = {"images_per_second": predictions.images_per_second}
         by_code = {f"failed_{code}": count for code, count in predictions.failed_by_code.items()}
-        metrics = speed | predictions.counts | by_code
+        moved = {} if predictions.stability is None else predictions.stability.as_dict()
+        indices = {f"stability_{name}": index for name, index in moved.items() if index is not None}
+        metrics = speed | predictions.counts | by_code | indices
         now = int(time.time() * 1000)
         try:
             self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])

@@ -1,8 +1,10 @@
 """Image set -> MLflow run: every setting, every epoch's metrics and checkpoint, and the best epoch registered."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -10,7 +12,9 @@ from pyspark.sql import SparkSession
 from cnnlib.config import TrainSettings, flatten
 from cnnlib.feed.blocks import read_split
 from cnnlib.imageset import ImageSet, open_image_set
-from cnnlib.splits import TRAIN
+from cnnlib.predict import Classifier, ModelCard
+from cnnlib.splits import TRAIN, VAL
+from cnnlib.stability import CONFIDENCE_BINS, confidence_counts, shares_of
 from cnnlib.training.checkpoints import History, read_checkpoint, read_state
 from cnnlib.training.fit import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
@@ -21,6 +25,12 @@ from pipelines.registry import log_sealed_model, set_alias
 from pipelines.store import connect
 from pipelines.tracking import Tracker, tracked_run
 from pipelines.train_on_workers import check_workers, fit_on_workers
+
+if TYPE_CHECKING:
+    import keras
+
+# To know a distribution over ten bins by; predicting more would take its time in the driver.
+ENOUGH_FOR_CONFIDENCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -112,13 +122,32 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
             best = tracker.fetch_checkpoint(state.best_epoch, Path(temporary))
         model, _ = read_checkpoint(best)
         uri, version = log_sealed_model(
-            model, image_set, _example(image_set, settings), register_as=settings.register.name
+            model,
+            image_set,
+            _example(image_set, settings),
+            register_as=settings.register.name,
+            confidence_shares=_confidence_shares(model, image_set, settings),
         )
     if settings.register.name and settings.register.alias and version:
         set_alias(settings.register.name, settings.register.alias, version)
     return TrainedModel(
         tracker.run_id, uri, version, state.history, state.best_epoch, tracker.ui_command, tracker.run_url
     )
+
+
+def _confidence_shares(model: "keras.Model", image_set: ImageSet, settings: TrainSettings) -> list[float]:
+    """How sure the model is of the first validation images; empty where there are none. See `ModelCard`."""
+    if not image_set.splits[VAL].rows:
+        return []
+    card = ModelCard(image_set.image, image_set.classes, image_set.fingerprint, model_sha256="", code_package="")
+    classifier = Classifier(model, card)
+    counts = np.zeros(CONFIDENCE_BINS, np.int64)
+    with closing(read_split(image_set, VAL, timeout_s=settings.data.timeout_s)) as blocks:
+        for images, _ in blocks:
+            counts += confidence_counts(classifier.predict_pixels(images).max(axis=1))
+            if counts.sum() >= ENOUGH_FOR_CONFIDENCE:
+                break
+    return shares_of(counts)
 
 
 def _example(image_set: ImageSet, settings: TrainSettings) -> np.ndarray:

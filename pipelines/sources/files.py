@@ -51,6 +51,8 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
 
     def list_share(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
+        # This worker may have listed it for an ingest before.
+        opened.fs.invalidate_cache()
         files = [file for row in rows for file in _list_subfolder(opened, row["name"])]
         yield pa.RecordBatch.from_pylist([file._asdict() for file in files], schema=_LISTING_SCHEMA)
 

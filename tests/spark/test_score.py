@@ -85,6 +85,24 @@ def test_name_version_and_hash_stand_in_every_row(trained: Trained, predictions:
     assert rows.scored_at.nunique() == 1
 
 
+def test_predicted_classes_stand_beside_those_trained_on(trained: Trained, predictions: Predictions) -> None:
+    stability = predictions.stability
+    assert stability is not None
+    train = np.array(trained.image_set.split("train").class_counts)
+    predicted = rows_of(predictions).label.value_counts(normalize=True).reindex(range(10), fill_value=0)
+    np.testing.assert_allclose(stability.expected, train / train.sum())
+    np.testing.assert_allclose(stability.predicted, predicted)
+    np.testing.assert_allclose(
+        stability.index, ((predicted - train / train.sum()) * np.log(predicted * train.sum() / train)).sum()
+    )
+    connect(trained.tracking)
+    sealed = open_sealed(fetch_model("models:/digits@champion", Path(predictions.path).parent).folder)
+    val = pd.concat(pd.read_parquet(url) for url in trained.image_set.files("val"))
+    pixels = np.frombuffer(b"".join(val.image), np.uint8).reshape(-1, 28, 28, 1)
+    shares = np.histogram(sealed.predict_pixels(pixels).max(axis=1), 10, (0, 1))[0] / len(val)
+    np.testing.assert_allclose(sealed.card.confidence_shares, shares)
+
+
 def test_summary_counts_add_up(predictions: Predictions) -> None:
     summary = json.loads(Path(predictions.path, "summary.json").read_text())
     assert summary["counts"] == {"rows": TEST_DIGITS, "scored": TEST_DIGITS, "failed": 0}
@@ -101,11 +119,15 @@ def test_run_of_the_scoring_names_model_input_and_counts(trained: Trained, predi
     connect(trained.tracking)
     run = mlflow.MlflowClient().get_run(predictions.mlflow_run)
     assert run.info.status == "FINISHED"
+    stability = predictions.stability
+    assert stability is not None
     assert run.data.metrics | {"images_per_second": 0} == {
         "rows": TEST_DIGITS,
         "scored": TEST_DIGITS,
         "failed": 0,
         "images_per_second": 0,
+        "stability_classes": stability.index,
+        "stability_confidence": stability.confidence,
     }
     assert run.data.metrics["images_per_second"] == pytest.approx(TEST_DIGITS / predictions.seconds)
     tags = {name: value for name, value in run.data.tags.items() if name.startswith("sparkcnn.")}

@@ -107,7 +107,7 @@ def test_image_of_another_size_is_brought_to_the_models(classifier):
 
 def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
     good = list(noise(4))
-    mixed = [good[0], b"", good[1], b"no image", None, good[2], np.zeros((3, 3), np.uint8), good[3], 3.5]
+    mixed = [good[0], b"", good[1], b"no image", None, good[2], np.zeros((3, 3), np.uint8), good[3], float("nan")]
     frame = classifier.predict_images(mixed)
     assert list(frame.columns) == COLUMNS
     expected = classifier.predict_images(good)
@@ -116,8 +116,16 @@ def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
         np.testing.assert_allclose(frame["probabilities"][row], expected["probabilities"][number], atol=1e-6)
         assert frame["error"][row] is None
     codes = {row: frame["error"][row].split(":")[0] for row in (1, 3, 4, 6, 8)}
-    assert codes == {1: "empty_file", 3: "not_an_image", 4: "empty_file", 6: "unsupported_mode", 8: "unsupported_mode"}
+    assert codes == {1: "empty_file", 3: "not_an_image", 4: "empty_file", 6: "unsupported_mode", 8: "empty_file"}
     assert all(frame[column][row] is None for row in codes for column in COLUMNS[:-1])
+
+
+@pytest.mark.parametrize(("image", "received"), [("a.png", "str"), (3.5, "float"), ([[1]], "list")])
+def test_what_is_no_image_at_all_is_refused(classifier, image, received):
+    with pytest.raises(
+        ModelError, match=f"^the model takes encoded files as bytes, or arrays .*; received {received}$"
+    ):
+        classifier.predict_images([encode_png(noise(1)[0]), image])
 
 
 @pytest.mark.parametrize("images", [[], [b"", None]], ids=["none", "none-that-can-be-used"])
@@ -152,7 +160,13 @@ def test_card_tells_what_the_model_needs(sealed):
 def test_code_of_the_same_content_has_the_same_name(model, sealed, tmp_path):
     again = seal(model, tmp_path, image=SPEC, classes=CLASSES, fingerprint="0" * 64)
     assert again.code.name == sealed.code.name
-    assert sorted(path.name for path in again.code.iterdir()) == ["__init__.py", "errors.py", "images.py", "predict.py"]
+    assert sorted(path.name for path in again.code.iterdir()) == [
+        "__init__.py",
+        "errors.py",
+        "images.py",
+        "predict.py",
+        "sql_nulls.py",
+    ]
 
 
 def test_changed_weights_are_refused_before_they_are_opened(artifacts):

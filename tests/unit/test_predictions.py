@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cnnlib.errors import ModelError
-from cnnlib.predictions import COMMIT, SCHEMA, Predictions, ScoredWith, publish_predictions
+from cnnlib.errors import ModelError, OutputExistsError
+from cnnlib.predictions import COMMIT, SCHEMA, Predictions, ScoredWith, publish_predictions, read_earlier
 from cnnlib.predictions_writer import write_share
 from cnnlib.storage import new_run_id, open_folder
 
@@ -46,9 +46,9 @@ ROWS = [
 ]
 
 
-def batches(rows: list[dict], schema: pa.Schema = SCHEMA, size: int = 2) -> list[pa.RecordBatch]:
+def batches(rows: list[dict], size: int = 2) -> list[pa.RecordBatch]:
     return [
-        pa.RecordBatch.from_pylist(rows[start : start + size], schema=schema) for start in range(0, len(rows), size)
+        pa.RecordBatch.from_pylist(rows[start : start + size], schema=SCHEMA) for start in range(0, len(rows), size)
     ]
 
 
@@ -76,7 +76,7 @@ def predictions(folder, share, **changes) -> Predictions:
 
 @pytest.fixture
 def published(folder) -> Predictions:
-    result = predictions(folder, write_share(folder, new_run_id(), batches(ROWS), 0, 0))
+    result = predictions(folder, write_share(folder, new_run_id(), SCHEMA, batches(ROWS), 0, 0))
     publish_predictions(result, {"model": "models:/digits@champion"})
     return result
 
@@ -85,14 +85,14 @@ def published(folder) -> Predictions:
 
 
 def test_rows_and_failures_are_counted_by_code(folder):
-    share = write_share(folder, "run", batches(ROWS), 4, 1)
+    share = write_share(folder, "run", SCHEMA, batches(ROWS), 4, 1)
     assert (share.rows, share.failed) == (5, Counter(truncated=2, not_an_image=1))
     assert share.file.rows == 5
     assert share.file.path == "predictions/part-00004-run-1.parquet"
 
 
 def test_task_without_rows_writes_no_file(folder):
-    share = write_share(folder, "run", [], 0, 0)
+    share = write_share(folder, "run", SCHEMA, [], 0, 0)
     assert (share.file, share.rows, share.failed) == (None, 0, Counter())
     assert folder.files() == []
 
@@ -103,24 +103,8 @@ def test_task_that_fails_leaves_no_file(folder):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_share(folder, "run", failing(), 0, 0)
+        write_share(folder, "run", SCHEMA, failing(), 0, 0)
     assert folder.files() == []
-
-
-def test_types_of_spark_become_the_contracts(folder):
-    # Spark says which columns are never null, and gives other time zones and wider numbers.
-    spark = pa.schema(
-        [
-            field.with_nullable(field.name not in ("model_name", "scored_at")).with_type(
-                {"label": pa.int64(), "scored_at": pa.timestamp("us", tz="Europe/Berlin")}.get(field.name, field.type)
-            )
-            for field in SCHEMA
-        ]
-    )
-    share = write_share(folder, "run", batches(ROWS, spark), 0, 0)
-    table = pq.read_table(folder.path(share.file.path))
-    assert table.schema.equals(SCHEMA)
-    assert table.to_pylist() == ROWS
 
 
 # --- publishing
@@ -134,8 +118,10 @@ def test_summary_tells_counts_model_and_files(published):
         "counts": {"rows": 5, "scored": 2, "failed": 3},
         "failed_by_code": {"truncated": 2, "not_an_image": 1},
         "model": {"name": "digits", "version": "3", "sha256": "a" * 64},
+        "stability": None,
         "complete": True,
         "mlflow_run": "run 1",
+        "columns": SCHEMA.names,
         "files": [{"path": file.path, "rows": 5, "bytes": file.bytes, "row_groups": 1}],
         "settings": {"model": "models:/digits@champion"},
     }
@@ -159,7 +145,7 @@ def test_counts_that_do_not_add_up_publish_nothing(published, counts):
 
 
 def test_publishing_again_removes_the_rows_before(published):
-    again = predictions(published.folder, write_share(published.folder, new_run_id(), batches(ROWS[:1]), 0, 0))
+    again = predictions(published.folder, write_share(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0))
     publish_predictions(again, {})
     assert published.folder.files() == [again.files[0].path, COMMIT]
 
@@ -167,6 +153,24 @@ def test_publishing_again_removes_the_rows_before(published):
 def test_paths_name_the_files_of_the_set(published):
     assert published.path == published.folder.uri
     assert published.paths() == [f"{published.folder.uri}/{published.files[0].path}"]
+
+
+def test_predictions_are_added_to_those_that_were_read(published):
+    earlier = read_earlier(published.folder, SCHEMA.names)
+    assert earlier.files == published.files
+    more = predictions(published.folder, write_share(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0))
+    publish_predictions(replace(more, files=earlier.files + more.files), {}, earlier)
+    assert published.folder.files() == sorted([published.files[0].path, more.files[0].path, COMMIT])
+
+
+def test_predictions_that_were_published_meanwhile_are_kept(published):
+    earlier = read_earlier(published.folder, SCHEMA.names)
+    meanwhile = replace(published, mlflow_run="run 2")
+    publish_predictions(meanwhile, {}, earlier)
+    share = write_share(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
+    with pytest.raises(OutputExistsError, match="got other predictions while these were made; nothing was published"):
+        publish_predictions(predictions(published.folder, share), {}, earlier)
+    assert published.folder.read_json(COMMIT)["mlflow_run"] == "run 2"
 
 
 # --- other people's readers

@@ -1,6 +1,7 @@
 """One task's share of a scoring: a row out for every row in, by the sealed model's own decoder."""
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
@@ -8,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cnnlib.errors import ImageSetError
+from cnnlib.config import ScoringSettings
+from cnnlib.errors import ImageSetError, ModelError, OutputExistsError
 from cnnlib.images import ImageSpec, encode_png
 from cnnlib.imageset import raw_pixels
 from cnnlib.predict import BYTES_AT_ONCE, Classifier, ModelCard
 from cnnlib.predictions import SCHEMA, ScoredWith
 from cnnlib.quiet import import_tensorflow_quietly
+from cnnlib.scored_before import ScoredBefore
 from cnnlib.scoring import ScorePlan, predict_batch, score_share
 from cnnlib.storage import open_folder
 
@@ -36,8 +39,9 @@ def classifier() -> Classifier:
     return Classifier(brightness, ModelCard(SPEC, CLASSES, "f" * 64, "a" * 64, "package"))
 
 
-def plan(folder=".", raw_shape=None, version="3") -> ScorePlan:
-    return ScorePlan(open_folder(str(folder)), "run", ScoredWith("shades", version, "a" * 64), NOW, raw_shape)
+def plan(folder=".", raw_shape=None, version="3", **settings) -> ScorePlan:
+    model = ScoredWith("shades", version, "a" * 64)
+    return ScorePlan(open_folder(str(folder)), "run", model, NOW, raw_shape, ScoringSettings(**settings))
 
 
 def uniform(value: int, shape=SPEC.shape) -> np.ndarray:
@@ -73,6 +77,65 @@ def test_raw_images_get_their_classes_and_all_that_a_row_has(classifier):
         "error": None,
         "scored_at": NOW,
     }
+
+
+def test_most_probable_classes_and_all_probabilities_on_request(classifier):
+    contents = [uniform(value).tobytes() for value in (250, 120)]
+    batch = batch_of([*contents, contents[0]]).slice(0, 2)
+    asked = plan(raw_shape=SPEC.shape, top_k=2, probabilities=True)
+    result = predict_batch(asked, classifier, batch)
+    assert result.schema.names == [
+        *SCHEMA.names,
+        "top_labels",
+        "top_label_names",
+        "top_probabilities",
+        "probabilities",
+    ]
+    bright, grey = result.to_pylist()
+    assert (bright["top_labels"], bright["top_label_names"]) == ([2, 1], ["light", "grey"])
+    assert (grey["top_labels"], grey["top_label_names"]) == ([1, 0], ["grey", "dark"])
+    for row in (bright, grey):
+        assert row["top_probabilities"] == [row["probabilities"][label] for label in row["top_labels"]]
+        assert row["top_probabilities"][0] == pytest.approx(row["probability"])
+        assert sum(row["probabilities"]) == pytest.approx(1)
+
+
+def test_more_classes_than_there_are_are_all(classifier):
+    (row,) = predict_batch(
+        plan(raw_shape=SPEC.shape, top_k=9), classifier, batch_of([uniform(250).tobytes()])
+    ).to_pylist()
+    assert row["top_labels"] == [2, 1, 0]
+
+
+def test_bad_row_has_nulls_for_what_was_asked(classifier):
+    batch = batch_of([encode_png(uniform(250)), b"?", encode_png(uniform(2))])
+    good, bad, again = predict_batch(plan(top_k=1, probabilities=True), classifier, batch).to_pylist()
+    assert (good["top_labels"], bad["top_labels"], again["top_labels"]) == ([2], None, [0])
+    assert bad["probabilities"] is None
+
+
+def test_embedding_is_what_the_head_is_given():
+    import_tensorflow_quietly()
+    import keras
+
+    shape = (2, 2, 3)
+    inputs = keras.Input(shape, dtype="uint8")
+    pooled = keras.layers.Rescaling(1 / 255)(inputs)
+    # The head is the last layer with weights: what follows has none.
+    logits = keras.layers.Conv2D(3, 2, name="head")(pooled)
+    model = keras.Model(inputs, keras.layers.Flatten()(logits))
+    embedding = Classifier(model, ModelCard(ImageSpec(2, 2, 3), CLASSES, "f" * 64, "a" * 64, "package"))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    batch = batch_of([image.tobytes() for image in pixels])
+    plain = predict_batch(plan(raw_shape=shape), embedding, batch)
+    result = predict_batch(plan(raw_shape=shape, embedding=True), embedding, batch)
+    assert result.select(SCHEMA.names).equals(plain)
+    np.testing.assert_allclose(np.array(result.column("embedding").to_pylist()), pixels.reshape(5, -1) / 255, atol=1e-6)
+
+
+def test_model_that_is_no_graph_of_layers_has_no_embedding(classifier):
+    with pytest.raises(ModelError, match="^the model has no layer before its head to take an embedding from"):
+        predict_batch(plan(raw_shape=SPEC.shape, embedding=True), classifier, batch_of([uniform(2).tobytes()]))
 
 
 def test_a_slice_of_a_batch_is_scored_as_its_own_rows(classifier):
@@ -124,6 +187,35 @@ def test_share_counts_rows_and_failures(classifier, tmp_path):
     assert counted == [2, 2]
 
 
+def test_images_with_a_row_already_are_left_out_by_content(classifier, tmp_path):
+    dark, light, grey = (encode_png(uniform(value)) for value in (0, 255, 128))
+    earlier = score_share(plan(tmp_path), classifier, None, [batch_of([dark, b"no image", None])], 0, 0)
+    paths = (earlier.file.path,)
+    counted = []
+
+    def again(batches, **changes):
+        before = ScoredBefore(str(tmp_path), paths, changes.pop("model_sha256", None))
+        share = score_share(
+            replace(plan(tmp_path), before=before, run_id="again"), classifier, counted.append, batches, 0, 0
+        )
+        rows = pq.read_table(tmp_path / share.file.path)["path"].to_pylist() if share.file else []
+        return share.rows, share.skipped, rows
+
+    # Another name for the same bytes is no new image; one that could not be read then may be by now.
+    batches = [batch_of([light, dark]), batch_of([b"no image", grey, dark])]
+    assert again(batches) == (2, 3, ["p/0", "p/1"])
+    assert sum(counted) == 5
+    assert again([batch_of([dark])]) == (0, 1, [])
+    assert again([batch_of([dark])], model_sha256="a" * 64) == (0, 1, [])
+    assert again([batch_of([dark])], model_sha256="b" * 64) == (1, 0, ["p/0"])
+
+
+def test_earlier_rows_that_cannot_be_read_are_told(classifier, tmp_path):
+    before = ScoredBefore(str(tmp_path), ("predictions/gone.parquet",), None)
+    with pytest.raises(OutputExistsError, match="gone.parquet, of the predictions there, cannot be read"):
+        score_share(replace(plan(tmp_path), before=before), classifier, None, [batch_of([b"?"])], 0, 0)
+
+
 def test_few_images_are_unpacked_at_a_time_however_small_their_files(classifier, tmp_path, monkeypatch):
     from cnnlib import scoring
 
@@ -148,7 +240,7 @@ def test_many_images_go_through_the_model_in_portions(classifier, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (5000, *SPEC.shape), np.uint8)
     together = classifier.predict_pixels(images)
     assert sizes == [2048, 2048, 904]
-    np.testing.assert_allclose(together[2040:2060], whole(images[2040:2060]).numpy(), atol=1e-6)
+    np.testing.assert_allclose(together[2040:2060], whole(images[2040:2060])[0].numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(("side", "most"), [(96, BYTES_AT_ONCE // (96 * 96 * 3)), (224, 16), (1000, 16)])
