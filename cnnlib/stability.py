@@ -14,6 +14,8 @@ from cnnlib.predict import ModelCard
 
 WARN_ABOVE = 0.2
 CONFIDENCE_BINS = 10
+# Of n rows without any change the index is about bins / n: with fewer rows a bin it is mostly chance.
+ROWS_A_BIN = 10
 
 # An empty bin's share: the index has no value for zero.
 _LEAST_SHARE = 1e-4
@@ -52,7 +54,7 @@ def stability_terms(expected: Sequence[float], actual: Sequence[float]) -> np.nd
 
 @dataclass(frozen=True)
 class Stability:
-    """What was predicted, against the training set.
+    """What `rows` predictions were, against the training set.
 
     Of each class its share of the training set, of the predictions, and what it adds to the index; `confidence` is the
     index of the highest probabilities against those of the validation images, None where there were none.
@@ -63,6 +65,7 @@ class Stability:
     predicted: tuple[float, ...]
     terms: tuple[float, ...]
     confidence: float | None
+    rows: int
 
     @property
     def index(self) -> float:
@@ -75,8 +78,10 @@ class Stability:
 
     @property
     def warning(self) -> str:
-        """What to say of an index that is above what is taken for chance; "" where none is."""
-        if max(self.index, self.confidence or 0.0) <= WARN_ABOVE:
+        """What to say of an index that is above what is taken for chance; "" where none is, or rows are too few."""
+        of_classes = self.index if self.rows >= ROWS_A_BIN * len(self.classes) else 0.0
+        of_confidence = self.confidence or 0.0 if self.rows >= ROWS_A_BIN * CONFIDENCE_BINS else 0.0
+        if max(of_classes, of_confidence) <= WARN_ABOVE:
             return ""
         return f"an index above {WARN_ABOVE} says that these images are not like those that the model was trained on"
 
@@ -96,4 +101,5 @@ def stability_of(card: ModelCard, labels: Mapping[int, int], confidences: Mappin
         tuple(predicted),
         tuple(stability_terms(card.class_shares, predicted).tolist()),
         float(stability_terms(card.confidence_shares, confident).sum()) if card.confidence_shares else None,
+        sum(labels.values()),
     )

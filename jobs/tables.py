@@ -59,17 +59,18 @@ def predictions_table(predictions: "Predictions") -> Table:
 
 def stability_table(stability: "Stability") -> Table:
     """Predicted classes against the training set's: those that have moved most, and what it all comes to."""
-    table = Table(title="predicted against trained on", title_justify="left", show_footer=True)
+    table = Table(title="predicted against trained on", title_justify="left")
     shown = sorted(range(len(stability.classes)), key=lambda label: -stability.terms[label])[:CLASSES_SHOWN]
-    table.add_column("class", f"all {len(stability.classes):,}", overflow="fold")
+    table.add_column("class", overflow="fold")
     table.add_column("trained on", justify="right")
     table.add_column("predicted", justify="right")
-    table.add_column("stability index", f"{stability.index:.4f}", justify="right")
+    table.add_column("stability index", justify="right")
     for label in shown:
         expected, predicted = stability.expected[label], stability.predicted[label]
         table.add_row(stability.classes[label], f"{expected:.1%}", f"{predicted:.1%}", f"{stability.terms[label]:.4f}")
     confidence = "not known" if stability.confidence is None else f"{stability.confidence:.4f}"
     table.add_section()
+    table.add_row(f"all {len(stability.classes):,} classes", "", "", f"{stability.index:.4f}")
     table.add_row("confidence", "", "", confidence)
     table.caption_justify = "left"
     if stability.warning:

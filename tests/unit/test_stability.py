@@ -49,6 +49,15 @@ def test_confidence_is_not_known_without_validation_images() -> None:
     assert stability.confidence is None
 
 
+def test_few_rows_are_no_reason_to_warn() -> None:
+    few, enough = (stability_of(card(), {0: rows}, {0: rows}) for rows in (29, 30))
+    assert few is not None
+    assert few.index > 1
+    assert few.warning == ""
+    assert enough is not None
+    assert enough.warning
+
+
 @pytest.mark.parametrize(("shares", "labels"), [((), {0: 5}), ((0.5, 0.3, 0.2), {})])
 def test_nothing_is_said_of_what_is_not_known(shares, labels) -> None:
     assert stability_of(card(class_shares=shares), labels, {9: 5}) is None
