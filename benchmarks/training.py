@@ -1,6 +1,6 @@
 """How fast training is in the driver and on workers, against plain Keras and against the machine itself.
 
-    python -m benchmarks.training [--rounds 3] [--rows 40000] [--epochs 3]
+    python -m benchmarks.training [--rounds 3] [--rows 40000] [--epochs 5]
 
 Each way trains the same model on the same MNIST images with batches of 128 a worker, in processes of its own, once a
 round; the rounds are interleaved, for these machines are shared and noisy. Workers are Spark executors of one core
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=40_000)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

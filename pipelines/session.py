@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -22,6 +23,9 @@ from pipelines.host import java_problem
 
 # Rows in an Arrow batch between the JVM and Python: enough to make the way there cheap, few enough for large images.
 ROWS_PER_ARROW_BATCH = 256
+
+# Names of folders that executors have, by what they belong to: an application, or a session of Spark Connect.
+_SHIPPED: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
 
 _SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
 
@@ -114,9 +118,14 @@ def _ship_own_wheel(session: SparkSession) -> None:
 
 def ship_folder(spark: SparkSession, folder: Path, name: str) -> str:
     """Send a folder to every executor, once a session. Gives the name under which `SparkFiles.get` finds it there."""
-    context = spark.sparkContext
-    if not any(archive.endswith(f"/{name}.zip") for archive in context.listArchives):
-        context.addArchive(shutil.make_archive(f"{_folder_until_exit()}/{name}", "zip", folder))
+    shipped = _SHIPPED.setdefault(spark.sparkContext if is_classic(spark) else spark, set())
+    if name not in shipped:
+        archive = shutil.make_archive(f"{_folder_until_exit()}/{name}", "zip", folder)
+        if is_classic(spark):
+            spark.sparkContext.addArchive(archive)
+        else:
+            spark.addArtifacts(archive, archive=True)
+        shipped.add(name)
     return f"{name}.zip"
 
 

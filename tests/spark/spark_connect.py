@@ -11,15 +11,23 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import psutil
+from pyspark.sql import SparkSession
 
-from cnnlib.config import FitSettings
+from cnnlib.config import FitSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
 from cnnlib.errors import HostError
+from cnnlib.imageset import ImageSet
+from cnnlib.quiet import import_tensorflow_quietly
 from pipelines import launch as launch_module
 from pipelines.cluster import runs_here, store_problem, workers_problem
 from pipelines.ingest import ingest
 from pipelines.launch import launch
+from pipelines.registry import log_sealed_model
+from pipelines.score import score
 from pipelines.session import spark_session
+from pipelines.store import connect
 from pipelines.train_on_workers import _launched
 from tests.conftest import write_photos
 from tests.spark.ingests import settings_of
@@ -45,7 +53,9 @@ def main(folder: Path) -> dict[str, object]:
         "store": store_problem(spark, f"sqlite:///{folder}/mlflow.db"),
     }
     photos = write_photos(folder / "photos", per_class=10)
-    found["ingested"] = asdict(ingest(spark, settings_of("image_folder", photos, folder / "set")).counts)
+    image_set = ingest(spark, settings_of("image_folder", photos, folder / "set"))
+    found["ingested"] = asdict(image_set.counts)
+    found["scored"] = scored_twice(spark, image_set, photos, folder)
     spark.addArtifacts(str(PROBE_FILE), pyfile=True)
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
@@ -74,6 +84,26 @@ def main(folder: Path) -> dict[str, object]:
     found["ranks are gone"] = all_gone(ranks)
     spark.stop()
     return found
+
+
+def scored_twice(spark: SparkSession, image_set: ImageSet, photos: Path, folder: Path) -> list[dict[str, int]]:
+    """Counts of two scorings of the photos with an untrained model, which is shipped once."""
+    import_tensorflow_quietly()
+    from cnnlib.models import build_model
+
+    tracking = TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db")
+    connect(tracking)
+    model = build_model("lenet", image_shape=image_set.image.shape, classes=2)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("shades", artifact_location=f"{folder}/artifacts"))
+    with mlflow.start_run():
+        _, version = log_sealed_model(model, image_set, np.zeros(image_set.image.shape, np.uint8), register_as="shades")
+    settings = ScoreSettings(
+        model=f"models:/shades/{version}",
+        input=ScoreInputSettings(path=str(photos), format="image_folder"),
+        output=PredictionsOutputSettings(path=str(folder / "out"), overwrite=True),
+        tracking=tracking,
+    )
+    return [score(spark, settings).counts for _ in range(2)]
 
 
 if __name__ == "__main__":

@@ -84,5 +84,9 @@ def test_connect_ingests(over_connect: dict[str, Any]) -> None:
     assert over_connect["ingested"] == {"found": 20, "kept": 20, "duplicate": 0, "rejected": 0}
 
 
+def test_connect_scores(over_connect: dict[str, Any]) -> None:
+    assert over_connect["scored"] == [{"rows": 20, "scored": 20, "failed": 0}] * 2
+
+
 def test_interrupted_connect_client_leaves_no_rank(over_connect: dict[str, Any]) -> None:
     assert (over_connect["interrupted"], over_connect["ranks are gone"]) == (2, True)
