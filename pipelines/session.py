@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from py4j.protocol import Py4JJavaError
@@ -26,6 +27,8 @@ ROWS_PER_ARROW_BATCH = 256
 
 # Names of folders that executors have, by what they belong to: an application, or a session of Spark Connect.
 _SHIPPED: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
+
+INTERRUPT_ON_CANCEL = "spark.job.interruptOnCancel"
 
 _SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
 
@@ -152,9 +155,24 @@ def _folder_until_exit() -> str:
     return folder
 
 
-# An interrupt that meets a task which is starting its Python worker makes Spark 4 restart the daemon of all workers,
-# and tasks of the next job that have one already find a "Broken pipe". Workers of killed tasks end within 4 s without.
-_NO_INTERRUPTS = {"spark.sql.execution.interruptOnCancel": "false"}
+@contextmanager
+def _without_interrupts(spark: SparkSession) -> Iterator[None]:
+    """Have tasks of this thread's jobs cancelled without an interrupt; their Python workers end within 4 s then.
+
+    An interrupt that meets a task which is starting its Python worker makes Spark 4 restart the daemon of all workers,
+    and tasks of the next job that have one already find a "Broken pipe".
+    """
+    # Spark 4 sets the job's property for a query, unless it is told not to; then what the caller has set holds.
+    with with_settings(spark, {"spark.sql.execution.interruptOnCancel": "false"}):
+        if not is_classic(spark):
+            yield
+            return
+        before = spark.sparkContext.getLocalProperty(INTERRUPT_ON_CANCEL)
+        spark.sparkContext.setLocalProperty(INTERRUPT_ON_CANCEL, "false")
+        try:
+            yield
+        finally:
+            spark.sparkContext.setLocalProperty(INTERRUPT_ON_CANCEL, cast(str, before))  # None removes it
 
 
 @contextmanager
@@ -164,7 +182,7 @@ def user_errors_from_tasks(spark: SparkSession) -> Iterator[None]:
     Spark hands a worker's exception on as text only.
     """
     try:
-        with with_settings(spark, _NO_INTERRUPTS):
+        with _without_interrupts(spark):
             yield
     except (PySparkException, Py4JJavaError) as error:
         # A sealed model raises the errors of the code that travels with it.
