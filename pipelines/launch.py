@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pandas as pd
 from pyspark import BarrierTaskContext, inheritable_thread_target
@@ -28,9 +28,6 @@ from cnnlib.errors import HostError
 from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
 from pipelines.rank_process import RankProcess, how_it_ended
 from pipelines.session import is_classic
-
-if TYPE_CHECKING:
-    from pyspark.sql.connect.shell.progress import ProgressHandler
 
 RESULT_FILE = "result.json"
 # The news of a failure comes over the line within milliseconds.
@@ -163,29 +160,28 @@ class _NotBegunError(Exception):
 
 
 @contextmanager
-def _begun_soon(spark: SparkSession, rows: Future[list[Row]]) -> Iterator[None]:
+def _begun_soon(session: Any, rows: Future[list[Row]]) -> Iterator[None]:
     """Wait, at the body's end, until a Spark Connect session has begun the tasks of the job that gives the rows.
 
     Raises _NotBegunError after SECONDS_TO_BEGIN. Before Spark 4 a session does not tell, and nothing is waited for.
     """
-    if not hasattr(spark, "registerProgressHandler"):
+    if not hasattr(session, "registerProgressHandler"):
         yield
         return
     begun = threading.Event()
 
-    def note(stages: object, inflight_tasks: int, operation_id: object, done: bool) -> None:
+    def look(stages: object, inflight_tasks: int, operation_id: object, done: bool) -> None:
         if inflight_tasks or done:
             begun.set()
 
-    look = cast("ProgressHandler", note)
-    spark.registerProgressHandler(look)
+    session.registerProgressHandler(look)
     try:
         yield
         rows.add_done_callback(lambda _: begun.set())
         if not begun.wait(SECONDS_TO_BEGIN):
             raise _NotBegunError
     finally:
-        spark.removeProgressHandler(look)
+        session.removeProgressHandler(look)
 
 
 class _TaskOf:
