@@ -328,11 +328,16 @@ class ScoringSettings(Settings):
     max_failed_fraction: float = Field(
         0.05, ge=0, le=1, description="more rows without a prediction than this share end with exit status 3"
     )
-    mode: Literal["all", "incremental"] = Field(
-        "all", description="incremental adds the predictions of images that have none yet to those at output.path"
+    mode: Literal["all", "incremental", "stream"] = Field(
+        "all",
+        description="incremental adds the predictions of images that have none yet, by content, to those at "
+        "output.path; stream those of files that have come into a folder since the run before",
     )
     rescore: bool = Field(
-        False, description="incremental: also score images that only other versions of the model have scored"
+        False, description="incremental, stream: also score images that only other versions of the model have scored"
+    )
+    checkpoint: str | None = Field(
+        None, description="stream: folder of Spark's checkpoint; by default output.path with -checkpoint behind it"
     )
     top_k: int = Field(0, ge=0, description="also give so many of the most probable classes a row; 0 is none")
     probabilities: bool = Field(False, description="also give the probability of every class")

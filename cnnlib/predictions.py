@@ -4,8 +4,8 @@ A folder `predictions/` of Parquet files that any reader understands, and `summa
 atomically: only the files that it names belong to the set.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -85,7 +85,8 @@ class Predictions:
     also skipped, which had predictions already: rows = scored + failed + skipped. `failed_by_code` has the errors.
     `complete` says that no more rows failed than was allowed; `seconds` passed while Spark's tasks ran, and
     `mlflow_run` is the id of the run that this was. `files` are all of the set, `columns` what they have. `stability`
-    is None where the model does not know what it was trained on, or nothing was scored.
+    is None where the model does not know what it was trained on, or nothing was scored. `streams` says up to which
+    batch each stream of new files is in the set, by the id of its checkpoint.
     """
 
     folder: Folder
@@ -97,12 +98,13 @@ class Predictions:
     files: tuple[PartFile, ...]
     mlflow_run: str = ""
     columns: tuple[str, ...] = tuple(SCHEMA.names)
+    streams: Mapping[str, int] = field(default_factory=dict)
     stability: Stability | None = None
 
     @property
     def images_per_second(self) -> float:
         """How fast the rows that were not skipped went through."""
-        return (self.counts["scored"] + self.counts["failed"]) / self.seconds
+        return (self.counts["scored"] + self.counts["failed"]) / self.seconds if self.seconds else 0.0
 
     @property
     def model_version(self) -> str | None:
@@ -129,6 +131,11 @@ class EarlierPredictions:
     def files(self) -> tuple[PartFile, ...]:
         """The data files of the set."""
         return tuple(PartFile(**file) for file in self.summary.get("files", ()))
+
+    @property
+    def streams(self) -> dict[str, int]:
+        """As in `Predictions`."""
+        return self.summary.get("streams", {})
 
 
 def read_earlier(folder: Folder, columns: Sequence[str]) -> EarlierPredictions:
@@ -170,6 +177,7 @@ def publish_predictions(
         "stability": None if predictions.stability is None else predictions.stability.as_dict(),
         "mlflow_run": predictions.mlflow_run,
         "columns": list(predictions.columns),
+        "streams": dict(predictions.streams),
         "files": [file.as_dict() for file in predictions.files],
         "settings": settings,
     }

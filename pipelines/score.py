@@ -1,11 +1,13 @@
 """Images and a registered model -> predictions: tasks read, decode, predict and write; the driver commits."""
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib import predictions as contract
 from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings, flatten
-from cnnlib.errors import ConfigError, LimitError, ModelError
+from cnnlib.errors import ConfigError, LimitError, ModelError, OutputExistsError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.imageset_writer import Count
 from cnnlib.predict import ModelCard, read_card
@@ -26,9 +28,11 @@ from cnnlib.sealed import ARTIFACTS
 from cnnlib.splits import SPLITS
 from cnnlib.stability import stability_of
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
+from pipelines.new_files import Mark, has_batches, take_new_files
 from pipelines.progress import Progress
-from pipelines.registry import fetch_model
-from pipelines.sources import open_source
+from pipelines.registry import RegisteredModel, fetch_model
+from pipelines.sources import MAX_IMAGE_BYTES, open_source
+from pipelines.sources.image_folder import unlabelled_images
 from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import Images
 from pipelines.store import connect
@@ -59,54 +63,135 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
 
     The model's alias is resolved once; its name, version and the SHA-256 of its weights stand in every row. An image
     that cannot be decoded gets an error and no prediction. With `score.mode` incremental, images whose content has a
-    row there already are left out, and what is new is added. Raises ConfigError, SourceError, ImageSetError, ModelError
+    row there already are left out, and what is new is added; with stream, files that a job before has scored. Raises
+    ConfigError, SourceError, ImageSetError, ModelError
     and OutputExistsError before anything is written, and LimitError when more than `score.max_failed_fraction` of the
     rows failed: the predictions are published all the same, and say that they are incomplete.
     """
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
-    adding = settings.score.mode == "incremental"
+    adding = settings.score.mode != "all"
     if adding and settings.output.overwrite:
-        raise ConfigError("score.mode=incremental adds to what output.overwrite=true would replace; choose one of them")
+        raise ConfigError(
+            f"score.mode={settings.score.mode} adds to what output.overwrite=true would replace; choose one of them"
+        )
     refuse_occupied(folder, contract.COMMIT, overwrite=settings.output.overwrite or adding)
-    earlier = read_earlier(folder, contract.schema_of(settings.score).names) if adding else None
-    store = connect(settings.tracking)
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
+        store = connect(settings.tracking)
         model = fetch_model(settings.model, Path(temporary))
-        card = read_card(model.folder / ARTIFACTS)
-        source = read_input(spark, settings.input, card)
+        job = _Job(spark, settings, folder, store, model, read_card(model.folder / ARTIFACTS), progress)
+        if settings.score.mode == "stream":
+            return job.score_new_files()
+        source = read_input(spark, settings.input, job.card)
+        return job.score(source, job.earlier() if adding else None)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the scorings of one job have in common: one, or one a batch of a stream."""
+
+    spark: SparkSession
+    settings: ScoreSettings
+    folder: Folder
+    store: str
+    model: RegisteredModel
+    card: ModelCard
+    progress: Progress
+
+    def earlier(self) -> EarlierPredictions:
+        """What is to be added to."""
+        return read_earlier(self.folder, contract.schema_of(self.settings.score).names)
+
+    def score(self, source: ScoreInput, earlier: EarlierPredictions | None, mark: Mark | None = None) -> Predictions:
+        """Score and publish, together with `earlier`. `mark` says which batch of a stream this is."""
+        folder, settings = self.folder, self.settings
         make_writable(folder, contract.COMMIT)
         plan = ScorePlan(
             folder=folder,
             run_id=new_run_id(),
-            model=ScoredWith(model.name, model.version, card.model_sha256),
+            model=ScoredWith(self.model.name, self.model.version, self.card.model_sha256),
             scored_at=datetime.now(timezone.utc),
             raw_shape=source.raw_shape,
             settings=settings.score,
-            before=_before(folder, earlier, card.model_sha256 if settings.score.rescore else None),
+            before=self._before(earlier),
         )
-        with _run(store, settings, plan, source) as tracker:
+        with _run(self.store, settings, plan, source) as tracker:
             try:
-                archive = ship_model(spark, model.folder)
-                predictions = _score(spark, source, plan, archive, card, progress)
-                predictions = replace(
-                    predictions,
-                    mlflow_run=tracker.run_id,
-                    files=(*(earlier.files if earlier else ()), *predictions.files),
-                )
+                archive = ship_model(self.spark, self.model.folder)
+                predictions = _score(self.spark, source, plan, archive, self.card, self.progress)
+                predictions = replace(predictions, mlflow_run=tracker.run_id)
+                if earlier is not None:
+                    streams = earlier.streams | ({mark.stream: mark.batch} if mark else {})
+                    predictions = replace(predictions, files=earlier.files + predictions.files, streams=streams)
                 publish_predictions(predictions, settings.model_dump(mode="json"), earlier)
             except BaseException:
                 discard_unpublished(folder, contract.COMMIT, plan.run_id)
                 raise
             tracker.log_scoring(predictions)
             _check_complete(predictions, settings.score.max_failed_fraction)
-    return predictions
+        return predictions
+
+    def score_new_files(self) -> Predictions:
+        """Score what has come into a folder since the job before; gives the sum of what the batches gave."""
+        settings = self.settings
+        if settings.input.format != "image_folder" or settings.input.path is None:
+            raise ConfigError("score.mode=stream looks for new files: it takes input.format=image_folder and a path")
+        source = open_folder(settings.input.path)
+        base = settings.score.checkpoint or f"{self.folder.uri}-checkpoint"
+        # A version that scores all again has a stream of its own, which begins with the first file.
+        checkpoint = f"{base}/{self.card.model_sha256 if settings.score.rescore else 'any'}"
+        if not self.earlier().summary and has_batches(checkpoint):
+            raise OutputExistsError(
+                f"score.checkpoint={base} is of files whose predictions are not at output.path={self.folder.uri}; name "
+                "the output that they are in, or another checkpoint to score all files again"
+            )
+        scored: list[Predictions] = []
+
+        def take(files: Mapping[str, int], mark: Mark) -> None:
+            earlier = self.earlier()
+            if earlier.streams.get(mark.stream, -1) >= mark.batch:
+                return  # published by a job that ended before its checkpoint knew
+            tasks = tasks_for(self.spark, len(files), IMAGES_A_TASK)
+            images = unlabelled_images(self.spark, source, files, tasks, MAX_IMAGE_BYTES)
+            digest = hashlib.sha256(f"{mark.stream} {mark.batch}".encode()).hexdigest()
+            scored.append(self.score(ScoreInput(images, len(files), None, source.uri, digest), earlier, mark))
+
+        take_new_files(self.spark, source, checkpoint, take)
+        return reduce(_together, scored, self._nothing())
+
+    def _before(self, earlier: EarlierPredictions | None) -> ScoredBefore | None:
+        """The rows that count as done: a stream knows its files, and asks only where it goes through them again."""
+        asked = self.settings.score
+        if earlier is None or (asked.mode == "stream" and not asked.rescore):
+            return None
+        paths = tuple(file.path for file in earlier.files)
+        return ScoredBefore(self.folder.uri, paths, self.card.model_sha256 if asked.rescore else None)
+
+    def _nothing(self) -> Predictions:
+        """Of a job that finds nothing new: what is there already."""
+        earlier = self.earlier()
+        return Predictions(
+            folder=self.folder,
+            counts={"rows": 0, "scored": 0, "failed": 0},
+            failed_by_code={},
+            model=ScoredWith(self.model.name, self.model.version, self.card.model_sha256),
+            complete=True,
+            seconds=0.0,
+            files=earlier.files,
+            streams=earlier.streams,
+        )
 
 
-def _before(folder: Folder, earlier: EarlierPredictions | None, model_sha256: str | None) -> ScoredBefore | None:
-    if earlier is None:
-        return None
-    return ScoredBefore(folder.uri, tuple(file.path for file in earlier.files), model_sha256)
+def _together(first: Predictions, second: Predictions) -> Predictions:
+    """What two batches of a stream come to; the second has the first's files too."""
+    return replace(
+        second,
+        counts={name: first.counts.get(name, 0) + count for name, count in second.counts.items()},
+        failed_by_code=dict(Counter(first.failed_by_code) + Counter(second.failed_by_code)),
+        complete=first.complete and second.complete,
+        seconds=first.seconds + second.seconds,
+        stability=None if first.counts["rows"] else second.stability,
+    )
 
 
 def _run(store: str, settings: ScoreSettings, plan: ScorePlan, source: ScoreInput) -> AbstractContextManager[Tracker]:

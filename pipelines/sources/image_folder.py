@@ -1,6 +1,6 @@
 """Class folders, listed and read by Spark's tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -20,7 +20,7 @@ from cnnlib.sources.image_folder import (
 from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder
 from pipelines.sources.files import list_files, read_files
-from pipelines.sources.source import Entry, Source, files_table, label_order, of_files, shared_out
+from pipelines.sources.source import Entry, Images, Source, files_table, label_order, of_files, shared_out
 
 
 def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSettings, max_bytes: int) -> Source:
@@ -35,7 +35,30 @@ def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSetti
     has_splits = layout_of(top for top in map(class_of, shown) if top is not None)
     labelled = settings.labels == "given"
     given = {class_and_split_of(name, has_splits) for name in shown}
-    uri = folder.uri
+    read = _reader(folder.uri, max_bytes, has_splits=has_splits, labelled=labelled)
+    files = files_table(
+        {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed
+    )
+    return Source(
+        files,
+        label_order(name for name, _ in given if name is not None) if labelled else (),
+        lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE, SIZE_BYTES]), tasks, read),
+        gives_test=any(split == TEST for _, split in given),
+    )
+
+
+def unlabelled_images(
+    spark: SparkSession, folder: Folder, files: Mapping[str, int], tasks: int, max_bytes: int
+) -> Images:
+    """Files of a folder as images, whatever folders they are in: bytes by name, relative to the folder."""
+    table = pa.table({FILE: list(files), SIZE_BYTES: list(files.values())})
+    return shared_out(spark, table, tasks, _reader(folder.uri, max_bytes, has_splits=False, labelled=False))
+
+
+def _reader(
+    uri: str, max_bytes: int, *, has_splits: bool, labelled: bool
+) -> Callable[[Iterator[Entry]], Iterator[pa.RecordBatch]]:
+    """How a task reads files of a folder."""
 
     def read(files: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
@@ -49,15 +72,7 @@ def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSetti
 
         return read_files(map(described, files), lambda entry: (opened.fs, opened.path(entry[FILE])), max_bytes)
 
-    files = files_table(
-        {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed
-    )
-    return Source(
-        files,
-        label_order(name for name, _ in given if name is not None) if labelled else (),
-        lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE, SIZE_BYTES]), tasks, read),
-        gives_test=any(split == TEST for _, split in given),
-    )
+    return read
 
 
 def _problem(name: str, size_bytes: int, max_bytes: int) -> tuple[str, str] | None:

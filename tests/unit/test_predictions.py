@@ -122,6 +122,7 @@ def test_summary_tells_counts_model_and_files(published):
         "complete": True,
         "mlflow_run": "run 1",
         "columns": SCHEMA.names,
+        "streams": {},
         "files": [{"path": file.path, "rows": 5, "bytes": file.bytes, "row_groups": 1}],
         "settings": {"model": "models:/digits@champion"},
     }

@@ -1,0 +1,111 @@
+"""Scoring a folder that grows: each file exactly once, also where a job dies."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.config import ScoreInputSettings, ScoreSettings, ScoringSettings
+from cnnlib.errors import ConfigError, OutputExistsError
+from pipelines import score as module
+from pipelines.score import score
+from tests.conftest import write_photos
+from tests.spark.conftest import Trained
+from tests.spark.test_score import rows_of, settings
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with four photos, one of them in a folder of its own, and a file that is none."""
+    folder = tmp_path / "photos [new]"
+    shutil.copytree(write_photos(tmp_path / "classes", per_class=8) / "dark", folder)
+    for number in range(4, 8):
+        next(folder.glob(f"00{number}.*")).unlink()
+    (folder / "later").mkdir()
+    (folder / "001.jpg").rename(folder / "later" / "001.JPG")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def asked(trained: Trained, photos: Path, output: Path, **more: object) -> ScoreSettings:
+    source = ScoreInputSettings(path=str(photos), format="image_folder")
+    return settings(trained, output, input=source, score=ScoringSettings(mode="stream", **more))
+
+
+def test_each_file_is_scored_once(spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path) -> None:
+    every_night = asked(trained, photos, tmp_path / "out", max_failed_fraction=0.5)
+    first = score(spark, every_night)
+    assert first.counts == {"rows": 4, "scored": 4, "failed": 0}
+    assert sorted(rows_of(first).path) == ["000.png", "002.png", "003.jpg", "later/001.JPG"]
+
+    nothing = score(spark, every_night)
+    assert nothing.counts == {"rows": 0, "scored": 0, "failed": 0}
+    assert sorted(rows_of(nothing).path) == sorted(rows_of(first).path)
+
+    # By file: the same content under another name is a file that came.
+    shutil.copy(photos / "000.png", photos / "later" / "004.png")
+    (photos / "005.jpg").write_bytes(b"no image")
+    third = score(spark, every_night)
+    assert third.counts == {"rows": 2, "scored": 1, "failed": 1}
+    rows = rows_of(third).sort_values("path", ignore_index=True)
+    assert rows.path.tolist() == ["000.png", "002.png", "003.jpg", "005.jpg", "later/001.JPG", "later/004.png"]
+    assert rows.error.notna().tolist() == [False, False, False, True, False, False]
+    assert rows.scored_at.nunique() == 2
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_job_that_dies_about_its_commit_leaves_each_file_once(
+    spark: SparkSession,
+    trained: Trained,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    published: bool,
+) -> None:
+    every_night = asked(trained, photos, tmp_path / "out")
+    whole = module.publish_predictions
+
+    def die(*arguments: object) -> None:
+        if published:
+            whole(*arguments)
+        raise MemoryError("of all times now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "publish_predictions", die)
+        with pytest.raises(MemoryError, match="of all times now"):
+            score(spark, every_night)
+    again = score(spark, every_night)
+    assert again.counts["rows"] == (0 if published else 4)
+    assert sorted(rows_of(again).path) == ["000.png", "002.png", "003.jpg", "later/001.JPG"]
+    # What comes later is not mistaken for the batch that was given twice.
+    shutil.copy(photos / "000.png", photos / "004.png")
+    assert score(spark, every_night).counts["rows"] == 1
+
+
+def test_files_are_scored_again_when_asked_and_once(
+    spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    score(spark, asked(trained, photos, tmp_path / "out"))
+    again = asked(trained, photos, tmp_path / "out", rescore=True)
+    assert score(spark, again).counts == {"rows": 4, "scored": 0, "failed": 0, "skipped": 4}
+    shutil.copy(tmp_path / "classes/light/001.jpg", photos)
+    assert score(spark, again).counts == {"rows": 1, "scored": 1, "failed": 0, "skipped": 0}
+
+
+def test_predictions_that_are_gone_are_told(
+    spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    every_night = asked(trained, photos, tmp_path / "out")
+    score(spark, every_night)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(OutputExistsError, match="is of files whose predictions are not at output.path"):
+        score(spark, every_night)
+    elsewhere = asked(trained, photos, tmp_path / "out", checkpoint=str(tmp_path / "anew"))
+    assert score(spark, elsewhere).counts["rows"] == 4
+
+
+def test_only_a_folder_is_watched(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+    of_a_set = settings(trained, tmp_path / "out", score=ScoringSettings(mode="stream"))
+    with pytest.raises(ConfigError, match="it takes input.format=image_folder and a path"):
+        score(spark, of_a_set)
