@@ -85,5 +85,10 @@ class NullableArray(ExtensionArray):
 
 
 def keep_nulls(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows, with all columns nullable."""
-    return pd.DataFrame({name: pd.Series(NullableArray(column.tolist())) for name, column in rows.items()})
+    """The same rows, with columns that are nullable where some values are null; MLflow casts none where all are."""
+    return pd.DataFrame({name: _nullable(column) for name, column in rows.items()})
+
+
+def _nullable(column: pd.Series) -> pd.Series:
+    null = column.isna()
+    return pd.Series(NullableArray(column.tolist())) if null.any() and not null.all() else column

@@ -73,6 +73,7 @@ def log_sealed_model(
     `example` is (height, width, channels) uint8 and becomes the input example, as PNG. `confidence_shares` are as in
     the model's card. Gives (model URI, version).
     """
+    train = image_set.splits[TRAIN]
     with TemporaryDirectory(prefix="sparkcnn-seal-") as temporary:
         sealed = seal(
             model,
@@ -80,7 +81,7 @@ def log_sealed_model(
             image=image_set.image,
             classes=image_set.classes,
             fingerprint=image_set.fingerprint,
-            class_shares=shares_of(image_set.split(TRAIN).class_counts),
+            class_shares=shares_of(train.class_counts) if train.rows else (),
             confidence_shares=confidence_shares,
         )
         # A file of its own: this package may lie in a zip, as spark-submit ships it.

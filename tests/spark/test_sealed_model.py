@@ -128,14 +128,21 @@ def test_by_the_scoring_job(
 def test_in_a_query_of_spark(
     spark: SparkSession, trained: Trained, files: list[bytes], expected: np.ndarray, tmp_path: Path
 ) -> None:
-    pd.DataFrame({"number": range(len(files)), "content": files}).to_parquet(tmp_path / "images.parquet")
+    (tmp_path / "images").mkdir()
+    # A batch without a broken image, one with some, and one of broken ones alone.
+    images = pd.DataFrame({"number": range(len(files) + 2), "content": [*files, BROKEN, BROKEN]})
+    for name, part in (("good", images[:500]), ("mixed", images[500 : IMAGES + 1]), ("broken", images[IMAGES + 1 :])):
+        part.to_parquet(tmp_path / "images" / f"{name}.parquet")
     connect(trained.tracking)
     spark.udf.register("digit", mlflow.pyfunc.spark_udf(spark, MODEL, env_manager="local"))
     rows = spark.sql(
         "SELECT number, predicted.* FROM (SELECT number, digit(content) AS predicted FROM parquet.`"
-        f"{tmp_path}/images.parquet`) ORDER BY number"
-    )
-    check(rows.toPandas(), expected)
+        f"{tmp_path}/images`) ORDER BY number"
+    ).collect()
+    table = pd.DataFrame([row.asDict() for row in rows], dtype=object)
+    check(table[: IMAGES + 1], expected)
+    assert [(row.label, row.label_name, row.error[:12]) for row in rows[IMAGES:]] == [(None, None, "not_an_image")] * 3
+    assert {row.error for row in rows[:IMAGES]} == {None}
 
 
 @pytest.fixture
