@@ -41,8 +41,10 @@ def take_new_files(
     """Have `take` called with new images below a folder until there are no more: bytes by name, relative to it.
 
     Spark sees no file whose name, or that of a folder above it, begins with a dot or an underscore. `checkpoint` is a
-    folder of Spark's, made by the first run. Raises what `take` raises, and then gives that batch
-    again; HostError under Spark Connect, whose server cannot call back; SourceError where Spark cannot list the folder.
+    folder of Spark's, made by the first run.
+
+    Raises what `take` raises, and the next run gives that batch again; HostError under Spark Connect, whose server
+    cannot call back; SourceError where Spark cannot list the folder.
     """
     if not is_classic(spark):
         raise HostError("score.mode=stream needs a Spark session of its own; over Spark Connect, take incremental")

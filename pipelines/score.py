@@ -63,10 +63,11 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
 
     The model's alias is resolved once; its name, version and the SHA-256 of its weights stand in every row. An image
     that cannot be decoded gets an error and no prediction. With `score.mode` incremental, images whose content has a
-    row there already are left out, and what is new is added; with stream, files that a job before has scored. Raises
-    ConfigError, SourceError, ImageSetError, ModelError
-    and OutputExistsError before anything is written, and LimitError when more than `score.max_failed_fraction` of the
-    rows failed: the predictions are published all the same, and say that they are incomplete.
+    row there already are left out, and what is new is added; with stream, files that a job before has scored.
+
+    Raises ConfigError, SourceError, ImageSetError, ModelError and OutputExistsError before anything is written, and
+    LimitError when more than `score.max_failed_fraction` of the rows failed: the predictions are published all the
+    same, and say that they are incomplete.
     """
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
@@ -109,7 +110,7 @@ class _Job:
         plan = ScorePlan(
             folder=folder,
             run_id=new_run_id(),
-            model=ScoredWith(self.model.name, self.model.version, self.card.model_sha256),
+            model=self._scored_with,
             scored_at=datetime.now(timezone.utc),
             raw_shape=source.raw_shape,
             settings=settings.score,
@@ -159,6 +160,10 @@ class _Job:
         take_new_files(self.spark, source, checkpoint, take)
         return reduce(_together, scored, self._nothing())
 
+    @property
+    def _scored_with(self) -> ScoredWith:
+        return ScoredWith(self.model.name, self.model.version, self.card.model_sha256)
+
     def _before(self, earlier: EarlierPredictions | None) -> ScoredBefore | None:
         """The rows that count as done: a stream knows its files, and asks only where it goes through them again."""
         asked = self.settings.score
@@ -174,7 +179,7 @@ class _Job:
             folder=self.folder,
             counts={"rows": 0, "scored": 0, "failed": 0},
             failed_by_code={},
-            model=ScoredWith(self.model.name, self.model.version, self.card.model_sha256),
+            model=self._scored_with,
             complete=True,
             seconds=0.0,
             files=earlier.files,

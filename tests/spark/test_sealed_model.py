@@ -1,7 +1,6 @@
 """A registered model gives the same predictions wherever it is loaded: here, in Spark SQL, behind HTTP, elsewhere."""
 
 import base64
-import io
 import json
 import os
 import signal
@@ -16,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from PIL import Image
 from pyspark.sql import SparkSession
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
+from cnnlib.images import encode_png
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
 from pipelines.registry import fetch_model
@@ -43,7 +42,7 @@ def digits() -> np.ndarray:
 @pytest.fixture(scope="module")
 def files(digits: np.ndarray) -> list[bytes]:
     """The same as PNG, and one that is broken."""
-    return [*map(png, digits), BROKEN]
+    return [*map(encode_png, digits), BROKEN]
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +59,6 @@ def expected(folder: Path, digits: np.ndarray) -> np.ndarray:
 
     model = keras.saving.load_model(folder / "artifacts/sealed/model.keras")
     return keras.ops.convert_to_numpy(keras.ops.softmax(model.predict(digits, verbose=0)))
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0]).save(file, "png")
-    return file.getvalue()
 
 
 def check(rows: pd.DataFrame, expected: np.ndarray) -> None:
