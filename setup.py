@@ -13,7 +13,7 @@ setup(
     # Settings live at the top of the tree, where people look, and install beside the jobs that read them.
     package_dir={"jobs.conf": "conf"},
     package_data={
-        "cnnlib": ["report.css", "report.html"],
+        "cnnlib.reports": ["*.css", "*.html"],
         "cnnlib.mnist": ["*.gz", "LICENSE.md"],
         "jobs.conf": ["*.yaml"],
         "pipelines": ["log4j2.properties"],

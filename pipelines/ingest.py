@@ -16,7 +16,7 @@ from cnnlib.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GRO
 from cnnlib.imageset_writer import Share, SharePlan
 from cnnlib.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
 from cnnlib.parts import PartFile, PartWriter
-from cnnlib.report_contents import has_report, write_report
+from cnnlib.reports.image_set_contents import has_report, write_report
 from cnnlib.settling import Settled, SettlePlan, settle_share, tally_share
 from cnnlib.splits import SPLITS, TRAIN
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name

@@ -9,7 +9,8 @@ from typing import Any
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import Counts, ImageSet, Split
 from cnnlib.parts import PartFile
-from cnnlib.report import Conflict, Reject, ReportContents, render_report, thumbnail
+from cnnlib.reports.image_set import Conflict, Reject, ReportContents, render_report
+from cnnlib.reports.page import thumbnail
 from cnnlib.storage import open_folder
 from tests.unit.pictures import noise
 

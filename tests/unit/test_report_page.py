@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import cnnlib
-from cnnlib import report
 from cnnlib.images import encode_png
-from cnnlib.report import render_report
+from cnnlib.reports import image_set as report
+from cnnlib.reports.image_set import render_report
 from tests.unit.pictures import noise
 from tests.unit.report_pages import HOSTILE, Page, contents_of, eventful, page_of
 
@@ -101,8 +101,9 @@ def test_samples_are_shared_out_fairly_where_room_is_short(monkeypatch):
 def test_equal_contents_give_an_equal_page_also_from_a_zipped_wheel(tmp_path):
     archive = tmp_path / "wheel.zip"
     with zipfile.ZipFile(archive, "w") as wheel:
-        for file in Path(cnnlib.__file__).parent.glob("*.*"):
-            wheel.write(file, f"cnnlib/{file.name}")
+        library = Path(cnnlib.__file__).parent
+        for file in (*library.glob("*.*"), *library.glob("reports/*.*")):
+            wheel.write(file, f"cnnlib/{file.relative_to(library)}")
     script = (
         "import sys, cnnlib; from tests.unit.report_pages import eventful, render_report\n"
         "assert cnnlib.__file__.startswith(sys.argv[1]), cnnlib.__file__\n"

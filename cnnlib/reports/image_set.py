@@ -1,41 +1,21 @@
-"""report.html: an image set on one page, for people to look at.
+"""report.html: an image set on one page. Equal contents give an equal page: it has no time of its own."""
 
-One file that needs no other, no network and no script. Its words stand in report.html and its looks in report.css,
-templates beside this module; here is what they show. Equal contents give an equal page: it has no time of its own.
-"""
-
-import base64
-import io
-import json
 import math
-import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import zip_longest
-from typing import Any
 
-import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from PIL import Image
-
-from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
+from cnnlib.reports.page import MOST_OPEN, render_page, settings_as_text, thumbnail_scale
 from cnnlib.splits import SPLITS
-from cnnlib.storage import REPORT
 
-# Of a thumbnail's longer side, in pixels.
-THUMBNAIL_SIDE = 64
 # Of sample pictures, and what a picture's tag adds: base64 makes 4 bytes of 3, and the page is to stay below 10 MB.
 MOST_SAMPLE_BYTES = 6_000_000
 TAG_BYTES = 40
 
 IMBALANCED = 10
-# More classes than this fold away, behind a chart of them all.
-MOST_CLASSES_OPEN = 50
-LONGEST_NAME = 120
 MOST_COPIES = 10
 MOST_SIZES = 10
 
@@ -44,9 +24,6 @@ CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 SIDES = tuple(sorted({2**n for n in range(20)} | {3 * 2**n for n in range(19)}))
 # Width to height.
 ASPECT_RATIOS = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 1), (3, 1))
-
-# HTML has no way to write these, and UTF-8 none for half a surrogate pair, as Python gives for a path of odd bytes.
-UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -102,36 +79,28 @@ def render_report(contents: ReportContents) -> str:
     classes = _class_counts(image_set, list(split_rows))
     by_size = sorted((row for row in classes if row.images), key=lambda row: -row.images)
     samples = _samples_within(contents.samples, image_set.classes or ("",))
-    page = _templates().get_template(REPORT)
-    html = page.render(
+    return render_page(
+        "image_set.html",
         contents=contents,
         image_set=image_set,
         split_rows=split_rows,
         classes=classes,
         by_size=by_size,
-        chart=_stacked_chart(by_size) if len(classes) > MOST_CLASSES_OPEN else {},
+        chart=_stacked_chart(by_size) if len(classes) > MOST_OPEN else {},
         samples=samples,
         left_out=sum(len(contents.samples.get(name, ())) - len(taken) for name, taken in samples.items()),
-        sample_scale=_sample_scale(height, width),
+        sample_scale=thumbnail_scale(height, width),
         common_sizes=sorted(sizes.items(), key=lambda item: (-item[1], item[0])),
         smaller=sum(images for (high, wide), images in sizes.items() if high < height or wide < width),
         sides=_shorter_sides(sizes),
         ratios=_aspect_ratios(sizes),
         rejects=sorted(contents.rejects.items(), key=lambda item: (-item[1], item[0])),
         channels=list(zip(CHANNEL_NAMES[image_set.image.channels], image_set.mean, image_set.std, strict=True)),
-        settings=list(_flat(image_set.settings)),
+        settings=settings_as_text(image_set.settings),
+        IMBALANCED=IMBALANCED,
+        MOST_COPIES=MOST_COPIES,
+        MOST_SIZES=MOST_SIZES,
     )
-    return UNWRITABLE.sub("\ufffd", html)
-
-
-def thumbnail(pixels: np.ndarray) -> bytes:
-    """Shrink (height, width, 1 or 3) uint8 to at most 64 pixels, and give the smaller of its PNG and JPEG files."""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    jpeg = io.BytesIO()
-    image.save(jpeg, "JPEG", quality=85)
-    shrunk = np.asarray(image).reshape(image.height, image.width, -1)
-    return min(encode_png(shrunk), jpeg.getvalue(), key=len)
 
 
 def _class_counts(image_set: ImageSet, splits: Sequence[str]) -> list[_ClassCounts]:
@@ -176,16 +145,6 @@ def _samples_within(samples: Mapping[str, Sequence[bytes]], names: Sequence[str]
     return taken
 
 
-def _sample_scale(height: int, width: int) -> float:
-    """How samples are shown: enlarged by a whole number where they are small, so that pixels stay even.
-
-    >>> _sample_scale(28, 28), _sample_scale(96, 128)
-    (2, 0.5)
-    """
-    longer = max(height, width)
-    return THUMBNAIL_SIDE // longer if longer <= THUMBNAIL_SIDE else THUMBNAIL_SIDE / longer
-
-
 def _shorter_sides(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]]:
     """Histogram of the shorter side, from the first to the last bin that has an image.
 
@@ -215,58 +174,3 @@ def _aspect_ratios(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]
     return [
         ("{}:{}".format(*ASPECT_RATIOS[i]), bins[i]) for i in range(min(bins, default=0), max(bins, default=-1) + 1)
     ]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings as the command line names them, with their values as text.
-
-    >>> list(_flat({"split": {"val_fraction": 0.1, "salt": "x"}}))
-    [('split.val_fraction', '0.1'), ('split.salt', 'x')]
-    """
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _percent(part: int, whole: int) -> str:
-    """A share for people: never 0% of something that is there, nor 100% of what is not all.
-
-    >>> _percent(1, 3), _percent(1, 100_000), _percent(99_999, 100_000), _percent(0, 0)
-    ('33.3%', '<0.1%', '>99.9%', '0.0%')
-    """
-    share = part / whole if whole else 0.0
-    if 0 < share < 0.001:
-        return "<0.1%"
-    if 0.999 < share < 1:
-        return ">99.9%"
-    return f"{share:.1%}"
-
-
-def _short(name: str) -> str:
-    """A name or message of any length, cut to what a table can show."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
-def _data_url(picture: bytes) -> str:
-    """A PNG or JPEG as a URL that carries it."""
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
-
-
-def _templates() -> Environment:
-    # importlib.resources reads from a folder and from a zipped wheel alike.
-    loader = FunctionLoader(lambda name: files("cnnlib").joinpath(name).read_text("utf-8"))
-    templates = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    templates.filters |= {"number": "{:,}".format, "percent": _percent, "short": _short, "data_url": _data_url}
-    templates.globals |= {
-        "IMBALANCED": IMBALANCED,
-        "MOST_CLASSES_OPEN": MOST_CLASSES_OPEN,
-        "MOST_COPIES": MOST_COPIES,
-        "MOST_SIZES": MOST_SIZES,
-        "THUMBNAIL_SIDE": THUMBNAIL_SIDE,
-    }
-    return templates

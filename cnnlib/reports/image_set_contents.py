@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from cnnlib.imageset import IMAGE, ImageSet, stored_pixels
 from cnnlib.parts import row_groups_of
-from cnnlib.report import Conflict, Reject, ReportContents, render_report, thumbnail
+from cnnlib.reports.image_set import Conflict, Reject, ReportContents, render_report
+from cnnlib.reports.page import thumbnail
 from cnnlib.storage import REPORT, write_atomically
 from cnnlib.tally import Tally
 
