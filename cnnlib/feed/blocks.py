@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cnnlib.errors import FeedError
+from cnnlib.errors import FeedError, ImageError
 from cnnlib.feed.reader import RowGroupReader
 from cnnlib.feed.row_groups import RowGroup, read_row_groups
 from cnnlib.feed.sharding import ALONE, Shard, worker_stretches
 from cnnlib.feed.shuffling import Block
-from cnnlib.imageset import IMAGE, LABEL, ImageSet, raw_pixels
+from cnnlib.imageset import IMAGE, LABEL, ImageSet, raw_pixels, stored_pixels
 
 DEFAULT_TIMEOUT_S = 120.0
 
@@ -149,7 +149,20 @@ def images_of(table: pa.Table, image_set: ImageSet, group: RowGroup) -> np.ndarr
 
 
 def read_split(image_set: ImageSet, split: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Generator[Block, None, None]:
-    """Read a split once in its published order, a row group at a time; see `BlockStream`."""
+    """Read a split once in its published order, a row group at a time: (rows, height, width, channels) uint8, labels.
+
+    Raises FeedError as `BlockStream` does, and for an image that cannot be decoded.
+    """
     row_groups = read_row_groups(image_set, split, timeout_s)
     with closing(BlockStream(image_set, row_groups, epochs=1, timeout_s=timeout_s)) as stream:
-        yield from stream.epoch()
+        for images, labels in stream.epoch():
+            yield _decoded(images, image_set), labels
+
+
+def _decoded(images: np.ndarray, image_set: ImageSet) -> np.ndarray:
+    if image_set.image.encoding == "raw":
+        return images
+    try:
+        return np.stack([stored_pixels(image, image_set.image) for image in images])
+    except ImageError as error:
+        raise FeedError(f"{image_set.folder.uri} has an image that is {error.code}; ingest the set anew") from error

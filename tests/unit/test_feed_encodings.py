@@ -13,6 +13,7 @@ import_tensorflow_quietly()
 
 from cnnlib.errors import FeedError  # noqa: E402
 from cnnlib.feed import make_dataset  # noqa: E402
+from cnnlib.feed.blocks import read_split  # noqa: E402
 from cnnlib.images import ImageSpec, decode_image  # noqa: E402
 from tests.unit.feeds import CLASSES, batches_of, rows_of, within  # noqa: E402
 from tests.unit.image_sets import write_train_split  # noqa: E402
@@ -77,3 +78,20 @@ def test_image_that_cannot_be_decoded_is_a_feed_error(tmp_path, image, says):
         within(60, read)
     assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_split_that_is_read_once_is_decoded_too(tmp_path, encoding):
+    spec = ImageSpec(HEIGHT, WIDTH, 3, encoding=encoding)
+    stored = encode(3, **OPTIONS[encoding])
+    image_set = write_train_split(tmp_path, stored, [0] * ROWS, spec=spec, classes=CLASSES, row_groups=[[20, 30], [40]])
+    images = np.concatenate([images for images, _ in read_split(image_set, "train")])
+    assert images.dtype == np.uint8
+    assert (images == np.stack([decode_image(file, spec) for file in stored])).all()
+
+
+def test_split_that_is_read_once_tells_of_an_image_that_is_none(tmp_path):
+    spec = ImageSpec(HEIGHT, WIDTH, 3, encoding="png")
+    image_set = write_train_split(tmp_path, [b"no image"], [0], spec=spec, classes=CLASSES, row_groups=[[1]])
+    with pytest.raises(FeedError, match="has an image that is not_an_image; ingest the set anew"):
+        next(read_split(image_set, "train"))
