@@ -25,6 +25,7 @@ setup(
         "jinja2>=3.1",
         "jsonargparse[signatures]>=4.40,<5",
         "keras>=3.12.4,<4",
+        "matplotlib>=3.8,<4",
         "mlflow>=2.22,<4",
         "numpy>=1.26,<3",
         "pandas>=2.2,<3",

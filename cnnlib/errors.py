@@ -8,6 +8,7 @@ The command line prints `message` as one line and ends with `exit_status`:
 | 1 | a fault of the program, or of a service it relies on |
 | 2 | settings, paths, services or the machine are not as needed; no output was changed |
 | 3 | the job ran, but its result misses a limit in the settings |
+| 4 | a model did not pass a gate; the alias stays where it is |
 | 130 | interrupted |
 """
 
@@ -90,6 +91,20 @@ class TrackingError(SparkcnnError):
 
     code = "tracking"
     exit_status = 2
+
+
+class PromotionError(SparkcnnError):
+    """An alias cannot move: another job is about to move it, or has moved it meanwhile, or there is nowhere to go."""
+
+    code = "promotion"
+    exit_status = 2
+
+
+class GateError(SparkcnnError):
+    """A challenger did not pass a gate, and the alias stays where it is."""
+
+    code = "gate"
+    exit_status = 4
 
 
 class LimitError(SparkcnnError):

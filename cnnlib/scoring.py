@@ -93,7 +93,7 @@ def score_share(
 def predict_batch(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch) -> pa.RecordBatch:
     """A prediction for every row of a batch: `predictions.schema_of` the plan's settings."""
     batch = _identified(batch)
-    pixels, errors = _pixels(plan, classifier, batch)
+    pixels, errors = pixels_of(batch, plan.raw_shape, classifier)
     if plan.settings.embedding:
         probabilities, embeddings = classifier.embed_pixels(pixels)
     else:
@@ -134,18 +134,22 @@ def _lists(rows: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), values)
 
 
-def _pixels(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch) -> tuple[np.ndarray, list[str | None]]:
-    """What `Classifier.to_pixels` gives, and first what is known of rows that could not be read at all."""
+def pixels_of(
+    batch: pa.RecordBatch, raw_shape: tuple[int, int, int] | None, classifier: Classifier
+) -> tuple[np.ndarray, list[str | None]]:
+    """What `Classifier.to_pixels` gives for CONTENT, and first what is known of rows that could not be read at all.
+
+    `raw_shape` is as in `ScorePlan`. Raises ImageSetError for arrays of another size.
+    """
     contents = batch.column(CONTENT)
-    shape = plan.raw_shape
-    if shape is not None and shape == classifier.card.image.shape:
+    if raw_shape is not None and raw_shape == classifier.card.image.shape:
         try:
-            return raw_pixels(contents, shape), [None] * batch.num_rows
+            return raw_pixels(contents, raw_shape), [None] * batch.num_rows
         except ValueError as error:
             raise ImageSetError(f"{error}, as the set's image spec has it; ingest the set anew") from error
     images = contents.to_pylist()
-    if shape is not None:
-        images = [np.frombuffer(image, np.uint8).reshape(shape) for image in images]
+    if raw_shape is not None:
+        images = [np.frombuffer(image, np.uint8).reshape(raw_shape) for image in images]
     pixels, errors = classifier.to_pixels(images)
     if CODE in batch.schema.names:
         # It says more than what the model makes of no content.

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnlib import errors, images, predict, sql_nulls
+from cnnlib.errors import ModelError
 from cnnlib.images import ImageSpec
+from cnnlib.imageset import ImageSet
 from cnnlib.predict import CARD_FILE, MODEL_FILE, Classifier, ModelCard, sha256_of
 
 if TYPE_CHECKING:
@@ -75,6 +77,16 @@ def open_sealed(model_folder: Path) -> Classifier:
     if package not in sys.modules:
         sys.path.append(str(model_folder / CODE))
     return importlib.import_module(f"{package}.predict").load_classifier(artifacts)
+
+
+def check_fits(image_set: ImageSet, card: ModelCard) -> None:
+    """Raise ModelError where a set's images were not made as the model's were."""
+    there, needed = ((*spec.shape, spec.resize) for spec in (image_set.image, card.image))
+    if there != needed:
+        raise ModelError(
+            f"{image_set.folder.uri} has images of {there} (height, width, channels, resize), the model takes "
+            f"{needed}; take an image set made so, or score the source itself with input.format"
+        )
 
 
 def _write_code(folder: Path) -> Path:

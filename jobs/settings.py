@@ -28,6 +28,7 @@ def parse_settings(
     parser = _Parser(prog=f"sparkcnn {job}", description=kind.__doc__, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with settings; options behind it override it")
     parser.add_class_arguments(kind)
+    parser.let_switches_stand_alone()
     if config_file is not None and not any(argument.startswith("--config") for argument in arguments):
         text = files("jobs.conf").joinpath(config_file).read_text()
         arguments = ["--config", text, *arguments]
@@ -41,6 +42,12 @@ def parse_settings(
 
 
 class _Parser(ArgumentParser):
+    def let_switches_stand_alone(self) -> None:
+        """Take --rollback for --rollback true."""
+        for action in self._actions:
+            if getattr(action, "_typehint", None) is bool:
+                action.nargs, action.const = "?", True
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = {action.dest for action in self._actions}
         raise ConfigError(one_line(message, known)) from ex

@@ -1,13 +1,100 @@
-"""Predictions and the labels of an image set -> how good the model is."""
+"""A registered model and an image set -> how good it is, in an MLflow run and on one page."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from cnnlib.errors import ModelError
-from cnnlib.imageset import IMAGE_ID, LABEL, ImageSet
+from cnnlib.config import flatten
+from cnnlib.config_evaluation import EvaluateSettings
+from cnnlib.errors import ConfigError, ModelError
+from cnnlib.evaluation import Evaluation
+from cnnlib.gates import Gate
+from cnnlib.imageset import IMAGE_ID, LABEL, ImageSet, open_image_set
 from cnnlib.predict import LABEL_NAME
 from cnnlib.predictions import Predictions
+from cnnlib.reports.evaluation import render_evaluation
+from cnnlib.reports.figures import confusion_figure, reliability_figure
+from cnnlib.sealed import check_fits
+from cnnlib.storage import REPORT
+from pipelines.assessed import assessed_images, evaluation_of
+from pipelines.progress import Progress
 from pipelines.published import literal_path, read_split
+from pipelines.registry import fetch_model
+from pipelines.store import connect
+from pipelines.tracking import EVALUATION, Tracker, as_tracking_error, model_run
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation, the id and the page of its MLflow run, and where the report lies."""
+
+    evaluation: Evaluation
+    run_id: str
+    run_url: str
+    report: str
+
+
+def evaluate(spark: SparkSession, settings: EvaluateSettings, progress: Progress | None = None) -> Evaluated:
+    """Find out how good a registered model is on a split, in one MLflow run with figures and a report.
+
+    Raises ConfigError, ImageSetError and ModelError before anything is scored, TrackingError also after.
+    """
+    image_set = open_labelled(settings.data.path, settings.data.split)
+    store = connect(settings.tracking)
+    with TemporaryDirectory(prefix="sparkcnn-evaluation-") as temporary:
+        model = fetch_model(settings.model, Path(temporary))
+        check_fits(image_set, model.card)
+        with (
+            as_tracking_error(store),
+            model_run(
+                store,
+                settings.tracking.experiment,
+                f"evaluate {model.scored_with}",
+                flatten(settings),
+                model.scored_with.as_dict(),
+                (image_set.folder.uri, image_set.fingerprint),
+                "evaluation",
+            ) as tracker,
+        ):
+            asked, split = settings.evaluate, settings.data.split
+            with assessed_images(spark, image_set, split, model, asked.corruptions, progress) as assessed:
+                evaluation = evaluation_of(assessed, image_set, split, model, asked)
+            report = keep_evaluation(tracker, evaluation, settings.model_dump(mode="json"))
+            return Evaluated(evaluation, tracker.run_id, tracker.run_url, report)
+
+
+def open_labelled(path: str, split: str) -> ImageSet:
+    """Open an image set to compare predictions with. Raises ImageSetError, or ConfigError where it has no labels."""
+    image_set = open_image_set(path)
+    image_set.split(split)
+    if not image_set.classes:
+        raise ConfigError(f"data.path={image_set.folder.uri} has no labels to compare predictions with; take another")
+    return image_set
+
+
+def keep_evaluation(
+    tracker: Tracker, evaluation: Evaluation, settings: dict[str, Any], gates: Sequence[Gate] = ()
+) -> str:
+    """Log metrics, report, figures and evaluation.json with a run; gives where the report lies."""
+    with TemporaryDirectory(prefix="sparkcnn-report-") as temporary:
+        folder = Path(temporary)
+        figures = {
+            "confusion_matrix.svg": confusion_figure(evaluation.confusion),
+            "reliability.svg": reliability_figure(evaluation.reliability),
+        }
+        for name, svg in figures.items():
+            (folder / name).write_bytes(svg)
+        (folder / REPORT).write_text(render_evaluation(evaluation, figures, settings, gates), "utf-8")
+        content = evaluation.as_dict() | ({"gates": [vars(gate) for gate in gates]} if gates else {})
+        (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        tracker.log_evaluation(evaluation.metrics(), folder)
+    return tracker.place_of(f"{EVALUATION}/{REPORT}")
 
 
 def accuracy(spark: SparkSession, predictions: Predictions, image_set: ImageSet, split: str) -> float:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,9 @@ from cnnlib import predict
 from cnnlib.errors import ModelError, first_line
 from cnnlib.images import encode_png
 from cnnlib.imageset import IMAGE, ImageSet
-from cnnlib.sealed import seal
+from cnnlib.predict import ModelCard
+from cnnlib.predictions import ScoredWith
+from cnnlib.sealed import ARTIFACTS, seal
 from cnnlib.splits import TRAIN
 from cnnlib.stability import shares_of
 
@@ -58,6 +61,16 @@ class RegisteredModel:
     name: str
     version: str | None
     folder: Path
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """What the model knows of itself. Raises ModelError where it is no sealed model."""
+        return predict.read_card(self.folder / ARTIFACTS)
+
+    @property
+    def scored_with(self) -> ScoredWith:
+        """How predictions name it."""
+        return ScoredWith(self.name, self.version, self.card.model_sha256)
 
 
 def log_sealed_model(
@@ -111,11 +124,6 @@ def _importable(package: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(package.parent))
-
-
-def set_alias(name: str, alias: str, version: str) -> None:
-    """Let an alias name a version; it leaves the version that had it."""
-    mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
 
 
 def fetch_model(uri: str, folder: Path) -> RegisteredModel:

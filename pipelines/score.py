@@ -17,14 +17,14 @@ from pyspark.sql import SparkSession
 from cnnlib import predictions as contract
 from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings, flatten
 from cnnlib.errors import ConfigError, LimitError, ModelError, OutputExistsError
-from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.imageset import open_image_set
 from cnnlib.imageset_writer import Count
-from cnnlib.predict import ModelCard, read_card
-from cnnlib.predictions import EarlierPredictions, Predictions, ScoredWith, publish_predictions, read_earlier
+from cnnlib.predict import ModelCard
+from cnnlib.predictions import EarlierPredictions, Predictions, publish_predictions, read_earlier
 from cnnlib.predictions_writer import Share
 from cnnlib.scored_before import ScoredBefore
 from cnnlib.scoring import ScorePlan, score_share
-from cnnlib.sealed import ARTIFACTS
+from cnnlib.sealed import check_fits
 from cnnlib.splits import SPLITS
 from cnnlib.stability import stability_of
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
@@ -37,7 +37,7 @@ from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import Images
 from pipelines.store import connect
 from pipelines.tasks import run_on_images, tasks_for
-from pipelines.tracking import Tracker, scoring_run
+from pipelines.tracking import Tracker, model_run
 from pipelines.worker_model import ship_model, worker_classifier
 
 IMAGES_A_TASK = 16384
@@ -80,10 +80,10 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     with TemporaryDirectory(prefix="sparkcnn-model-") as temporary:
         store = connect(settings.tracking)
         model = fetch_model(settings.model, Path(temporary))
-        job = _Job(spark, settings, folder, store, model, read_card(model.folder / ARTIFACTS), progress)
+        job = _Job(spark, settings, folder, store, model, progress)
         if settings.score.mode == "stream":
             return job.score_new_files()
-        source = read_input(spark, settings.input, job.card)
+        source = read_input(spark, settings.input, model.card)
         return job.score(source, job.earlier() if adding else None)
 
 
@@ -96,7 +96,6 @@ class _Job:
     folder: Folder
     store: str
     model: RegisteredModel
-    card: ModelCard
     progress: Progress
 
     def earlier(self) -> EarlierPredictions:
@@ -110,7 +109,7 @@ class _Job:
         plan = ScorePlan(
             folder=folder,
             run_id=new_run_id(),
-            model=self._scored_with,
+            model=self.model.scored_with,
             scored_at=datetime.now(timezone.utc),
             raw_shape=source.raw_shape,
             settings=settings.score,
@@ -119,7 +118,7 @@ class _Job:
         with _run(self.store, settings, plan, source) as tracker:
             try:
                 archive = ship_model(self.spark, self.model.folder)
-                predictions = _score(self.spark, source, plan, archive, self.card, self.progress)
+                predictions = _score(self.spark, source, plan, archive, self.model.card, self.progress)
                 predictions = replace(predictions, mlflow_run=tracker.run_id)
                 if earlier is not None:
                     streams = earlier.streams | ({mark.stream: mark.batch} if mark else {})
@@ -140,7 +139,7 @@ class _Job:
         source = open_folder(settings.input.path)
         base = settings.score.checkpoint or f"{self.folder.uri}-checkpoint"
         # A version that scores all again has a stream of its own, which begins with the first file.
-        checkpoint = f"{base}/{self.card.model_sha256 if settings.score.rescore else 'any'}"
+        checkpoint = f"{base}/{self.model.card.model_sha256 if settings.score.rescore else 'any'}"
         if not self.earlier().summary and has_batches(checkpoint):
             raise OutputExistsError(
                 f"score.checkpoint={base} is of files whose predictions are not at output.path={self.folder.uri}; name "
@@ -160,17 +159,13 @@ class _Job:
         take_new_files(self.spark, source, checkpoint, take)
         return reduce(_together, scored, self._nothing())
 
-    @property
-    def _scored_with(self) -> ScoredWith:
-        return ScoredWith(self.model.name, self.model.version, self.card.model_sha256)
-
     def _before(self, earlier: EarlierPredictions | None) -> ScoredBefore | None:
         """The rows that count as done: a stream knows its files, and asks only where it goes through them again."""
         asked = self.settings.score
         if earlier is None or (asked.mode == "stream" and not asked.rescore):
             return None
         paths = tuple(file.path for file in earlier.files)
-        return ScoredBefore(self.folder.uri, paths, self.card.model_sha256 if asked.rescore else None)
+        return ScoredBefore(self.folder.uri, paths, self.model.card.model_sha256 if asked.rescore else None)
 
     def _nothing(self) -> Predictions:
         """Of a job that finds nothing new: what is there already."""
@@ -179,7 +174,7 @@ class _Job:
             folder=self.folder,
             counts={"rows": 0, "scored": 0, "failed": 0},
             failed_by_code={},
-            model=self._scored_with,
+            model=self.model.scored_with,
             complete=True,
             seconds=0.0,
             files=earlier.files,
@@ -200,14 +195,14 @@ def _together(first: Predictions, second: Predictions) -> Predictions:
 
 
 def _run(store: str, settings: ScoreSettings, plan: ScorePlan, source: ScoreInput) -> AbstractContextManager[Tracker]:
-    return scoring_run(
+    return model_run(
         store,
         settings.tracking.experiment,
         f"score with {plan.model}",
         flatten(settings),
         plan.model.as_dict(),
-        source.uri,
-        source.digest,
+        (source.uri, source.digest),
+        "scoring",
     )
 
 
@@ -221,7 +216,7 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     if settings.path is None:
         raise ConfigError("input.path is missing; name the image set to score")
     image_set = open_image_set(settings.path)
-    _check_spec(image_set, card)
+    check_fits(image_set, card)
     splits = [
         split
         for split in (SPLITS if settings.split == "all" else (settings.split,))
@@ -231,15 +226,6 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     raw_shape = image_set.image.shape if image_set.image.encoding == "raw" else None
     images = images_of_set(spark, image_set, splits, tasks_for(spark, rows, IMAGES_A_TASK))
     return ScoreInput(images, rows, raw_shape, image_set.folder.uri, image_set.fingerprint)
-
-
-def _check_spec(image_set: ImageSet, card: ModelCard) -> None:
-    there, needed = ((*spec.shape, spec.resize) for spec in (image_set.image, card.image))
-    if there != needed:
-        raise ModelError(
-            f"{image_set.folder.uri} has images of {there} (height, width, channels, resize), the model takes "
-            f"{needed}; score an image set made so, or the source itself with input.format"
-        )
 
 
 def _score(

@@ -25,7 +25,8 @@ Work = Callable[[Iterable[pa.RecordBatch], int, int], Result]
 FEWEST_FILES = 4
 # A task of fewer images is mostly overhead.
 FEWEST_IMAGES_A_TASK = 256
-_SETTINGS = {
+# With which tasks run that work on images.
+TASK_SETTINGS = {
     # A query runs once, over rows that are few beside the images: compiling it costs more than it saves.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -50,7 +51,7 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
 
     # In whatever session the caller has: Spark's 10,000 rows would fill a worker with images.
     spark = frame.sparkSession
-    with user_errors_from_tasks(spark), with_settings(spark, _SETTINGS):
+    with user_errors_from_tasks(spark), with_settings(spark, TASK_SETTINGS):
         rows = frame.mapInArrow(on_partition, "result binary").collect()
     return [pickle.loads(row["result"]) for row in rows]
 

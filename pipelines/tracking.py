@@ -1,6 +1,7 @@
 """The MLflow run of a training (settings, metrics and a checkpoint of every epoch), or of a scoring."""
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import mlflow
 import requests
@@ -21,6 +22,7 @@ from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
@@ -33,6 +35,7 @@ from pipelines.store import SQLITE, is_server, quieten, reach_store, sqlite_file
 ARTIFACTS_FOLDER = "mlartifacts"
 CHECKPOINTS = "checkpoints"
 IMAGE_SET = "image_set"
+EVALUATION = "evaluation"
 
 # MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
 DIGEST_CHARACTERS = 36
@@ -109,6 +112,20 @@ class Tracker:
                 f"the predictions are published at {predictions.path}, but tracking.uri={self.uri} did not take the "
                 f"counts: {first_line(error)}"
             ) from error
+
+    def log_evaluation(self, metrics: Mapping[str, float], folder: Path) -> None:
+        """Log what an evaluation found, and keep its files under evaluation/."""
+        now = int(time.time() * 1000)
+        # A store takes no number that is none: the loss of a model that could read no image.
+        self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items() if math.isfinite(value)])
+        self._upload(folder, EVALUATION)
+
+    def place_of(self, artifact: str) -> str:
+        """Where people find an artifact of the run: a path on this machine, or a page of the MLflow UI."""
+        uri = self._client.get_run(self.run_id).info.artifact_uri
+        if uri.startswith("file:"):
+            return f"{local_file_uri_to_path(uri)}/{artifact}"
+        return f"{self.run_url}/artifacts/{artifact}"
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""
@@ -211,6 +228,17 @@ def read_run(settings: StoreSettings, run_id: str, metric: str) -> PastRun:
         raise ConfigError(f"run={run_id} is no run of {uri}: {first_line(error)}") from error
 
 
+def image_set_of(run_id: str) -> str | None:
+    """Where the image set lies that a run of the connected store has trained on; None where it does not tell."""
+    try:
+        inputs = MlflowClient().get_run(run_id).inputs
+    except MlflowException:
+        return None
+    sources = [json.loads(one.dataset.source) for one in (inputs.dataset_inputs if inputs else ())]
+    # By the kind of place MLflow calls it one or the other.
+    return next((source.get("uri") or source.get("url") for source in sources), None)
+
+
 @contextmanager
 def tracked_run(
     uri: str,
@@ -227,7 +255,7 @@ def tracked_run(
     for a run that cannot be resumed.
     """
     _refuse_active_run()
-    with _as_tracking_error(uri):
+    with as_tracking_error(uri):
         experiment_id = _experiment_id(uri, experiment)
         resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
         if resumed:
@@ -242,35 +270,37 @@ def tracked_run(
 
 
 @contextmanager
-def scoring_run(
+def model_run(
     uri: str,
     experiment: str,
     name: str,
     settings: Mapping[str, Any],
     model: Mapping[str, str | None],
-    source_uri: str,
-    source_digest: str,
+    source: tuple[str, str] | None,
+    purpose: Literal["scoring", "evaluation"],
 ) -> Iterator[Tracker]:
-    """Start a run for a scoring; it ends with the body.
+    """Start a run for what is done with a registered model; it ends with the body.
 
-    It gets the settings, tags that name the `model` (name, version, sha256), and the input: where that is, and what
-    changes when it does. Raises TrackingError where the store cannot be opened.
+    It gets the settings, tags that name the `model` (name, version, sha256), and the `source`, if any: where it is, and
+    what changes when it does. Raises TrackingError where the store cannot be opened.
     """
     _refuse_active_run()
-    with _as_tracking_error(uri):
+    with as_tracking_error(uri):
         run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
     with _ended_with_its_body(run, uri) as tracker:
-        with _as_tracking_error(uri):
+        with as_tracking_error(uri):
             tracker.log_settings(settings)
             for key, value in model.items():
                 if value is not None:
                     tracker.set_tag(f"{MODEL_TAG}.{key}", value)
-            _log_input(source_uri, source_digest, "scoring")
+            if source is not None:
+                _log_input(*source, purpose)
         yield tracker
 
 
 @contextmanager
-def _as_tracking_error(uri: str) -> Iterator[None]:
+def as_tracking_error(uri: str) -> Iterator[None]:
+    """Say in one line what a store answered to the body."""
     try:
         yield
     except MlflowException as error:

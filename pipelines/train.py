@@ -19,9 +19,10 @@ from cnnlib.training.checkpoints import History, read_checkpoint, read_state
 from cnnlib.training.fit import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE
+from pipelines.aliases import find_version, move_alias
 from pipelines.fitting import fit_and_publish
 from pipelines.progress import Advance, Progress
-from pipelines.registry import log_sealed_model, set_alias
+from pipelines.registry import log_sealed_model
 from pipelines.store import connect
 from pipelines.tracking import Tracker, tracked_run
 from pipelines.train_on_workers import check_workers, fit_on_workers
@@ -129,7 +130,8 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
             confidence_shares=_confidence_shares(model, image_set, settings),
         )
     if settings.register.name and settings.register.alias and version:
-        set_alias(settings.register.name, settings.register.alias, version)
+        registered = find_version(settings.register.name, version)
+        move_alias(registered, settings.register.alias, tracker.run_id, "trained; register.alias asks for no gate")
     return TrainedModel(
         tracker.run_id, uri, version, state.history, state.best_epoch, tracker.ui_command, tracker.run_url
     )

@@ -35,13 +35,14 @@ def worker_classifier(archive: str) -> Classifier:
         _loaded = None
         gc.unfreeze()
         gc.collect()
-        _loaded = archive, _load(archive)
+        _loaded = archive, load_in_task(archive)
         # PySpark collects garbage after every task, and would go through all of TensorFlow's objects: a quarter second.
         gc.freeze()
     return _loaded[1]
 
 
-def _load(archive: str) -> Classifier:
+def load_in_task(archive: str) -> Classifier:
+    """Load the model that was shipped under this name. Called in tasks only."""
     context = TaskContext.get()
     # As many threads as Spark counts for a task; more would fight with the other tasks of the machine.
     cpus = str(context.cpus()) if context else "1"

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import ImageSetError, first_line
-from cnnlib.imageset import IMAGE, IMAGE_ID, PATH, ImageSet
+from cnnlib.imageset import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet
 from cnnlib.imageset_writer import CONTENT
 from cnnlib.storage import open_folder
 from pipelines.sources.source import Entry, Images, shared_out
@@ -17,8 +17,12 @@ _FILE = "file"
 _ROW_GROUP = "row_group"
 
 
-def images_of_set(spark: SparkSession, image_set: ImageSet, splits: Sequence[str], tasks: int) -> Images:
-    """The images of some splits: IMAGE_ID, PATH, and as CONTENT what is stored."""
+def images_of_set(
+    spark: SparkSession, image_set: ImageSet, splits: Sequence[str], tasks: int, *, labels: bool = False
+) -> Images:
+    """The images of some splits: IMAGE_ID, PATH, as CONTENT what is stored, and LABEL where it is asked for."""
+    columns = [IMAGE_ID, PATH, IMAGE, *([LABEL] if labels else [])]
+    names = [CONTENT if column == IMAGE else column for column in columns]
     files = [file for split in splits for file in image_set.split(split).files]
     row_groups = {
         _FILE: [file.path for file in files for _ in range(file.row_groups)],
@@ -33,8 +37,8 @@ def images_of_set(spark: SparkSession, image_set: ImageSet, splits: Sequence[str
                 with folder.fs.open(folder.path(path), "rb") as file:
                     parquet = pq.ParquetFile(file)
                     for row in of_file:
-                        table = parquet.read_row_group(row[_ROW_GROUP], columns=[IMAGE_ID, PATH, IMAGE])
-                        yield from table.rename_columns([IMAGE_ID, PATH, CONTENT]).combine_chunks().to_batches()
+                        table = parquet.read_row_group(row[_ROW_GROUP], columns=columns)
+                        yield from table.rename_columns(names).combine_chunks().to_batches()
             except (OSError, IndexError, pa.ArrowException) as error:
                 raise ImageSetError(
                     f"{folder.path(path)} cannot be read: {first_line(error)}; ingest the set anew"

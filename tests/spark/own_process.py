@@ -15,12 +15,16 @@ def run(module: str, folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", f"tests.spark.{module}", str(folder)],
         cwd=ROOT,
-        # Of the session that the other tests share, whose master would be taken.
-        env={name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
-        | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def environment() -> dict[str, str]:
+    """That of this process, without what belongs to the session that the other tests share: its master."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+    return own | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]}

@@ -9,11 +9,22 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from cnnlib.config import DataSettings, RegisterSettings, TrackingSettings, TrainSettings, flatten
+from cnnlib.config import (
+    DataSettings,
+    ImageSetOutputSettings,
+    ImageSettings,
+    IngestSettings,
+    RegisterSettings,
+    SourceSettings,
+    TrackingSettings,
+    TrainSettings,
+    flatten,
+)
 from cnnlib.errors import ImageSetError, ModelError, TrackingError
 from cnnlib.feed.blocks import read_split
 from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
+from pipelines.ingest import ingest
 from pipelines.registry import fetch_model
 from pipelines.store import connect
 from pipelines.train import TrainedModel, train
@@ -168,3 +179,27 @@ def test_unknown_model_is_refused_in_one_line(trained: Trained, tmp_path: Path, 
         fetch_model(uri, tmp_path)
     assert "\n" not in error.value.message
     assert uri in error.value.message
+
+
+def test_set_of_png_files_is_trained_on_and_registered(
+    spark: SparkSession, trained: Trained, digits_idx: Path, tmp_path: Path
+) -> None:
+    encoded = ingest(
+        spark,
+        IngestSettings(
+            source=SourceSettings(format="idx", path=str(digits_idx)),
+            image=ImageSettings(encoding="png"),
+            output=ImageSetOutputSettings(path=str(tmp_path / "set")),
+        ),
+    )
+    settings = TrainSettings(
+        data=DataSettings(path=encoded.folder.uri),
+        train=trained.settings.train,
+        tracking=trained.tracking,
+        register=RegisterSettings(name="digits-as-png", alias=None),
+    )
+    model = train(spark, settings)
+    # The pixels are those of the raw set, and the order of its rows by the same seed: so is the model.
+    assert model.history["val_loss"] == pytest.approx(trained.model.history["val_loss"], rel=1e-3)
+    card = fetch_model(f"models:/digits-as-png/{model.version}", tmp_path / "model").card
+    assert sum(card.confidence_shares) == pytest.approx(1)

@@ -3,12 +3,15 @@
 from pydantic.fields import FieldInfo
 
 from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, Settings, TrainSettings
+from cnnlib.config_evaluation import EvaluateSettings, PromoteSettings
 from cnnlib.config_preflight import DoctorSettings, PlanSettings
 
 JOBS: dict[str, type[Settings]] = {
     "ingest": IngestSettings,
     "train": TrainSettings,
     "score": ScoreSettings,
+    "evaluate": EvaluateSettings,
+    "promote": PromoteSettings,
     "demo": DemoSettings,
     "doctor": DoctorSettings,
     "plan": PlanSettings,

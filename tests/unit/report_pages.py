@@ -15,7 +15,7 @@ from cnnlib.storage import open_folder
 from tests.unit.pictures import noise
 
 HOSTILE = """</bdi></td></style><script>alert('x')</script><img src="http://evil.example" onerror='alert("x")'>&amp;"""
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 GREY = ImageSpec(28, 28, 1)
 
 

@@ -27,7 +27,9 @@ STATUS = {
     "FeedError": 1,
     "TrainingError": 1,
     "TrackingError": 2,
+    "PromotionError": 2,
     "LimitError": 3,
+    "GateError": 4,
 }
 
 
@@ -132,7 +134,8 @@ def test_unknown_job_is_told_the_nearest(name, hint, monkeypatch, capsys):
 
 def test_unknown_job_like_none_is_told_them_all(monkeypatch, capsys):
     assert run(monkeypatch, "zzz") == 2
-    assert capsys.readouterr().err == "sparkcnn: zzz is no job; take one of ingest, train, score, demo, doctor, plan\n"
+    known = "ingest, train, score, evaluate, promote, demo, doctor, plan"
+    assert capsys.readouterr().err == f"sparkcnn: zzz is no job; take one of {known}\n"
 
 
 def test_installed_command_ends_with_the_jobs_status(tmp_path):

@@ -11,7 +11,7 @@ from cnnlib.errors import LimitError, TrackingError
 from cnnlib.predictions import Predictions, ScoredWith
 from cnnlib.storage import open_folder
 from pipelines.store import connect
-from pipelines.tracking import scoring_run
+from pipelines.tracking import model_run
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def started(uri: str, source: str = "/data/photos", version: str | None = "3"):
     model = {"name": "digits", "version": version, "sha256": "a" * 64}
     settings = {"input.path": source}
-    return scoring_run(uri, "scorings", "score with digits", settings, model, source, digest_of(source))
+    return model_run(uri, "scorings", "score with digits", settings, model, (source, digest_of(source)), "scoring")
 
 
 def digest_of(source: str) -> str:

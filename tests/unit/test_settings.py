@@ -5,6 +5,7 @@ import re
 import pytest
 
 from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, TrainSettings
+from cnnlib.config_evaluation import PromoteSettings
 from cnnlib.errors import ConfigError
 from jobs.settings import parse_settings
 from tests.unit.every_setting import JOBS, fields_of
@@ -222,3 +223,28 @@ def test_print_config_shows_the_resolved_settings(capsys):
         parse_settings("train", TrainSettings, [*TRAIN, "--train.epochs", "9", "--print_config"])
     assert ended.value.code == 0
     assert "  epochs: 9\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rollback"),
+    [
+        (["--rollback"], True),
+        (["--rollback", "--reason", "complaints"], True),
+        (["--rollback", "true"], True),
+        (["--rollback=false", "--challenger", "8"], False),
+    ],
+)
+def test_switch_may_stand_alone(arguments, rollback):
+    settings = parse_settings("promote", PromoteSettings, ["--model", "digits", *arguments])
+    assert settings.rollback is rollback
+
+
+def test_version_is_text_whatever_it_looks_like():
+    settings = parse_settings("promote", PromoteSettings, ["--model", "digits", "--challenger", "8"])
+    assert settings.challenger == "8"
+
+
+def test_promoting_and_rolling_back_at_once_is_refused():
+    for arguments in ([], ["--rollback", "--challenger", "8"]):
+        with pytest.raises(ConfigError, match="challenger and rollback: give one of them"):
+            parse_settings("promote", PromoteSettings, ["--model", "digits", *arguments])

@@ -1,0 +1,72 @@
+"""The tables that evaluate and promote end with."""
+
+from rich.table import Table
+
+from cnnlib.evaluation import Evaluation
+from cnnlib.gates import Gate
+from jobs.tables import CLASSES_SHOWN, pairs_table
+from pipelines.evaluate import Evaluated
+from pipelines.promote import Promotion
+
+
+def classes_table(evaluation: Evaluation) -> Table:
+    """Precision, recall and F1 of each class, those with the least F1 where there are many."""
+    confusion = evaluation.confusion
+    labels = [label for label in range(len(confusion.classes)) if confusion.support[label]]
+    worst = sorted(labels, key=lambda label: confusion.f1[label])[:CLASSES_SHOWN]
+    more = len(labels) > len(worst)
+    table = Table(title="the weakest classes" if more else "classes", title_justify="left")
+    table.add_column("class", overflow="fold")
+    for name in ("images", "precision", "recall", "F1"):
+        table.add_column(name, justify="right")
+    for label in sorted(worst) if not more else worst:
+        values = (confusion.precision[label], confusion.recall[label], confusion.f1[label])
+        table.add_row(confusion.classes[label], f"{confusion.support[label]:,}", *(f"{value:.4f}" for value in values))
+    return table
+
+
+def evaluation_table(evaluated: Evaluated) -> Table:
+    """The figures of a whole evaluation."""
+    evaluation = evaluated.evaluation
+    confusion, metrics = evaluation.confusion, evaluation.metrics()
+    table = pairs_table("evaluation")
+    table.add_row("model", str(evaluation.model))
+    table.add_row("images", f"{confusion.rows:,} of {evaluation.split} in {evaluation.image_set.folder.uri}")
+    if metrics["failed"]:
+        codes = ", ".join(f"{count:,} {code}" for code, count in evaluation.failed_by_code.items())
+        table.add_row("failed", f"{metrics['failed']:,} ({codes}), counted as wrong")
+    table.add_row("accuracy", f"{evaluation.accuracy:.4f}")
+    if evaluation.top_5_accuracy is not None:
+        table.add_row("top-5 accuracy", f"{evaluation.top_5_accuracy:.4f}")
+    table.add_row("macro F1", f"{metrics['macro_f1']:.4f}")
+    table.add_row("log loss", f"{evaluation.log_loss:.4f}")
+    table.add_row("calibration error", f"{metrics['expected_calibration_error']:.4f}")
+    for name, accuracy in evaluation.robustness.items():
+        table.add_row(f"under {name}", f"{accuracy:.4f} ({accuracy - evaluation.accuracy:+.4f})")
+    table.add_section()
+    table.add_row("report", evaluated.report)
+    table.add_row("run", evaluated.run_url)
+    return table
+
+
+def gates_table(gates: tuple[Gate, ...]) -> Table:
+    """What a challenger had to show, and what it showed."""
+    table = Table(title="gates", title_justify="left")
+    for name in ("gate", "asked", "champion", "challenger", "found", "passed"):
+        table.add_column(name, overflow="fold")
+    for gate in gates:
+        values = (gate.name, gate.asked, gate.champion, gate.challenger, gate.found)
+        table.add_row(*values, "yes" if gate.passed else "NO", style="" if gate.passed else "bold")
+    return table
+
+
+def promotion_table(promotion: Promotion) -> Table:
+    """Where the alias is now."""
+    table = pairs_table("promotion")
+    table.add_row("alias", f"{promotion.model}@{promotion.alias}")
+    table.add_row("before", "none" if promotion.before is None else f"version {promotion.before}")
+    table.add_row("now", "none" if promotion.now is None else f"version {promotion.now}")
+    if promotion.report:
+        table.add_row("report", promotion.report)
+    table.add_row("run", promotion.run_url)
+    return table

@@ -1,0 +1,260 @@
+"""Promotion: gates on real versions, who moved the alias and why, rollback, and two at once."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.config import OptimizerSettings, RegisterSettings, TrackingSettings
+from cnnlib.config_evaluation import GateSettings, PromoteSettings, PromotionDataSettings
+from cnnlib.errors import ConfigError, GateError, ModelError, PromotionError
+from pipelines import contest
+from pipelines.aliases import find_version, move_alias, version_with
+from pipelines.promote import Promotion, promote, roll_back
+from pipelines.registry import log_sealed_model
+from pipelines.store import connect
+from pipelines.train import TrainedModel, train
+from tests.spark import own_process
+from tests.spark.conftest import Trained
+from tests.spark.mlflow_server import Server
+from tests.unit.report_pages import Page
+
+NAME = "rivals"
+WEAK, STRONG = "1", "2"
+
+
+@pytest.fixture(scope="module")
+def rivals(spark: SparkSession, trained: Trained) -> dict[str, TrainedModel]:
+    """Two trained versions: the first has hardly learnt, the second is as good as 600 digits allow; no champion."""
+    register = RegisterSettings(name=NAME, alias=None)
+    weak = trained.settings.model_copy(
+        update={"register": register, "optimizer": OptimizerSettings(learning_rate=3e-5)}
+    )
+    strong = trained.settings.model_copy(update={"register": register})
+    return {version: train(spark, settings) for version, settings in ((WEAK, weak), (STRONG, strong))}
+
+
+@pytest.fixture(autouse=True)
+def no_champion(request: pytest.FixtureRequest, trained: Trained) -> None:
+    if "rivals" in request.fixturenames:
+        request.getfixturevalue("rivals")
+        connect(trained.tracking)
+        mlflow.MlflowClient().delete_registered_model_alias(NAME, "champion")
+
+
+def asked(trained: Trained, challenger: str | None, **more: object) -> PromoteSettings:
+    # The machine is shared: what both models of one architecture take is compared elsewhere.
+    more.setdefault("gates", GateSettings(min_speed=0.2))
+    return PromoteSettings(model=NAME, challenger=challenger, tracking=trained.tracking, **more)
+
+
+def champion() -> str | None:
+    version = version_with(NAME, "champion")
+    return version.version if version else None
+
+
+def gates_by_name(promotion: Promotion) -> dict[str, bool]:
+    return {gate.name: gate.passed for gate in promotion.gates}
+
+
+def test_first_champion_needs_parity_alone(spark: SparkSession, trained: Trained, rivals: object) -> None:
+    promotion = promote(spark, asked(trained, WEAK))
+    assert gates_by_name(promotion) == {"parity": True}
+    assert (promotion.before, promotion.now, champion()) == (None, WEAK, WEAK)
+
+
+def test_better_version_takes_the_alias_and_says_why(
+    spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
+) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", WEAK)
+    gates = GateSettings(better=0.05, min_speed=0.2)
+    promotion = promote(spark, asked(trained, STRONG, gates=gates, reason="learnt more"))
+    assert gates_by_name(promotion) == {
+        "accuracy": True,
+        "recall of each class": True,
+        "better": True,
+        "speed": True,
+        "parity": True,
+    }
+    promotion.check()
+    assert (promotion.before, promotion.now, champion()) == (WEAK, STRONG, STRONG)
+    tags = find_version(NAME, STRONG).tags
+    run = mlflow.MlflowClient().get_run(tags["sparkcnn.champion.run"])
+    assert tags["sparkcnn.champion.by"] == run.data.tags["mlflow.user"]
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(tags["sparkcnn.champion.at"]) < timedelta(minutes=5)
+    assert tags["sparkcnn.champion.because"] == "learnt more"
+    assert tags["sparkcnn.champion.previous"] == WEAK
+    report = Path(mlflow.artifacts.download_artifacts(tags["sparkcnn.champion.report"])).read_text()
+    page = Page(report)
+    assert [row[0] for row in page.rows["gates"][1:]] == [gate.name for gate in promotion.gates]
+    assert page.says("", f"{NAME} version {STRONG}")
+    # The claim has gone.
+    assert [name for name in mlflow.MlflowClient().get_registered_model(NAME).tags if "promotion" in name] == []
+
+
+def test_worse_version_is_told_by_how_much_and_the_alias_stays(
+    spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
+) -> None:
+    move_alias(find_version(NAME, STRONG), "champion", rivals[STRONG].run_id, "for the test")
+    before = find_version(NAME, WEAK).tags
+    promotion = promote(spark, asked(trained, WEAK, gates=GateSettings(better=0.05, min_speed=0.2)))
+    assert gates_by_name(promotion) == {
+        "accuracy": False,
+        "recall of each class": False,
+        "better": False,
+        "speed": True,
+        "parity": True,
+    }
+    assert (promotion.before, promotion.now, champion()) == (STRONG, STRONG, STRONG)
+    assert find_version(NAME, WEAK).tags == before
+    accuracy = promotion.gates[0]
+    lost = float(accuracy.champion) - float(accuracy.challenger)
+    with pytest.raises(
+        GateError, match=rf"3 of 5 gates \(accuracy: lower by {lost:.4f}, asked: .*stays with version 2"
+    ):
+        promotion.check()
+    assert GateError.exit_status == 4
+    assert "did not pass 3 of 5" in Path(promotion.report).read_text()
+
+
+def test_gates_can_be_left_out_and_speed_is_measured(spark: SparkSession, trained: Trained, rivals: object) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", STRONG)
+    only_speed = GateSettings(max_accuracy_loss=None, max_recall_loss=None, parity=None, min_speed=10)
+    promotion = promote(spark, asked(trained, WEAK, gates=only_speed, data=PromotionDataSettings(split="val")))
+    (gate,) = promotion.gates
+    assert (gate.name, gate.passed) == ("speed", False)
+    # The same network: neither three times as fast as the other.
+    assert 1 / 3 < float(gate.found.split()[0]) < 3
+
+
+def test_version_that_is_not_what_its_run_trained_fails_parity(
+    spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
+) -> None:
+    import keras
+
+    from cnnlib.models import build_model
+
+    other = build_model("lenet", image_shape=(28, 28, 1), classes=10)
+    example = np.zeros((28, 28, 1), np.uint8)
+    with mlflow.start_run(run_id=rivals[STRONG].run_id):
+        _, swapped = log_sealed_model(other, trained.image_set, example, register_as=NAME)
+    with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("digits").experiment_id):
+        _, without = log_sealed_model(other, trained.image_set, example, register_as=NAME)
+    keras.backend.clear_session()
+    found = {}
+    for version in (swapped, without):
+        settings = asked(trained, version, data=PromotionDataSettings(path=trained.image_set.folder.uri))
+        (gate,) = promote(spark, settings).gates
+        assert not gate.passed
+        found[version] = gate.found
+    assert float(found[swapped].removeprefix("differ by ")) > 0.01
+    assert found[without] == "its run has no checkpoint to compare with"
+    assert champion() is None
+
+
+def test_rollback_brings_back_the_version_before(trained: Trained, rivals: dict[str, TrainedModel]) -> None:
+    for version in (WEAK, STRONG):
+        move_alias(find_version(NAME, version), "champion", rivals[version].run_id, "for the test")
+    back = PromoteSettings(model=NAME, rollback=True, reason="complaints", tracking=trained.tracking)
+    promotion = roll_back(back)
+    assert (promotion.before, promotion.now, champion()) == (STRONG, WEAK, WEAK)
+    promotion.check()
+    told = find_version(NAME, STRONG).tags["sparkcnn.champion.rolled_back"]
+    assert told.startswith(f"to version {WEAK} by ")
+    assert told.endswith(": complaints")
+    with pytest.raises(PromotionError, match="rivals version 1 has it, and no tag says which had it before"):
+        roll_back(back)
+    assert champion() == WEAK
+
+
+def test_alias_that_moved_meanwhile_stays_where_it_is(
+    spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = contest.Contest.hold
+
+    def disturbed(*arguments: object) -> object:
+        given = hold(*arguments)
+        mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", WEAK)
+        return given
+
+    before = find_version(NAME, STRONG).tags
+    monkeypatch.setattr(contest.Contest, "hold", disturbed)
+    with pytest.raises(PromotionError, match="was moved from version None to 1 meanwhile, and stays there"):
+        promote(spark, asked(trained, STRONG))
+    assert champion() == WEAK
+    assert find_version(NAME, STRONG).tags == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"challenger": "99"}, ModelError, "rivals has no version 99"),
+        ({"challenger": "nobody"}, ModelError, "rivals has no version nobody"),
+        ({"challenger": STRONG}, ConfigError, "challenger=2 is rivals@champion already"),
+    ],
+)
+def test_nothing_to_promote_is_told(
+    spark: SparkSession, trained: Trained, rivals: object, settings: dict, kind: type[Exception], message: str
+) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", STRONG)
+    with pytest.raises(kind, match=message):
+        promote(spark, asked(trained, **settings))
+    assert champion() == STRONG
+
+
+def test_of_two_that_want_an_alias_one_gets_it_and_the_other_is_told(tmp_path: Path) -> None:
+    told = own_process.run("racing_promotions", tmp_path)
+    pairs = list(zip(told["outcomes"]["1"], told["outcomes"]["2"], strict=True))
+    assert [pair.count("moved") for pair in pairs] == [1] * len(pairs)
+    assert all("is being promoted by another job" in " ".join(pair) for pair in pairs)
+    assert told["champions"] == ["1" if pair[0] == "moved" else "2" for pair in pairs]
+    assert told["tags"] == told["loser's tags"] == [{}] * len(pairs)
+
+
+@pytest.mark.slow
+def test_two_jobs_at_once_on_a_server(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+    try:
+        connect(TrackingSettings(uri=server.url))
+        from cnnlib.models import build_model
+
+        model = build_model("lenet", image_shape=(28, 28, 1), classes=10)
+        for _ in range(2):
+            with mlflow.start_run():
+                log_sealed_model(model, trained.image_set, np.zeros((28, 28, 1), np.uint8), register_as=NAME)
+        arguments = [
+            *(sys.executable, "-m", "jobs.sparkcnn", "promote", "--model", NAME, "--gates.parity", "null"),
+            *("--data.path", trained.image_set.folder.uri, "--tracking.uri", server.url),
+        ]
+        jobs = {
+            version: subprocess.Popen(
+                [*arguments, "--challenger", version],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=own_process.environment(),
+                cwd=own_process.ROOT,
+            )
+            for version in ("1", "2")
+        }
+        said = {version: job.communicate(timeout=300) for version, job in jobs.items()}
+        status = {version: job.returncode for version, job in jobs.items()}
+        assert sorted(status.values()) == [0, 2], json.dumps(said)
+        (winner,) = [version for version, code in status.items() if code == 0]
+        (loser,) = set(status) - {winner}
+        assert champion() == winner
+        assert f"now    │ version {winner}" in said[winner][0]
+        assert (
+            said[loser][1]
+            .splitlines()[-1]
+            .startswith(f"sparkcnn promote: {NAME}@champion is being promoted by another job (run ")
+        )
+    finally:
+        server.kill()

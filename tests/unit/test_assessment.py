@@ -1,0 +1,90 @@
+"""What a model makes of labelled images, row by row: classes by name, probabilities, ranks, errors, damage."""
+
+import numpy as np
+import pyarrow as pa
+
+from cnnlib.assessment import AssessmentPlan, all_classes, assess, assess_batch
+from cnnlib.images import ImageSpec, encode_png
+from cnnlib.imageset import IMAGE_ID, LABEL, PATH
+from cnnlib.imageset_writer import CONTENT
+from cnnlib.predict import Classifier, ModelCard
+
+# The model's order is not the set's, it lacks "cat" and has "emu".
+SET_CLASSES = ("ant", "bee", "cat")
+MODEL_CLASSES = ("emu", "bee", "ant")
+CLASSES = ("ant", "bee", "cat", "emu")
+
+
+class Shades(Classifier):
+    """A classifier by shade: dark is emu, middle bee, bright ant."""
+
+    def __init__(self) -> None:
+        self.card = ModelCard(ImageSpec(2, 2, 1), MODEL_CLASSES, "", "", "")
+
+    def predict_pixels(self, images: np.ndarray) -> np.ndarray:
+        shade = images.mean(axis=(1, 2, 3)) / 255
+        table = {0: (0.7, 0.2, 0.1), 1: (0.25, 0.5, 0.25), 2: (0.1, 0.1, 0.8)}
+        return np.array([table[min(2, int(3 * value))] for value in shade], np.float32).reshape(-1, 3)
+
+
+def batch_of(*rows: tuple[int, int]) -> pa.RecordBatch:
+    """(shade, label) a row, as raw arrays."""
+    return pa.RecordBatch.from_pydict(
+        {
+            IMAGE_ID: [f"{number:064x}" for number in range(len(rows))],
+            PATH: [f"{number}.png" for number in range(len(rows))],
+            CONTENT: pa.array([bytes([shade] * 4) for shade, _ in rows], pa.binary()),
+            LABEL: pa.array([label for _, label in rows], pa.int32()),
+        }
+    )
+
+
+def test_classes_are_those_of_both_by_name():
+    assert all_classes(SET_CLASSES, MODEL_CLASSES) == CLASSES
+
+
+def test_labels_and_predictions_meet_by_the_name_of_their_class():
+    plan = AssessmentPlan(CLASSES, (2, 2, 1), ())
+    rows = assess_batch(plan, Shades(), batch_of((250, 0), (120, 0), (10, 1), (10, 2)))
+    assert rows.schema == plan.schema
+    assert rows["predicted"].to_pylist() == [0, 1, 3, 3]
+    np.testing.assert_allclose(rows["probability"], [0.8, 0.5, 0.7, 0.7], atol=1e-6)
+    # What the model gives the true class, and how many it takes to be likelier; of equals the first is first.
+    np.testing.assert_allclose(rows["label_probability"], [0.8, 0.25, 0.2, 0.0], atol=1e-6)
+    assert rows["label_rank"].to_pylist() == [0, 2, 1, 3]
+    assert rows["error"].to_pylist() == [None] * 4
+
+
+def test_image_that_cannot_be_decoded_has_its_label_and_an_error():
+    batch = batch_of((250, 0), (0, 1), (250, 0))
+    sound = encode_png(np.full((2, 2, 1), 250, np.uint8))
+    batch = batch.set_column(2, CONTENT, pa.array([sound, b"no image", sound]))
+    plan = AssessmentPlan(CLASSES, None, ("brightness",))
+    rows = assess_batch(plan, Shades(), batch)
+    assert rows["predicted"].to_pylist() == [0, None, 0]
+    assert rows["brightness"].to_pylist() == [0, None, 0]
+    assert rows["label"].to_pylist() == [0, 1, 0]
+    assert [error and error.split(":")[0] for error in rows["error"].to_pylist()] == [None, "not_an_image", None]
+
+
+def test_batch_of_none_but_bad_images_passes():
+    batch = batch_of((0, 1)).set_column(2, CONTENT, pa.array([b"no image"]))
+    rows = assess_batch(AssessmentPlan(CLASSES, None, ("jpeg_compression", "gaussian_noise")), Shades(), batch)
+    assert rows["predicted"].to_pylist() == [None]
+
+
+def test_damage_is_done_to_the_pixels_that_the_model_sees():
+    # Brighter by a tenth, the last of the dark shades is a middle one.
+    plan = AssessmentPlan(CLASSES, (2, 2, 1), ("brightness", "contrast"))
+    rows = assess_batch(plan, Shades(), batch_of((80, 1), (10, 1)))
+    assert rows["predicted"].to_pylist() == [3, 3]
+    assert rows["brightness"].to_pylist() == [1, 3]
+    assert rows["contrast"].to_pylist() == [3, 3]
+
+
+def test_every_row_of_every_batch_comes_out_and_is_counted():
+    counted: list[int] = []
+    plan = AssessmentPlan(CLASSES, (2, 2, 1), ())
+    batches = [batch_of((1, 0), (2, 1)), batch_of((3, 0)), batch_of()]
+    given = list(assess(plan, Shades(), counted.append, batches))
+    assert [rows.num_rows for rows in given] == counted == [2, 1]
