@@ -7,7 +7,7 @@
 
 # COMMAND ----------
 
-from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
+from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
 from cnnlib.imageset import open_image_set
 from pipelines.evaluate import accuracy
 from pipelines.notebook import widget_values
@@ -21,6 +21,7 @@ values = widget_values(
         "input_path": "sparkcnn_demo/mnist",
         "split": "test",
         "output_path": "sparkcnn_demo/predictions",
+        "experiment": "sparkcnn-demo",
     },
 )
 
@@ -30,6 +31,7 @@ settings = ScoreSettings(
     model=values["model"],
     input=ScoreInputSettings(path=values["input_path"], split=values["split"]),
     output=PredictionsOutputSettings(path=values["output_path"], overwrite=True),
+    tracking=TrackingSettings(experiment=values["experiment"]),
 )
 spark = spark_session("sparkcnn score")
 predictions = score(spark, settings)

@@ -39,7 +39,11 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 def test_commands_work_one_after_the_other(folder: Path, environment: dict[str, str]) -> None:
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
-    assert [command.split()[1] for command in commands] == ["ingest", "train", "score", "score", "ingest", "train"]
+    assert [command.split()[1] for command in commands] == [
+        *("ingest", "train", "score", "score"),
+        *("ingest", "train"),
+        *("evaluate", "promote"),
+    ]
     for command in commands:
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
@@ -47,6 +51,7 @@ def test_commands_work_one_after_the_other(folder: Path, environment: dict[str, 
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     assert json.loads((folder / "sets/photos/dataset.json").read_text())["counts"]["kept"] == 120
     assert json.loads((folder / "all_predictions/summary.json").read_text())["counts"]["scored"] == 120
+    assert "│ now    │ version 2 " in done.stdout
     assert (folder / "mlflow.db").exists()
     for query in blocks("sql")[0].splitlines():
         rows = duckdb.sql(query.replace("'", f"'{folder}/", 1)).fetchall()

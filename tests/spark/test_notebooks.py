@@ -41,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
     return lambda name, **typed: runpy.run_path(str(NOTEBOOKS / name), {"dbutils": Dbutils(**typed)})
 
 
-def test_all_three_run_top_to_bottom(
+def test_all_run_top_to_bottom(
     spark: SparkSession, digits_idx: Path, run: Callable[..., dict], capsys: pytest.CaptureFixture
 ) -> None:
     ingested = run("01_ingest.py", source_format="idx", source_path=str(digits_idx), val_fraction="0.2")
@@ -51,6 +51,8 @@ def test_all_three_run_top_to_bottom(
     scored = run("03_score.py")
     assert scored["predictions"].counts == {"rows": 200, "scored": 200, "failed": 0}
     assert scored["test_accuracy"] > 0.3
+    evaluated = run("04_evaluate.py")
+    assert evaluated["evaluated"].evaluation.accuracy == scored["test_accuracy"]
     printed = capsys.readouterr().out
     assert "Counts(found=800, kept=800, duplicate=0, rejected=0)" in printed
     assert f"best is epoch {trained['trained'].best_epoch}: mnist-lenet version 1" in printed

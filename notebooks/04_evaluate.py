@@ -1,0 +1,45 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # Evaluate: how good is the champion?
+# MAGIC
+# MAGIC Compares what a registered model predicts with the labels of an image set, on Spark's workers. The MLflow run keeps
+# MAGIC the metrics, the figures and `evaluation/report.html`, one page with all of it. To let another version become
+# MAGIC champion where it is good enough, see `pipelines.promote`.
+
+# COMMAND ----------
+
+from cnnlib.config import TrackingSettings
+from cnnlib.config_evaluation import EvaluatedDataSettings, EvaluateSettings
+from pipelines.evaluate import evaluate
+from pipelines.notebook import widget_values
+from pipelines.session import spark_session
+
+values = widget_values(
+    globals().get("dbutils"),
+    {
+        "model": "models:/mnist-lenet@champion",
+        "data_path": "sparkcnn_demo/mnist",
+        "split": "test",
+        "experiment": "sparkcnn-demo",
+    },
+)
+
+# COMMAND ----------
+
+settings = EvaluateSettings(
+    model=values["model"],
+    data=EvaluatedDataSettings(path=values["data_path"], split=values["split"]),
+    tracking=TrackingSettings(experiment=values["experiment"]),
+)
+evaluated = evaluate(spark_session("sparkcnn evaluate"), settings)
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## What came out
+
+# COMMAND ----------
+
+for name, value in evaluated.evaluation.metrics().items():
+    print(f"{name:<28} {value:.4f}")
+print(f"report: {evaluated.report}")
