@@ -2,14 +2,18 @@
 
 OPTIONS are a JSON object; the last line printed is another: how many images came out, and the seconds of a first run
 (`cold`: Python workers and models are not there yet, the session is) and of a second one in the same session (`warm`).
-Every way writes label and probability of every image to Parquet.
+Every way but the ceiling writes label and probability of every image to Parquet.
 """
 
 import json
+import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +21,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.idx import idx_bytes
-from cnnlib.imageset import open_image_set, raw_pixels
+from benchmarks.scoring_subjects import SEED, SUBJECTS, Subject
+from cnnlib.imageset import IMAGE, IMAGE_ID
 from cnnlib.quiet import import_tensorflow_quietly
 
-SPLIT = "test"
-SEED = 0
 MODEL_NAME = "benchmark"
+# As large as the model is fast with: of LeNet thousands, of ResNet-18 some dozens.
+BATCH = {"lenet": 2000, "resnet18": 128}
 
 
-def prepare(folder: str, images: int) -> dict[str, Any]:
-    """Make an image set of digits with noise, no two alike, and register a LeNet that has not been trained."""
+def prepare(subject: Subject, images: int) -> dict[str, Any]:
+    """Make the images, an image set, and register a model for it that has not been trained."""
     import_tensorflow_quietly()
     import keras
 
@@ -38,70 +42,49 @@ def prepare(folder: str, images: int) -> dict[str, Any]:
     from pipelines.session import spark_session
     from pipelines.store import connect
 
-    source = Path(folder) / "idx"
-    write_digits(source, images)
-    settings = IngestSettings(
-        source={"format": "idx", "path": str(source)},
-        split={"val_fraction": 0, "test_fraction": 0},
-        output={"path": f"{folder}/set"},
-    )
     spark = spark_session("sparkcnn benchmark")
-    image_set = ingest(spark, settings)
+    image_set = ingest(spark, IngestSettings.model_validate(subject.prepare(images)))
     spark.stop()
     keras.utils.set_random_seed(SEED)
-    model = build_model("lenet", image_shape=image_set.image.shape, classes=len(image_set.classes))
+    model = build_model(subject.model, image_shape=subject.spec.shape, classes=len(image_set.classes))
     import mlflow
 
+    folder = subject.folder
     connect(StoreSettings(uri=f"sqlite:///{folder}/mlflow.db"))
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("benchmark", artifact_location=f"{folder}/artifacts"))
     with mlflow.start_run():
-        log_sealed_model(model, image_set, np.zeros(image_set.image.shape, np.uint8), register_as=MODEL_NAME)
+        log_sealed_model(model, image_set, np.zeros(subject.spec.shape, np.uint8), register_as=MODEL_NAME)
     model.save(f"{folder}/model.keras")
-    return {"images": image_set.splits[SPLIT].rows}
-
-
-def write_digits(folder: Path, images: int) -> None:
-    """IDX files of MNIST's digits, over and over, each with noise of its own."""
-    from cnnlib.mnist import read_mnist_file
-    from cnnlib.sources.idx import parse_idx
-
-    digits = parse_idx(read_mnist_file("train-images-idx3-ubyte.gz"), "images")
-    labels = parse_idx(read_mnist_file("train-labels-idx1-ubyte.gz"), "labels")
-    chosen = np.arange(images) % len(digits)
-    noise = np.random.default_rng(SEED).integers(0, 32, (images, 28, 28), np.uint8)
-    folder.mkdir()
-    # As test images, so that all are in one split.
-    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.maximum(digits[chosen], noise)))
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels[chosen]))
+    return {"images": images}
 
 
 # --- the ways
 
 
-def ceiling(folder: str) -> dict[str, Any]:
-    """One process, all cores, images in memory, and nothing written: what the model itself takes."""
+def ceiling(subject: Subject) -> dict[str, Any]:
+    """One process on all cores, images in memory, nothing written; files are decoded in a process a core meanwhile."""
     import_tensorflow_quietly()
-    import keras
-    import tensorflow as tf
-
-    files = open_image_set(f"{folder}/set").files(SPLIT)
-    table = pa.concat_tables(pq.read_table(path, columns=["image"]) for path in files)
-    pixels = np.concatenate([raw_pixels(chunk, (28, 28, 1)) for chunk in table["image"].chunks])
-    start = time.perf_counter()
-    model = keras.saving.load_model(f"{folder}/model.keras", compile=False)
-    predict = tf.function(
-        lambda images: tf.nn.softmax(model(images, training=False)),
-        input_signature=[tf.TensorSpec((None, 28, 28, 1), tf.uint8)],
-    )
-    seconds = []
-    for _ in range(2):
-        probabilities = [predict(pixels[first : first + 2000]).numpy() for first in range(0, len(pixels), 2000)]
-        seconds.append(time.perf_counter() - start)
+    stored = subject.stored()
+    most = BATCH[subject.model]
+    portions = [stored[first : first + most] for first in range(0, len(stored), most)]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        if subject.model == "lenet":  # nothing to decode
+            ready = [subject.pixels(portion) for portion in portions]
+            arrays: Callable[[], Iterator[np.ndarray]] = lambda: iter(ready)  # noqa: E731
+        else:
+            list(pool.map(subject.pixels, portions[: 2 * os.cpu_count()]))
+            arrays = lambda: pool.map(subject.pixels, portions)  # noqa: E731
         start = time.perf_counter()
-    return {"images": sum(map(len, probabilities)), "cold": seconds[0], "warm": seconds[1]}
+        predict = compiled(subject.folder, subject.spec.shape)
+        seconds = []
+        for _ in range(2):
+            count = sum(len(predict(pixels).numpy()) for pixels in arrays())
+            seconds.append(time.perf_counter() - start)
+            start = time.perf_counter()
+    return {"images": count, "cold": seconds[0], "warm": seconds[1]}
 
 
-def sparkcnn(folder: str) -> dict[str, Any]:
+def sparkcnn(subject: Subject) -> dict[str, Any]:
     """This project's scoring job."""
     from cnnlib.config import ScoreSettings
     from pipelines.score import score
@@ -110,19 +93,19 @@ def sparkcnn(folder: str) -> dict[str, Any]:
     spark = spark_session("sparkcnn benchmark")
     settings = ScoreSettings(
         model=f"models:/{MODEL_NAME}/1",
-        input={"path": f"{folder}/set", "split": SPLIT},
-        output={"path": f"{folder}/predictions", "overwrite": True},
-        tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
+        input=subject.input(),
+        output={"path": f"{subject.folder}/predictions", "overwrite": True},
+        tracking={"uri": f"sqlite:///{subject.folder}/mlflow.db"},
     )
     return twice(lambda: score(spark, settings).counts["scored"])
 
 
-def predict_batch_udf(folder: str) -> dict[str, Any]:
+def predict_batch_udf(subject: Subject) -> dict[str, Any]:
     """Spark's own function for it, around `model.predict`, as its guide has it."""
     from pyspark.ml.functions import predict_batch_udf as batch_udf
     from pyspark.sql.types import ArrayType, FloatType
 
-    file = f"{folder}/model.keras"
+    file, most = f"{subject.folder}/model.keras", BATCH[subject.model]
 
     def make() -> Callable[[np.ndarray], np.ndarray]:
         import_tensorflow_quietly()
@@ -131,17 +114,17 @@ def predict_batch_udf(folder: str) -> dict[str, Any]:
         model = keras.saving.load_model(file, compile=False)
 
         def predict(images: np.ndarray) -> np.ndarray:
-            pixels = np.frombuffer(b"".join(images), np.uint8).reshape(-1, 28, 28, 1)
-            return keras.ops.convert_to_numpy(keras.ops.softmax(model.predict(pixels, batch_size=1024, verbose=0)))
+            logits = model.predict(subject.pixels(images), batch_size=most, verbose=0)
+            return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
         return predict
 
-    predict = batch_udf(make, return_type=ArrayType(FloatType()), batch_size=4096)
-    return with_spark(folder, lambda frame: frame.select("image_id", predict("image").alias("probabilities")))
+    predict = batch_udf(make, return_type=ArrayType(FloatType()), batch_size=2 * most)
+    return with_spark(subject, lambda frame: frame.select(IMAGE_ID, predict(IMAGE).alias("probabilities")))
 
 
-def spark_udf(folder: str) -> dict[str, Any]:
-    """MLflow's UDF of the same registered model. It takes encoded files: the pixels go to it as PNG."""
+def spark_udf(subject: Subject) -> dict[str, Any]:
+    """MLflow's UDF of the same registered model. It takes encoded files: digits go to it as PNG."""
     import mlflow
     from pyspark.sql import functions as F
 
@@ -149,12 +132,12 @@ def spark_udf(folder: str) -> dict[str, Any]:
     from cnnlib.images import encode_png
     from pipelines.store import connect
 
-    connect(StoreSettings(uri=f"sqlite:///{folder}/mlflow.db"))
+    connect(StoreSettings(uri=f"sqlite:///{subject.folder}/mlflow.db"))
 
     def encode(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            images = [encode_png(image) for image in raw_pixels(batch.column("image"), (28, 28, 1))]
-            yield pa.RecordBatch.from_pydict({"image_id": batch.column("image_id"), "image": images})
+            images = [encode_png(image) for image in subject.pixels(batch.column(IMAGE).to_pylist())]
+            yield pa.RecordBatch.from_pydict({IMAGE_ID: batch.column(IMAGE_ID), IMAGE: images})
 
     def predicted(frame: Any) -> Any:
         predict = mlflow.pyfunc.spark_udf(
@@ -163,38 +146,106 @@ def spark_udf(folder: str) -> dict[str, Any]:
             result_type="label long, label_name string, probability double, probabilities array<double>, error string",
             env_manager="local",
         )
-        return frame.select("image_id", predict(F.struct("image")).alias("p")).select(
-            "image_id", "p.label", "p.probability"
-        )
+        return frame.select(IMAGE_ID, predict(F.struct(IMAGE)).alias("p")).select(IMAGE_ID, "p.label", "p.probability")
 
     def encoded(frame: Any) -> Any:
-        path = f"{folder}/png"
+        if subject.model != "lenet":
+            return frame
+        path = f"{subject.folder}/png"
         if not Path(path).exists():
-            frame.select("image_id", "image").mapInArrow(encode, "image_id string, image binary").write.parquet(path)
+            frame.mapInArrow(encode, f"{IMAGE_ID} string, {IMAGE} binary").write.parquet(path)
         return frame.sparkSession.read.parquet(path)
 
-    return with_spark(folder, predicted, encoded)
+    return with_spark(subject, predicted, encoded)
 
 
 def with_spark(
-    folder: str, predicted: Callable[[Any], Any], prepared: Callable[[Any], Any] = lambda frame: frame
+    subject: Subject, predicted: Callable[[Any], Any], prepared: Callable[[Any], Any] = lambda frame: frame
 ) -> dict[str, Any]:
     """Have Spark read the images, predict, and write."""
-    from pipelines.published import read_split
     from pipelines.session import spark_session
 
-    spark = spark_session("sparkcnn benchmark")
-    frame = prepared(read_split(spark, open_image_set(f"{folder}/set"), SPLIT))
-    output = f"{folder}/other_predictions"
+    frame = prepared(subject.frame(spark_session("sparkcnn benchmark")))
+    output = f"{subject.folder}/other_predictions"
 
     def run() -> int:
         predicted(frame).write.mode("overwrite").parquet(output)
-        return sum(pq.read_metadata(path).num_rows for path in Path(output).glob("*.parquet"))
+        return rows_in(output)
 
     try:
         return twice(run)
     finally:
         shutil.rmtree(output, ignore_errors=True)
+
+
+def ray_data(subject: Subject) -> dict[str, Any]:
+    """Ray Data, after its guide to batch inference: `map_batches` with an actor a core that holds the model.
+
+    Raises OSError where others could reach it: it listens on every network interface.
+    """
+    reachable = [name for _, name in socket.if_nameindex() if name != "lo"]
+    if reachable:
+        raise OSError(f"Ray would listen on {', '.join(reachable)}; run this where there is no interface but lo")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _temp_dir=f"{subject.folder}/r",
+    )
+    output, most = f"{subject.folder}/ray_predictions", BATCH[subject.model]
+
+    def run() -> int:
+        shutil.rmtree(output, ignore_errors=True)
+        if subject.model == "lenet":
+            images = ray.data.read_parquet(subject.files(), columns=[IMAGE_ID, IMAGE])
+        else:
+            files = ray.data.read_binary_files(f"{subject.folder}/photographs", include_paths=True)
+            images = files.rename_columns({"path": IMAGE_ID, "bytes": IMAGE})
+        actors = {"fn_constructor_args": (subject,), "batch_size": most, "concurrency": os.cpu_count()}
+        # With a whole core each the actors would leave none to those that read and write.
+        actors["num_cpus"] = 0.5
+        images.map_batches(Predictor, **actors).write_parquet(output)
+        return rows_in(output)
+
+    try:
+        return twice(run)
+    finally:
+        ray.shutdown()
+
+
+class Predictor:
+    """Ray's actor."""
+
+    def __init__(self, subject: Subject) -> None:
+        os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+        import_tensorflow_quietly()
+        self._subject = subject
+        self._predict = compiled(subject.folder, subject.spec.shape)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        probabilities = self._predict(self._subject.pixels(batch[IMAGE])).numpy()
+        labels = probabilities.argmax(axis=1)
+        return {IMAGE_ID: batch[IMAGE_ID], "label": labels, "probability": probabilities.max(axis=1)}
+
+
+def compiled(folder: str, shape: tuple[int, int, int]) -> Callable[[np.ndarray], Any]:
+    """The model as a graph of images (batch, height, width, channels) uint8."""
+    import keras
+    import tensorflow as tf
+
+    model = keras.saving.load_model(f"{folder}/model.keras", compile=False)
+    signature = [tf.TensorSpec((None, *shape), tf.uint8)]
+    return tf.function(lambda images: tf.nn.softmax(model(images, training=False)), input_signature=signature)
+
+
+def rows_in(folder: str) -> int:
+    """Rows of the Parquet files of a folder."""
+    return sum(pq.read_metadata(path).num_rows for path in Path(folder).rglob("*.parquet"))
 
 
 def twice(run: Callable[[], int]) -> dict[str, Any]:
@@ -206,8 +257,9 @@ def twice(run: Callable[[], int]) -> dict[str, Any]:
     return {"images": images, "cold": middle - start, "warm": time.perf_counter() - middle}
 
 
-WAYS = {way.__name__: way for way in (prepare, ceiling, sparkcnn, predict_batch_udf, spark_udf)}
+WAYS = {way.__name__: way for way in (prepare, ceiling, sparkcnn, predict_batch_udf, spark_udf, ray_data)}
 
 if __name__ == "__main__":
-    way, options = sys.argv[1:]
-    print(json.dumps(WAYS[way](**json.loads(options))))
+    way, given = sys.argv[1], json.loads(sys.argv[2])
+    subject = SUBJECTS[given.pop("subject")](given.pop("folder"))
+    print(json.dumps(WAYS[way](subject, **given)))

@@ -171,7 +171,7 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """Which network."""
 
-    name: Literal["lenet"] = Field("lenet", description="architecture")
+    name: Literal["lenet", "resnet18", "resnet34"] = Field("lenet", description="architecture")
     options: dict[str, Any] = Field({}, description="the architecture's own options, e.g. {activation: tanh}")
 
 

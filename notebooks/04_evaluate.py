@@ -2,9 +2,9 @@
 # MAGIC %md
 # MAGIC # Evaluate: how good is the champion?
 # MAGIC
-# MAGIC Compares what a registered model predicts with the labels of an image set, on Spark's workers. The MLflow run keeps
-# MAGIC the metrics, the figures and `evaluation/report.html`, one page with all of it. To let another version become
-# MAGIC champion where it is good enough, see `pipelines.promote`.
+# MAGIC Compares what a registered model predicts with the labels of an image set, on Spark's workers. The MLflow run
+# MAGIC has the metrics, the figures and `evaluation/report.html`, one page with all of it. To let another version
+# MAGIC become champion where it is good enough, see `pipelines.promote`.
 
 # COMMAND ----------
 

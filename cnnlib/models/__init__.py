@@ -1,6 +1,7 @@
 """The architectures by name, and the one way to build them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -8,9 +9,14 @@ import keras
 from cnnlib.errors import ConfigError
 from cnnlib.models.lenet import lenet
 from cnnlib.models.pixels import standardise
+from cnnlib.models.resnet import resnet
 
 # A family takes (pixels, classes=…, **its own options) and gives logits; pixels are standardised already.
-ARCHITECTURES: dict[str, Callable[..., keras.KerasTensor]] = {"lenet": lenet}
+ARCHITECTURES: dict[str, Callable[..., keras.KerasTensor]] = {
+    "lenet": lenet,
+    "resnet18": partial(resnet, blocks=(2, 2, 2, 2)),
+    "resnet34": partial(resnet, blocks=(3, 4, 6, 3)),
+}
 
 
 def build_model(

@@ -1,5 +1,7 @@
 """The architectures: their size, their first layer, and what they refuse."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ import_tensorflow_quietly()
 import keras  # noqa: E402
 from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
+from cnnlib.config import ModelSettings  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.models import ARCHITECTURES, build_model  # noqa: E402
 from cnnlib.models.pixels import standardise  # noqa: E402
@@ -78,6 +81,10 @@ def test_smallest_image_is_taken():
     assert build_model("lenet", image_shape=(16, 16, 1), classes=3).output_shape == (None, 3)
 
 
+def test_settings_name_every_architecture():
+    assert get_args(ModelSettings.model_fields["name"].annotation) == tuple(ARCHITECTURES)
+
+
 def test_unknown_name_is_a_config_error():
     with pytest.raises(ConfigError, match="model.name=lennet is unknown; take one of lenet"):
         build_model("lennet", image_shape=(28, 28, 1), classes=10)
@@ -91,6 +98,44 @@ def test_unknown_name_is_a_config_error():
 def test_option_that_does_not_fit_is_a_config_error(options):
     with pytest.raises(ConfigError, match="model.options"):
         build_model("lenet", image_shape=(28, 28, 1), classes=10, **options)
+
+
+# --- ResNet
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    # Those that torchvision publishes for its resnet18 and resnet34.
+    [("resnet18", 11_689_512), ("resnet34", 21_797_672)],
+)
+def test_resnet_has_the_published_parameters(name, parameters):
+    model = build_model(name, image_shape=(224, 224, 3), classes=1000)
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == parameters
+    assert model.get_layer("pool").input.shape == (None, 7, 7, 512)
+
+
+@pytest.mark.parametrize(
+    ("side", "options", "last"),
+    [(64, {}, 2), (63, {}, 8), (32, {}, 4), (32, {"stem": "imagenet"}, 1), (96, {"stem": "cifar"}, 12)],
+)
+def test_small_images_get_the_stem_of_cifar(side, options, last):
+    model = build_model("resnet18", image_shape=(side, side, 3), classes=10, **options)
+    assert model.get_layer("pool").input.shape == (None, last, last, 512)
+
+
+def test_stem_that_is_none_is_a_config_error():
+    with pytest.raises(ConfigError, match="choose one of auto, imagenet, cifar"):
+        build_model("resnet18", image_shape=(32, 32, 3), classes=10, stem="none")
+
+
+def test_resnet_learns():
+    keras.utils.set_random_seed(1)
+    model = build_model("resnet18", image_shape=(16, 16, 1), classes=2, mean=(0.5,), std=(0.3,))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    labels = np.arange(16) % 2
+    images = (noise(16, 16, 16, 1) // 4 + 150 * labels[:, None, None, None]).astype(np.uint8)
+    losses = [model.train_on_batch(images, labels) for _ in range(4)]
+    assert losses[-1] < losses[0] / 2
 
 
 # --- pixels

@@ -1,0 +1,118 @@
+"""What benchmarks/scoring.py scores: digits of MNIST's size as an image set, or photographs as files."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.idx import idx_bytes
+from benchmarks.photographs import photographs_in, write_photographs
+from cnnlib.images import ImageSpec, decode_image
+from cnnlib.imageset import IMAGE, IMAGE_ID, open_image_set, raw_pixels
+
+SPLIT = "test"
+SEED = 0
+PHOTO_SIDE = 64
+# The set that the photographs' model is made for.
+PHOTOS_OF_SET = 300
+
+
+@dataclass(frozen=True)
+class Digits:
+    """MNIST's digits, over and over, each with noise of its own: an image set that stores pixels. LeNet."""
+
+    folder: str
+    model = "lenet"
+    name = "images of 28 x 28"
+    spec = ImageSpec(28, 28, 1)
+
+    def prepare(self, images: int) -> dict[str, Any]:
+        """Write the source; gives ingest's settings for it."""
+        from cnnlib.mnist import read_mnist_file
+        from cnnlib.sources.idx import parse_idx
+
+        digits = parse_idx(read_mnist_file("train-images-idx3-ubyte.gz"), "images")
+        labels = parse_idx(read_mnist_file("train-labels-idx1-ubyte.gz"), "labels")
+        chosen = np.arange(images) % len(digits)
+        noise = np.random.default_rng(SEED).integers(0, 32, (images, 28, 28), np.uint8)
+        source = Path(self.folder) / "idx"
+        source.mkdir()
+        # As test images, so that all are in one split.
+        (source / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.maximum(digits[chosen], noise)))
+        (source / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels[chosen]))
+        return {
+            "source": {"format": "idx", "path": str(source)},
+            "split": {"val_fraction": 0, "test_fraction": 0},
+            "output": {"path": f"{self.folder}/set"},
+        }
+
+    def input(self) -> dict[str, Any]:
+        """Score's settings of its input."""
+        return {"path": f"{self.folder}/set", "split": SPLIT}
+
+    def files(self) -> list[str]:
+        """Parquet files of `image_id, image`."""
+        return open_image_set(f"{self.folder}/set").files(SPLIT)
+
+    def frame(self, spark: Any) -> Any:
+        """The images for Spark, IMAGE_ID and IMAGE."""
+        from pipelines.published import read_split
+
+        return read_split(spark, open_image_set(f"{self.folder}/set"), SPLIT).select(IMAGE_ID, IMAGE)
+
+    def stored(self) -> list[bytes]:
+        """The images in memory, as they are stored."""
+        return pa.concat_tables(pq.read_table(path, columns=[IMAGE]) for path in self.files())[IMAGE].to_pylist()
+
+    def pixels(self, stored: Iterable[bytes]) -> np.ndarray:
+        """What the model takes, (images, 28, 28, 1) uint8."""
+        return raw_pixels(pa.array(stored, pa.binary()), self.spec.shape)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """JPEG files of about 340 x 300 pixels in class folders. ResNet-18."""
+
+    folder: str
+    model = "resnet18"
+    name = f"JPEGs of 340 x 300, to {PHOTO_SIDE} x {PHOTO_SIDE}"
+    spec = ImageSpec(PHOTO_SIDE, PHOTO_SIDE, 3)
+
+    def prepare(self, images: int) -> dict[str, Any]:
+        """Write the files; gives ingest's settings for a few of the same kind."""
+        write_photographs(Path(self.folder) / "photographs", images)
+        write_photographs(Path(self.folder) / "few", PHOTOS_OF_SET)
+        return {
+            "source": {"format": "image_folder", "path": f"{self.folder}/few"},
+            "image": {"height": PHOTO_SIDE, "width": PHOTO_SIDE},
+            "output": {"path": f"{self.folder}/set"},
+        }
+
+    def input(self) -> dict[str, Any]:
+        """Score's settings of its input."""
+        return {"path": f"{self.folder}/photographs", "format": "image_folder"}
+
+    def frame(self, spark: Any) -> Any:
+        """The images for Spark, IMAGE_ID and IMAGE."""
+        from pyspark.sql import functions as F
+
+        files = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+        return files.load(f"{self.folder}/photographs").select(
+            F.col("path").alias(IMAGE_ID), F.col("content").alias(IMAGE)
+        )
+
+    def stored(self) -> list[bytes]:
+        """The images in memory, as they are stored."""
+        return [path.read_bytes() for path in photographs_in(Path(self.folder) / "photographs")]
+
+    def pixels(self, stored: Iterable[bytes]) -> np.ndarray:
+        """What the model takes, (images, 64, 64, 3) uint8."""
+        return np.stack([decode_image(content, self.spec) for content in stored])
+
+
+SUBJECTS = {"digits": Digits, "photographs": Photographs}
+Subject = Digits | Photographs

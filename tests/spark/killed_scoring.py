@@ -1,0 +1,134 @@
+"""Scorings that are killed, and what they leave; see test_killed_scoring.py.
+
+Run as a module it kills Python workers and executors of a session of its own, and prints one line of JSON.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from cnnlib.config import ScoreSettings
+from pipelines.progress import Advance, Progress
+from pipelines.score import score
+from pipelines.session import spark_session
+from tests.spark import own_process
+from tests.spark.killed_workers import EXECUTORS, PYTHON_WORKERS, kill
+
+KILLS_OF_WORKERS = 10
+
+# Imports what a scoring does, and no JVM: each scoring is a copy of it, which begins at once.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.spark.killed_scoring"])
+
+
+class Announced(Progress):
+    """Says when the tasks of a scoring begin: what comes before cannot hurt predictions."""
+
+    def __init__(self, begun: Any) -> None:
+        super().__init__()
+        self._begun = begun
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Advance]:
+        self._begun.set()
+        with super().step(title) as advance:
+            yield advance
+
+
+def _score(settings: ScoreSettings, begun: Any) -> None:
+    os.setsid()
+    for name in os.environ.keys() - own_process.environment():
+        del os.environ[name]
+    with spark_session("killed scoring", **{"spark.ui.enabled": "false"}) as spark:
+        score(spark, settings, Announced(begun))
+
+
+class Scoring:
+    """A scoring in processes of its own: a driver with its JVM and its Python workers."""
+
+    def __init__(self, settings: ScoreSettings) -> None:
+        self._begun = _context.Event()
+        self._process = _context.Process(target=_score, args=(settings, self._begun))
+        self._process.start()
+        assert self._begun.wait(120)
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        """Wait for its end, and give how long it took from its first task on."""
+        self._process.join(120)
+        assert self._process.exitcode == 0
+        return time.monotonic() - self._start
+
+    def kill_after(self, seconds: float) -> None:
+        """End all of its processes at once."""
+        self._process.join(seconds)
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.join()
+
+
+def left_by(output: Path) -> tuple[list[str], int]:
+    """The paths of the images that the published predictions are of, and the number of scorings that made them.
+
+    Fails where a file that belongs to the set is not there or not whole, or where the counts are not those of the rows.
+    """
+    summary = json.loads((output / "summary.json").read_text())
+    files = [str(output / file["path"]) for file in summary["files"]]
+    (paths, scorings, rows) = duckdb.sql(
+        f"SELECT list(path), count(DISTINCT scored_at), count(*) FROM read_parquet({files!r})"
+    ).fetchall()[0]
+    assert rows == sum(file["rows"] for file in summary["files"])
+    return sorted(paths), scorings
+
+
+def main(folder: Path) -> dict[str, object]:
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    spark = spark_session(**{"spark.master": "local-cluster[2,1,1024]", "spark.ui.enabled": "false"})
+    pair = [ScoreSettings.model_validate(one) for one in json.loads((folder / "settings.json").read_text())]
+    output = Path(pair[0].output.path)
+    expected = []
+    for settings in pair:
+        score(spark, settings)
+        expected.append(left_by(output))
+    begin = time.monotonic()
+    score(spark, pair[0])
+    seconds = time.monotonic() - begin
+    chance = random.Random(1)
+    ended = {"with predictions": 0, "with an error": 0}
+    whole = []
+    for number in range(KILLS_OF_WORKERS):
+        what = EXECUTORS if number % 3 == 2 else PYTHON_WORKERS
+        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds)))
+        killer.start()
+        try:
+            score(spark, pair[(number + 1) % 2])
+            ended["with predictions"] += 1
+        except Exception as error:
+            print(f"{what}: {type(error).__name__}", file=sys.stderr)
+            ended["with an error"] += 1
+        killer.join()
+        whole.append(left_by(output) in expected)
+    score(spark, pair[1])
+    named = {file["path"] for file in json.loads((output / "summary.json").read_text())["files"]}
+    left = {path.relative_to(output).as_posix() for path in output.rglob("*.parquet")}
+    spark.stop()
+    return {
+        "ended": ended,
+        "whole": whole,
+        "last is right": left_by(output) == expected[1],
+        "left behind": sorted(left - named),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

@@ -1,0 +1,98 @@
+"""Scorings whose driver, executors or Python workers are killed: the old predictions or the new, never a mixture."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, ScoringSettings
+from tests.conftest import write_photos
+from tests.spark import own_process
+from tests.spark.conftest import Trained
+from tests.spark.killed_scoring import KILLS_OF_WORKERS, Scoring, left_by
+
+pytestmark = pytest.mark.slow
+
+KILLS_OF_DRIVERS = 10
+KILLS_OF_STREAMS = 4
+
+
+def pair_of(trained: Trained, output: Path) -> tuple[ScoreSettings, ScoreSettings]:
+    """Two scorings, of other images, to one place."""
+    fewer, more = (
+        ScoreSettings(
+            model="models:/digits@champion",
+            input=ScoreInputSettings(path=trained.image_set.folder.uri, split=split),
+            output=PredictionsOutputSettings(path=str(output), overwrite=True),
+            tracking=trained.tracking,
+        )
+        for split in ("test", "all")
+    )
+    return fewer, more
+
+
+def test_killed_driver_leaves_whole_predictions_each_time(trained: Trained, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    pair = pair_of(trained, output)
+    expected = []
+    for settings in pair:
+        seconds = Scoring(settings).seconds()
+        expected.append(left_by(output))
+    assert [scorings for _, scorings in expected] == [1, 1]
+    chance = random.Random(2)
+    found = [expected[1]]
+    for number in range(KILLS_OF_DRIVERS):
+        Scoring(pair[number % 2]).kill_after(chance.uniform(0, 0.9 * seconds))
+        found.append(left_by(output))
+        assert found[-1] in [(paths, 1) for paths, _ in expected]
+    Scoring(pair[0]).seconds()
+    assert left_by(output) == expected[0]
+    named = {file["path"] for file in json.loads((output / "summary.json").read_text())["files"]}
+    assert {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()} == {
+        *named,
+        "summary.json",
+    }
+    # Of jobs that are done nothing would be proved.
+    assert sum(before == after for before, after in zip(found, found[1:], strict=False)) >= KILLS_OF_DRIVERS / 3
+
+
+def test_killed_workers_and_executors_leave_whole_predictions_each_time(trained: Trained, tmp_path: Path) -> None:
+    pair = pair_of(trained, tmp_path / "out")
+    (tmp_path / "settings.json").write_text(json.dumps([settings.model_dump(mode="json") for settings in pair]))
+    told = own_process.run("killed_scoring", tmp_path)
+    assert told["whole"] == [True] * KILLS_OF_WORKERS
+    assert told["last is right"]
+    assert told["left behind"] == []
+    # What Spark tries again comes to its end.
+    assert told["ended"]["with predictions"] >= KILLS_OF_WORKERS / 2
+
+
+def test_killed_stream_scores_each_file_once(trained: Trained, tmp_path: Path) -> None:
+    coming = sorted(write_photos(tmp_path / "photos", per_class=6 * (KILLS_OF_STREAMS + 2)).glob("*/*"))
+    folder, output = tmp_path / "new", tmp_path / "out"
+    folder.mkdir()
+    every_night = ScoreSettings(
+        model="models:/digits@champion",
+        input=ScoreInputSettings(path=str(folder), format="image_folder"),
+        output=PredictionsOutputSettings(path=str(output)),
+        score=ScoringSettings(mode="stream"),
+        tracking=trained.tracking,
+    )
+
+    def come() -> None:
+        for _ in range(12):
+            photo = coming.pop()
+            shutil.copy(photo, folder / f"{photo.parent.name}-{photo.name}")
+
+    come()
+    seconds = Scoring(every_night).seconds()
+    chance = random.Random(3)
+    for _ in range(KILLS_OF_STREAMS):
+        come()
+        Scoring(every_night).kill_after(chance.uniform(0, 0.9 * seconds))
+    come()
+    Scoring(every_night).seconds()
+    paths, _ = left_by(output)
+    assert paths == sorted(path.name for path in folder.iterdir())
