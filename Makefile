@@ -3,8 +3,8 @@
 # The pinned set to install: requirements/$(PROFILE).txt.
 PROFILE ?= current
 PYTHON  ?= python3
-# What `make test` runs, as pytest takes it; empty is all.
-TESTS   ?=
+# What `make test` runs, as pytest takes it; the default is all, file by file shared out between two processes.
+TESTS   ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Options of `make bench`, e.g. BENCH="--images 2000 --memory 0".
 BENCH   ?=
 # How many files `make fuzz` damages, and from which seed; empty is another one each time.

@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.idx import idx_bytes
-from benchmarks.photographs import photographs_in, write_photographs
+from benchmarks.photographs import large, photographs_in, write_photographs
 from cnnlib.images import ImageSpec, decode_image
 from cnnlib.imageset import IMAGE, IMAGE_ID, open_image_set, raw_pixels
 
 SPLIT = "test"
 SEED = 0
-PHOTO_SIDE = 64
+PHOTO_SIDE = 96
 # The set that the photographs' model is made for.
 PHOTOS_OF_SET = 300
+NAMES_A_FILE = 10
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,26 @@ class Photographs:
         return [path.read_bytes() for path in photographs_in(Path(self.folder) / "photographs")]
 
     def pixels(self, stored: Iterable[bytes]) -> np.ndarray:
-        """What the model takes, (images, 64, 64, 3) uint8."""
+        """What the model takes, (images, 96, 96, 3) uint8."""
         return np.stack([decode_image(content, self.spec) for content in stored])
 
 
-SUBJECTS = {"digits": Digits, "photographs": Photographs}
-Subject = Digits | Photographs
+@dataclass(frozen=True)
+class LargePhotographs(Photographs):
+    """JPEG files of 2,720 x 1,500 pixels, about 1 MB each, of which so many are unlike. ResNet-18."""
+
+    name = f"JPEGs of 1 MB, to {PHOTO_SIDE} x {PHOTO_SIDE}"
+
+    def prepare(self, images: int) -> dict[str, Any]:
+        """Write a tenth of the files, and give each ten names."""
+        settings = super().prepare(0)
+        folder = Path(self.folder) / "photographs"
+        write_photographs(Path(self.folder) / "large", -(-images // NAMES_A_FILE), large)
+        for number, path in enumerate(photographs_in(Path(self.folder) / "large") * NAMES_A_FILE):
+            if number < images:
+                (folder / path.parent.name / f"{number:06d}.jpg").hardlink_to(path)
+        return settings
+
+
+SUBJECTS = {"digits": Digits, "photographs": Photographs, "large": LargePhotographs}
+Subject = Digits | Photographs | LargePhotographs

@@ -24,6 +24,12 @@ TRAIN_DIGITS = 600
 TEST_DIGITS = 200
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: of two processes that share the files, neither begins a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the first 600 training and 200 test digits of MNIST as IDX files; the training files gzipped."""

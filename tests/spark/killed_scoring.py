@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,35 +46,53 @@ class Announced(Progress):
             yield advance
 
 
-def _score(settings: ScoreSettings, begun: Any) -> None:
+def _score(settings: ScoreSettings, go: Any, begun: Any) -> None:
     os.setsid()
     for name in os.environ.keys() - own_process.environment():
         del os.environ[name]
     with spark_session("killed scoring", **{"spark.ui.enabled": "false"}) as spark:
+        go.wait()
         score(spark, settings, Announced(begun))
 
 
 class Scoring:
-    """A scoring in processes of its own: a driver with its JVM and its Python workers."""
+    """A scoring in processes of its own: a driver with its JVM and its Python workers, which wait to be let go."""
 
     def __init__(self, settings: ScoreSettings) -> None:
-        self._begun = _context.Event()
-        self._process = _context.Process(target=_score, args=(settings, self._begun))
+        self._go, self._begun = _context.Event(), _context.Event()
+        self._process = _context.Process(target=_score, args=(settings, self._go, self._begun), daemon=True)
         self._process.start()
+
+    def _begin(self) -> None:
+        self._go.set()
         assert self._begun.wait(120)
         self._start = time.monotonic()
 
     def seconds(self) -> float:
-        """Wait for its end, and give how long it took from its first task on."""
+        """Let it run to its end, and give how long it took from its first task on."""
+        self._begin()
         self._process.join(120)
         assert self._process.exitcode == 0
         return time.monotonic() - self._start
 
     def kill_after(self, seconds: float) -> None:
-        """End all of its processes at once."""
+        """Let it run, and end all of its processes at once so long after its first task began."""
+        self._begin()
         self._process.join(seconds)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
+
+
+def one_ahead(settings: Iterable[ScoreSettings]) -> Iterator[Scoring]:
+    """A scoring each, of which the next starts its JVM while one runs."""
+    ready = None
+    for one in settings:
+        following = Scoring(one)
+        if ready is not None:
+            yield ready
+        ready = following
+    if ready is not None:
+        yield ready
 
 
 def left_by(output: Path) -> tuple[list[str], int]:

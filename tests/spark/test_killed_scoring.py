@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSe
 from tests.conftest import write_photos
 from tests.spark import own_process
 from tests.spark.conftest import Trained
-from tests.spark.killed_scoring import KILLS_OF_WORKERS, Scoring, left_by
+from tests.spark.killed_scoring import KILLS_OF_WORKERS, left_by, one_ahead
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +37,19 @@ def pair_of(trained: Trained, output: Path) -> tuple[ScoreSettings, ScoreSetting
 def test_killed_driver_leaves_whole_predictions_each_time(trained: Trained, tmp_path: Path) -> None:
     output = tmp_path / "out"
     pair = pair_of(trained, output)
+    scorings = one_ahead(islice(cycle(pair), KILLS_OF_DRIVERS + 3))
     expected = []
-    for settings in pair:
-        seconds = Scoring(settings).seconds()
+    for scoring in islice(scorings, 2):
+        seconds = scoring.seconds()
         expected.append(left_by(output))
-    assert [scorings for _, scorings in expected] == [1, 1]
+    assert [count for _, count in expected] == [1, 1]
     chance = random.Random(2)
     found = [expected[1]]
-    for number in range(KILLS_OF_DRIVERS):
-        Scoring(pair[number % 2]).kill_after(chance.uniform(0, 0.9 * seconds))
+    for scoring in islice(scorings, KILLS_OF_DRIVERS):
+        scoring.kill_after(chance.uniform(0, 0.9 * seconds))
         found.append(left_by(output))
-        assert found[-1] in [(paths, 1) for paths, _ in expected]
-    Scoring(pair[0]).seconds()
+        assert found[-1] in expected
+    next(scorings).seconds()
     assert left_by(output) == expected[0]
     named = {file["path"] for file in json.loads((output / "summary.json").read_text())["files"]}
     assert {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()} == {
@@ -86,13 +88,14 @@ def test_killed_stream_scores_each_file_once(trained: Trained, tmp_path: Path) -
             photo = coming.pop()
             shutil.copy(photo, folder / f"{photo.parent.name}-{photo.name}")
 
+    scorings = one_ahead([every_night] * (KILLS_OF_STREAMS + 2))
     come()
-    seconds = Scoring(every_night).seconds()
+    seconds = next(scorings).seconds()
     chance = random.Random(3)
-    for _ in range(KILLS_OF_STREAMS):
+    for scoring in islice(scorings, KILLS_OF_STREAMS):
         come()
-        Scoring(every_night).kill_after(chance.uniform(0, 0.9 * seconds))
+        scoring.kill_after(chance.uniform(0, 0.9 * seconds))
     come()
-    Scoring(every_night).seconds()
+    next(scorings).seconds()
     paths, _ = left_by(output)
     assert paths == sorted(path.name for path in folder.iterdir())

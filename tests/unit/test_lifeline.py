@@ -3,6 +3,7 @@
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,12 +69,12 @@ def test_closed_lines_leave_no_thread_and_no_port() -> None:
     _, port = host_and_port(address_of(listener))
     before = set(threading.enumerate())
     lines, _ = lifelines(listener, 2)
-    threads = set(threading.enumerate()) - before
     for line in lines:
         line.close()
-    for thread in threads:
-        thread.join(TIMEOUT_S)
-    assert [thread.name for thread in threads if thread.is_alive()] == []
+    until = time.monotonic() + TIMEOUT_S
+    while set(threading.enumerate()) - before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert [thread.name for thread in set(threading.enumerate()) - before] == []
     listen("127.0.0.1", range(port, port + 1)).close()
 
 
