@@ -13,13 +13,13 @@ def classes_table(evaluation: Evaluation) -> Table:
     """Precision, recall and F1 of each class, those with the least F1 where there are many."""
     confusion = evaluation.confusion
     labels = [label for label in range(len(confusion.classes)) if confusion.support[label]]
-    worst = sorted(labels, key=lambda label: confusion.f1[label])[:CLASSES_SHOWN]
-    more = len(labels) > len(worst)
-    table = Table(title="the weakest classes" if more else "classes", title_justify="left")
+    few = len(labels) <= CLASSES_SHOWN
+    shown = labels if few else sorted(labels, key=lambda label: confusion.f1[label])[:CLASSES_SHOWN]
+    table = Table(title="classes" if few else f"the weakest of {len(labels):,} classes", title_justify="left")
     table.add_column("class", overflow="fold")
     for name in ("images", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
-    for label in sorted(worst) if not more else worst:
+    for label in shown:
         values = (confusion.precision[label], confusion.recall[label], confusion.f1[label])
         table.add_row(confusion.classes[label], f"{confusion.support[label]:,}", *(f"{value:.4f}" for value in values))
     return table

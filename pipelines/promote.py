@@ -69,7 +69,7 @@ def promote(spark: SparkSession, settings: PromoteSettings, progress: Progress |
         promotion_of(name, alias, tracker.run_id),
     ):
         champion = version_with(name, alias)
-        if champion == challenger:
+        if champion is not None and champion.version == challenger.version:
             raise ConfigError(f"challenger={settings.challenger} is {name}@{alias} already")
         contest = Contest(spark, image_set, settings, store, progress or Progress())
         evaluation, gates = contest.hold(challenger, champion)

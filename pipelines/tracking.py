@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import mlflow
 import requests
@@ -123,7 +124,7 @@ class Tracker:
     def place_of(self, artifact: str) -> str:
         """Where people find an artifact of the run: a path on this machine, or a page of the MLflow UI."""
         uri = self._client.get_run(self.run_id).info.artifact_uri
-        if uri.startswith("file:"):
+        if urlsplit(uri).scheme in ("", "file"):
             return f"{local_file_uri_to_path(uri)}/{artifact}"
         return f"{self.run_url}/artifacts/{artifact}"
 

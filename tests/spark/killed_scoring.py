@@ -6,10 +6,8 @@ Run as a module it kills Python workers and executors of a session of its own, a
 import json
 import multiprocessing
 import os
-import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from pipelines.progress import Advance, Progress
 from pipelines.score import score
 from pipelines.session import spark_session
 from tests.spark import own_process
-from tests.spark.killed_workers import EXECUTORS, PYTHON_WORKERS, kill
+from tests.spark.killed_workers import ends_under_kills
 
 KILLS_OF_WORKERS = 10
 
@@ -121,27 +119,16 @@ def main(folder: Path) -> dict[str, object]:
     begin = time.monotonic()
     score(spark, pair[0])
     seconds = time.monotonic() - begin
-    chance = random.Random(1)
-    ended = {"with predictions": 0, "with an error": 0}
-    whole = []
-    for number in range(KILLS_OF_WORKERS):
-        what = EXECUTORS if number % 3 == 2 else PYTHON_WORKERS
-        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds)))
-        killer.start()
-        try:
-            score(spark, pair[(number + 1) % 2])
-            ended["with predictions"] += 1
-        except Exception as error:
-            print(f"{what}: {type(error).__name__}", file=sys.stderr)
-            ended["with an error"] += 1
-        killer.join()
+    ends, whole = [], []
+    for end in ends_under_kills(lambda number: score(spark, pair[(number + 1) % 2]), KILLS_OF_WORKERS, seconds, seed=1):
+        ends.append(end)
         whole.append(left_by(output) in expected)
     score(spark, pair[1])
     named = {file["path"] for file in json.loads((output / "summary.json").read_text())["files"]}
     left = {path.relative_to(output).as_posix() for path in output.rglob("*.parquet")}
     spark.stop()
     return {
-        "ended": ended,
+        "ends": ends,
         "whole": whole,
         "last is right": left_by(output) == expected[1],
         "left behind": sorted(left - named),

@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,23 @@ def kill(what: str, after: float) -> None:
             pass  # it has ended by itself
 
 
+def ends_under_kills(run: Callable[[int], object], kills: int, seconds: float, seed: int) -> Iterator[str]:
+    """Run so many times, each time killing Python workers or an executor within so many seconds; how each run ended."""
+    chance = random.Random(seed)
+    for number in range(kills):
+        what = EXECUTORS if number % 3 == 2 else PYTHON_WORKERS
+        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds)))
+        killer.start()
+        try:
+            run(number)
+            ended = "well"
+        except Exception as error:
+            print(f"{what}: {type(error).__name__}", file=sys.stderr)
+            ended = "with an error"
+        killer.join()
+        yield ended
+
+
 def main(folder: Path) -> dict[str, object]:
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     spark = spark_session(**{"spark.master": "local-cluster[2,1,1024]", "spark.ui.enabled": "false"})
@@ -54,20 +72,9 @@ def main(folder: Path) -> dict[str, object]:
     begin = time.monotonic()
     ingest(spark, sources[0])
     seconds = time.monotonic() - begin
-    chance = random.Random(0)
-    ended = {"with a set": 0, "with an error": 0}
-    whole = []
-    for number in range(KILLS):
-        what = EXECUTORS if number % 3 == 2 else PYTHON_WORKERS
-        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds)))
-        killer.start()
-        try:
-            ingest(spark, sources[(number + 1) % 2])
-            ended["with a set"] += 1
-        except Exception as error:
-            print(f"{what}: {type(error).__name__}", file=sys.stderr)
-            ended["with an error"] += 1
-        killer.join()
+    ends, whole = [], []
+    for end in ends_under_kills(lambda number: ingest(spark, sources[(number + 1) % 2]), KILLS, seconds, seed=0):
+        ends.append(end)
         image_set = open_image_set(str(folder / "set"))
         whole.append(image_set.fingerprint in fingerprints and is_whole(image_set))
     last = ingest(spark, sources[1])
@@ -76,7 +83,7 @@ def main(folder: Path) -> dict[str, object]:
     left = {path.relative_to(folder / "set").as_posix() for path in (folder / "set").rglob("*.parquet")}
     spark.stop()
     return {
-        "ended": ended,
+        "ends": ends,
         "whole": whole,
         "last is right": last.fingerprint == fingerprints[1],
         "left behind": sorted(left - named),

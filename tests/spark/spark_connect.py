@@ -17,6 +17,7 @@ import psutil
 from pyspark.sql import SparkSession
 
 from cnnlib.config import FitSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
+from cnnlib.config_evaluation import GateSettings, PromoteSettings, PromotionDataSettings
 from cnnlib.errors import HostError
 from cnnlib.imageset import ImageSet
 from cnnlib.quiet import import_tensorflow_quietly
@@ -24,6 +25,7 @@ from pipelines import launch as launch_module
 from pipelines.cluster import runs_here, store_problem, workers_problem
 from pipelines.ingest import ingest
 from pipelines.launch import launch
+from pipelines.promote import Promotion, promote
 from pipelines.registry import log_sealed_model
 from pipelines.score import score
 from pipelines.session import spark_session
@@ -53,9 +55,11 @@ def main(folder: Path) -> dict[str, object]:
         "store": store_problem(spark, f"sqlite:///{folder}/mlflow.db"),
     }
     photos = write_photos(folder / "photos", per_class=10)
-    image_set = ingest(spark, settings_of("image_folder", photos, folder / "set"))
+    image_set = ingest(spark, settings_of("image_folder", photos, folder / "set", split={"test_fraction": 0.4}))
     found["ingested"] = asdict(image_set.counts)
-    found["scored"] = scored_twice(spark, image_set, photos, folder)
+    tracking = registered_twice(image_set, folder)
+    found["scored"] = scored_twice(spark, photos, folder, tracking)
+    found["gates"] = [[gate.name, gate.passed] for gate in promoted(spark, image_set, tracking).gates]
     spark.addArtifacts(str(PROBE_FILE), pyfile=True)
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
@@ -86,8 +90,8 @@ def main(folder: Path) -> dict[str, object]:
     return found
 
 
-def scored_twice(spark: SparkSession, image_set: ImageSet, photos: Path, folder: Path) -> list[dict[str, int]]:
-    """Counts of two scorings of the photos with an untrained model, which is shipped once."""
+def registered_twice(image_set: ImageSet, folder: Path) -> TrackingSettings:
+    """A store with an untrained model of the set, `shades`, in two versions; the first is champion."""
     import_tensorflow_quietly()
     from cnnlib.models import build_model
 
@@ -95,15 +99,35 @@ def scored_twice(spark: SparkSession, image_set: ImageSet, photos: Path, folder:
     connect(tracking)
     model = build_model("lenet", image_shape=image_set.image.shape, classes=2)
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("shades", artifact_location=f"{folder}/artifacts"))
-    with mlflow.start_run():
-        _, version = log_sealed_model(model, image_set, np.zeros(image_set.image.shape, np.uint8), register_as="shades")
+    for _ in range(2):
+        with mlflow.start_run():
+            log_sealed_model(model, image_set, np.zeros(image_set.image.shape, np.uint8), register_as="shades")
+    mlflow.MlflowClient().set_registered_model_alias("shades", "champion", "1")
+    return tracking
+
+
+def scored_twice(spark: SparkSession, photos: Path, folder: Path, tracking: TrackingSettings) -> list[dict[str, int]]:
+    """Counts of two scorings of the photos; the model is shipped once."""
     settings = ScoreSettings(
-        model=f"models:/shades/{version}",
+        model="models:/shades/1",
         input=ScoreInputSettings(path=str(photos), format="image_folder"),
         output=PredictionsOutputSettings(path=str(folder / "out"), overwrite=True),
         tracking=tracking,
     )
     return [score(spark, settings).counts for _ in range(2)]
+
+
+def promoted(spark: SparkSession, image_set: ImageSet, tracking: TrackingSettings) -> Promotion:
+    """What becomes of the second version."""
+    settings = PromoteSettings(
+        model="shades",
+        challenger="2",
+        data=PromotionDataSettings(path=image_set.folder.uri),
+        # Equal weights: no more are right than by chance, and no run has a checkpoint.
+        gates=GateSettings(better=0.05, min_speed=0.05),
+        tracking=tracking,
+    )
+    return promote(spark, settings)
 
 
 if __name__ == "__main__":

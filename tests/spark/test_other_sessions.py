@@ -88,5 +88,15 @@ def test_connect_scores(over_connect: dict[str, Any]) -> None:
     assert over_connect["scored"] == [{"rows": 20, "scored": 20, "failed": 0}] * 2
 
 
+def test_connect_evaluates_both_of_a_promotion(over_connect: dict[str, Any]) -> None:
+    assert over_connect["gates"] == [
+        ["accuracy", True],
+        ["recall of each class", True],
+        ["better", False],
+        ["speed", True],
+        ["parity", False],
+    ]
+
+
 def test_interrupted_connect_client_leaves_no_rank(over_connect: dict[str, Any]) -> None:
     assert (over_connect["interrupted"], over_connect["ranks are gone"]) == (2, True)

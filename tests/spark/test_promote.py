@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pyspark.sql import SparkSession
 from cnnlib.config import OptimizerSettings, RegisterSettings, TrackingSettings
 from cnnlib.config_evaluation import GateSettings, PromoteSettings, PromotionDataSettings
 from cnnlib.errors import ConfigError, GateError, ModelError, PromotionError
+from jobs import promote as job
 from pipelines import contest
 from pipelines.aliases import find_version, move_alias, version_with
 from pipelines.promote import Promotion, promote, roll_back
@@ -121,6 +123,26 @@ def test_worse_version_is_told_by_how_much_and_the_alias_stays(
         promotion.check()
     assert GateError.exit_status == 4
     assert "did not pass 3 of 5" in Path(promotion.report).read_text()
+
+
+def test_job_ends_with_status_4_and_the_table_says_which_gate(
+    spark: SparkSession,
+    trained: Trained,
+    rivals: object,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", STRONG)
+    monkeypatch.setattr(job, "job_session", lambda name: nullcontext(spark))
+    named = ["--model", NAME, "--challenger", WEAK, "--tracking.uri", str(trained.tracking.uri)]
+    assert job.main([*named, "--gates.min_speed", "0.2"]) == 4
+    said = capsys.readouterr()
+    rows = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in said.out.splitlines() if "│" in line}
+    assert rows["accuracy"] == rows["recall of each class"] == "NO"
+    assert rows["speed"] == rows["parity"] == "yes"
+    assert rows["now"] == f"version {STRONG}"
+    (told,) = [line for line in said.err.splitlines() if line.startswith("sparkcnn promote: ")]
+    assert f"version {WEAK} did not pass 2 of 4 gates (accuracy: lower by" in told
 
 
 def test_gates_can_be_left_out_and_speed_is_measured(spark: SparkSession, trained: Trained, rivals: object) -> None:
