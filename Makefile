@@ -3,8 +3,8 @@
 # The pinned set to install: requirements/$(PROFILE).txt.
 PROFILE ?= current
 PYTHON  ?= python3
-# What `make test` runs, as pytest takes it; the default is all, file by file shared out between two processes.
-TESTS   ?= -n 2 --dist loadfile --no-loadscope-reorder
+# What `make test` runs, as pytest takes it; empty is all.
+TESTS   ?=
 # Options of `make bench`, e.g. BENCH="--images 2000 --memory 0".
 BENCH   ?=
 # How many files `make fuzz` damages, and from which seed; empty is another one each time.
@@ -18,6 +18,12 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
+# Unit tests by themselves, for some of them look at the clock; the others mostly wait for processes that they start, and
+# share them out between two.
+unit_tests  = tests/unit cnnlib pipelines jobs
+other_tests = --cov-append -n 2 --dist loadfile --no-loadscope-reorder tests/end_to_end tests/spark
+all_tests   = $(venv)/bin/python -m pytest $(unit_tests) && $(venv)/bin/python -m pytest $(other_tests)
+
 .PHONY: help demo test fuzz bench petastorm lint wheel pins clean environment
 
 help: ## list the targets
@@ -27,7 +33,7 @@ demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
 test: lint ## lint, then all tests (20 minutes), or those of TESTS=...
-	@$(venv)/bin/python -m pytest $(TESTS)
+	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS),$(all_tests))
 
 bench: environment ## ingest beside the machine's ceiling, petastorm and Ray Data (10 minutes)
 	@$(venv)/bin/python -m benchmarks.ingest $(BENCH)

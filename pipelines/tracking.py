@@ -378,7 +378,14 @@ def _experiment_id(uri: str, name: str) -> str:
     if uri.startswith(SQLITE):
         # Beside the store, wherever MLflow's default would be: the two belong together.
         location = sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
-    return mlflow.create_experiment(name, artifact_location=location)
+    try:
+        return mlflow.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        # Another job has made it meanwhile.
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return experiment.experiment_id
 
 
 def _short(path: Path) -> Path:
