@@ -21,6 +21,7 @@ from pipelines.aliases import find_version, move_alias, version_with
 from pipelines.promote import Promotion, promote, roll_back
 from pipelines.registry import log_sealed_model
 from pipelines.store import connect
+from pipelines.tracking import Tracker
 from pipelines.train import TrainedModel, train
 from tests.spark import own_process
 from tests.spark.conftest import Trained
@@ -156,17 +157,23 @@ def test_gates_can_be_left_out_and_speed_is_measured(spark: SparkSession, traine
 
 
 def test_version_that_is_not_what_its_run_trained_fails_parity(
-    spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
+    spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel], tmp_path: Path
 ) -> None:
     import keras
 
     from cnnlib.models import build_model
 
+    store = connect(trained.tracking)
     other = build_model("lenet", image_shape=(28, 28, 1), classes=10)
     example = np.zeros((28, 28, 1), np.uint8)
-    with mlflow.start_run(run_id=rivals[STRONG].run_id):
+    experiment = mlflow.get_experiment_by_name("digits").experiment_id
+    with mlflow.start_run(experiment_id=experiment) as run:
+        strong, tracker = (Tracker(id_, experiment, store) for id_ in (rivals[STRONG].run_id, run.info.run_id))
+        best = rivals[STRONG].best_epoch
+        tracker.log_checkpoint(best, strong.fetch_checkpoint(best, tmp_path))
+        tracker.log_best(best, "val_accuracy", 1.0)
         _, swapped = log_sealed_model(other, trained.image_set, example, register_as=NAME)
-    with mlflow.start_run(experiment_id=mlflow.get_experiment_by_name("digits").experiment_id):
+    with mlflow.start_run(experiment_id=experiment):
         _, without = log_sealed_model(other, trained.image_set, example, register_as=NAME)
     keras.backend.clear_session()
     found = {}
