@@ -82,7 +82,8 @@ def assess_batch(plan: AssessmentPlan, classifier: Classifier, batch: pa.RecordB
     usable = np.array([error is None for error in errors], bool)
     place = pa.array(np.cumsum(usable) - 1, mask=~usable)
     # Of each class of the model its place among all, and the other way round.
-    ours = np.array([plan.classes.index(name) for name in classifier.card.classes], np.int32)
+    number_of = {name: number for number, name in enumerate(plan.classes)}
+    ours = np.array([number_of[name] for name in classifier.card.classes], np.int32)
     theirs = np.full(len(plan.classes), -1, np.int32)
     theirs[ours] = np.arange(len(ours))
 

@@ -1,5 +1,6 @@
 """How good a model is on a split of an image set: all that was found out, as files, tables and pages show it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +74,8 @@ class Evaluation:
             "model": self.model.as_dict(),
             "image_set": {"path": self.image_set.folder.uri, "fingerprint": self.image_set.fingerprint},
             "split": self.split,
-            "metrics": self.metrics(),
+            # JSON has no number that is none.
+            "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics().items()},
             "failed_by_code": dict(self.failed_by_code),
             "classes": [
                 {"name": name, **dict(zip(per_class, values, strict=True))}

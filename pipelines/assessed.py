@@ -44,8 +44,7 @@ def assessed_images(
 ) -> Iterator[DataFrame]:
     """Rows of `AssessmentPlan.schema` for every image of a split, held in Spark's memory while the body runs.
 
-    The model must take the set's images. Raises ImageSetError where the set's files do
-    not have the rows that it says.
+    The model must take the set's images. Raises ImageSetError where the set's files do not have the rows that it says.
     """
     rows = image_set.split(split).rows
     classes = all_classes(image_set.classes, model.card.classes)
@@ -53,7 +52,7 @@ def assessed_images(
     plan = AssessmentPlan(classes, raw_shape, tuple(corruptions))
     images = images_of_set(spark, image_set, [split], tasks_for(spark, rows, IMAGES_A_TASK), labels=True)
     archive, read = ship_model(spark, model.folder), images.read
-    title = f"evaluate {rows:,} images"
+    title = f"evaluate {model.scored_with} on {rows:,} images"
     with user_errors_from_tasks(spark), with_settings(spark, TASK_SETTINGS):
         with images_done(progress or Progress(), spark, title, rows) as count_images:
 

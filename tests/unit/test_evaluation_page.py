@@ -1,7 +1,9 @@
 """The page of an evaluation: all figures are there, strangers' names stay text, and a browser shows it whole."""
 
+import json
 import re
 import warnings
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -99,3 +101,11 @@ def test_reliability_of_nothing_can_be_drawn():
 @pytest.mark.parametrize("classes", [6, 60])
 def test_browser_shows_it_without_complaint_or_overflow(tmp_path, classes):
     assert faults_in_browser(rendered(eventful_evaluation(classes), GATES), tmp_path) == []
+
+
+def test_loss_of_a_model_that_could_read_no_image_is_null_in_json():
+    evaluation = evaluation_of(("cat", "dog"), [[0, 0], [0, 0]], log_loss=float("nan"))
+    evaluation = replace(evaluation, confusion=replace(evaluation.confusion, failed=np.array([2, 3])))
+    content = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))
+    assert (content["metrics"]["log_loss"], content["metrics"]["accuracy"]) == (None, 0)
+    assert Page(rendered(evaluation)).rows["metrics"][1] == ["log loss", "nan"]
