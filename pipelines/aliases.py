@@ -114,26 +114,47 @@ def move_back(name: str, alias: str, run_id: str, because: str) -> tuple[Version
     return now, back
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A run's claim to an alias, and the version that had it when the claim was made, None where none had."""
+
+    name: str
+    alias: str
+    run_id: str
+    champion: Version | None
+
+    def check(self) -> None:
+        """Raise PromotionError where the alias may not move: an earlier run claims it too, or it has moved."""
+        # In this order: a run lets go of its claim after it has moved the alias.
+        _give_way(self.name, self.alias, self.run_id)
+        was, now = (version and version.version for version in (self.champion, version_with(self.name, self.alias)))
+        if was != now:
+            raise PromotionError(
+                f"{self.name}@{self.alias} was moved from version {was} to {now} meanwhile, and stays there: the "
+                "challenger was not compared with that; run this again"
+            )
+
+
 @contextmanager
-def promotion_of(name: str, alias: str, run_id: str) -> Iterator[None]:
+def promotion_of(name: str, alias: str, run_id: str) -> Iterator[Claim]:
     """Claim an alias for the body. Raises PromotionError, at once, where an earlier run has claimed it and goes on.
 
     MLflow cannot compare and set. So every run writes a claim of its own before it looks for those of others, and of
-    two that see each other the one that started later gives way. `check_claim` looks once more before the alias moves:
+    two that see each other the one that started later gives way. `Claim.check` looks once more before the alias moves:
     what the body does meanwhile takes longer than the way of the other from its start to its claim.
     """
     client = MlflowClient()
     client.set_registered_model_tag(name, _claim(alias, run_id), _now())
     try:
-        check_claim(name, alias, run_id)
-        yield
+        _give_way(name, alias, run_id)
+        yield Claim(name, alias, run_id, version_with(name, alias))
     finally:
         # The claim of a run that has ended counts for nothing.
         with suppress(MlflowException):
             client.delete_registered_model_tag(name, _claim(alias, run_id))
 
 
-def check_claim(name: str, alias: str, run_id: str) -> None:
+def _give_way(name: str, alias: str, run_id: str) -> None:
     """Raise PromotionError where a run that started earlier, and goes on, has claimed the alias too."""
     client = MlflowClient()
     prefix = _claim(alias, "")

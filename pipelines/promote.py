@@ -6,10 +6,10 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import flatten
 from cnnlib.config_evaluation import PromoteSettings
-from cnnlib.errors import ConfigError, GateError, PromotionError
+from cnnlib.errors import ConfigError, GateError
 from cnnlib.gates import Gate
 from cnnlib.storage import REPORT
-from pipelines.aliases import Version, check_claim, find_version, move_alias, move_back, promotion_of, version_with
+from pipelines.aliases import Version, find_version, move_alias, move_back, promotion_of
 from pipelines.contest import Contest
 from pipelines.evaluate import keep_evaluation, open_labelled
 from pipelines.progress import Progress
@@ -66,9 +66,9 @@ def promote(spark: SparkSession, settings: PromoteSettings, progress: Progress |
             (image_set.folder.uri, image_set.fingerprint),
             "evaluation",
         ) as tracker,
-        promotion_of(name, alias, tracker.run_id),
+        promotion_of(name, alias, tracker.run_id) as claim,
     ):
-        champion = version_with(name, alias)
+        champion = claim.champion
         if champion is not None and champion.version == challenger.version:
             raise ConfigError(f"challenger={settings.challenger} is {name}@{alias} already")
         contest = Contest(spark, image_set, settings, store, progress or Progress())
@@ -76,14 +76,9 @@ def promote(spark: SparkSession, settings: PromoteSettings, progress: Progress |
         report = keep_evaluation(tracker, evaluation, settings.model_dump(mode="json"), gates)
         passed = all(gate.passed for gate in gates)
         if passed:
-
-            def check() -> None:
-                check_claim(name, alias, tracker.run_id)
-                _refuse_a_moved_alias(champion, name, alias)
-
             because = settings.reason or f"passed all {len(gates)} gates"
             kept = f"runs:/{tracker.run_id}/{EVALUATION}/{REPORT}"
-            move_alias(challenger, alias, tracker.run_id, because, report=kept, check=check)
+            move_alias(challenger, alias, tracker.run_id, because, report=kept, check=claim.check)
         before = champion.version if champion else None
         now = challenger.version if passed else before
         return Promotion(name, alias, before, now, tracker.run_url, challenger.version, gates, report)
@@ -109,13 +104,3 @@ def _trained_on(challenger: Version) -> str:
     if path is None:
         raise ConfigError(f"{challenger} does not tell what it was trained on; name an image set with data.path")
     return path
-
-
-def _refuse_a_moved_alias(champion: Version | None, name: str, alias: str) -> None:
-    now = version_with(name, alias)
-    was, is_ = (version.version if version else None for version in (champion, now))
-    if was != is_:
-        raise PromotionError(
-            f"{name}@{alias} was moved from version {was} to {is_} meanwhile, and stays there: the challenger was not "
-            "compared with that; run this again"
-        )

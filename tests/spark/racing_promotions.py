@@ -12,7 +12,7 @@ import mlflow
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import PromotionError
-from pipelines.aliases import check_claim, find_version, move_alias, promotion_of, version_with
+from pipelines.aliases import find_version, move_alias, promotion_of, version_with
 from pipelines.store import connect
 
 ROUNDS = 10
@@ -27,16 +27,10 @@ def compete(uri: str, version: str, together, ended) -> None:
         with mlflow.start_run() as run:
             entered = False
             try:
-                with promotion_of(name, "champion", run.info.run_id):
+                with promotion_of(name, "champion", run.info.run_id) as claim:
                     entered = True
                     together.wait()
-                    move_alias(
-                        find_version(name, version),
-                        "champion",
-                        run.info.run_id,
-                        "it ran",
-                        check=lambda name=name, own=run.info.run_id: check_claim(name, "champion", own),
-                    )
+                    move_alias(find_version(name, version), "champion", run.info.run_id, "it ran", check=claim.check)
                 outcomes.append("moved")
             except PromotionError as error:
                 outcomes.append(str(error))
