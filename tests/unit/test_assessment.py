@@ -27,13 +27,13 @@ class Shades(Classifier):
         return np.array([table[min(2, int(3 * value))] for value in shade], np.float32).reshape(-1, 3)
 
 
-def batch_of(*rows: tuple[int, int]) -> pa.RecordBatch:
-    """(shade, label) a row, as raw arrays."""
+def batch_of(*rows: tuple[int, int], contents: list[bytes] | None = None) -> pa.RecordBatch:
+    """(shade, label) a row, as raw arrays, or with other contents."""
     return pa.RecordBatch.from_pydict(
         {
             IMAGE_ID: [f"{number:064x}" for number in range(len(rows))],
             PATH: [f"{number}.png" for number in range(len(rows))],
-            CONTENT: pa.array([bytes([shade] * 4) for shade, _ in rows], pa.binary()),
+            CONTENT: pa.array(contents or [bytes([shade] * 4) for shade, _ in rows], pa.binary()),
             LABEL: pa.array([label for _, label in rows], pa.int32()),
         }
     )
@@ -56,9 +56,8 @@ def test_labels_and_predictions_meet_by_the_name_of_their_class():
 
 
 def test_image_that_cannot_be_decoded_has_its_label_and_an_error():
-    batch = batch_of((250, 0), (0, 1), (250, 0))
     sound = encode_png(np.full((2, 2, 1), 250, np.uint8))
-    batch = batch.set_column(2, CONTENT, pa.array([sound, b"no image", sound]))
+    batch = batch_of((250, 0), (0, 1), (250, 0), contents=[sound, b"no image", sound])
     plan = AssessmentPlan(CLASSES, None, ("brightness",))
     rows = assess_batch(plan, Shades(), batch)
     assert rows["predicted"].to_pylist() == [0, None, 0]
@@ -68,7 +67,7 @@ def test_image_that_cannot_be_decoded_has_its_label_and_an_error():
 
 
 def test_batch_of_none_but_bad_images_passes():
-    batch = batch_of((0, 1)).set_column(2, CONTENT, pa.array([b"no image"]))
+    batch = batch_of((0, 1), contents=[b"no image"])
     rows = assess_batch(AssessmentPlan(CLASSES, None, ("jpeg_compression", "gaussian_noise")), Shades(), batch)
     assert rows["predicted"].to_pylist() == [None]
 
