@@ -13,7 +13,7 @@ from cnnlib.corruptions import CORRUPTIONS
 from cnnlib.imageset import IMAGE_ID, LABEL, PATH
 from cnnlib.imageset_writer import Count
 from cnnlib.predict import ERROR, PROBABILITY, Classifier
-from cnnlib.scoring import PIXEL_BYTES, pixels_of
+from cnnlib.scoring import PIXEL_BYTES, pixels_of, places_of
 
 PREDICTED = "predicted"
 LABEL_PROBABILITY = "label_probability"
@@ -79,8 +79,8 @@ def assess(
 def assess_batch(plan: AssessmentPlan, classifier: Classifier, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Rows of `plan.schema` for one batch."""
     pixels, errors = pixels_of(batch, plan.raw_shape, classifier)
-    usable = np.array([error is None for error in errors], bool)
-    place = pa.array(np.cumsum(usable) - 1, mask=~usable)
+    place = places_of(errors)
+    usable = place.is_valid()
     # Of each class of the model its place among all, and the other way round.
     number_of = {name: number for number, name in enumerate(plan.classes)}
     ours = np.array([number_of[name] for name in classifier.card.classes], np.int32)
@@ -88,7 +88,7 @@ def assess_batch(plan: AssessmentPlan, classifier: Classifier, batch: pa.RecordB
     theirs[ours] = np.arange(len(ours))
 
     probabilities = classifier.predict_pixels(pixels)
-    labels = theirs[batch.column(LABEL).to_numpy()[usable]]
+    labels = theirs[batch.column(LABEL).filter(usable).to_numpy()]
     of_label, rank = _of_labels(probabilities, labels)
     columns = {
         **{name: batch.column(name) for name in (IMAGE_ID, PATH, LABEL)},
@@ -98,7 +98,7 @@ def assess_batch(plan: AssessmentPlan, classifier: Classifier, batch: pa.RecordB
         LABEL_RANK: pa.array(rank, pa.int32()).take(place),
         ERROR: pa.array(errors, pa.string()),
     }
-    image_ids = batch.column(IMAGE_ID).filter(pa.array(usable)).to_pylist()
+    image_ids = batch.column(IMAGE_ID).filter(usable).to_pylist()
     for name in plan.corruptions:
         damaged = CORRUPTIONS[name](pixels, image_ids) if len(pixels) else pixels
         columns[name] = pa.array(ours[classifier.predict_pixels(damaged).argmax(axis=1)]).take(place)

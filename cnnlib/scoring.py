@@ -4,7 +4,7 @@ Plain Python without Spark: `pipelines.score` runs one `score_share` a task.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -98,9 +98,7 @@ def predict_batch(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch
         probabilities, embeddings = classifier.embed_pixels(pixels)
     else:
         probabilities, embeddings = classifier.predict_pixels(pixels), None
-    usable = np.array([error is None for error in errors], bool)
-    # Which of the predictions is a row's; null for one that has none, and so is all that is taken by it.
-    place = pa.array(np.cumsum(usable) - 1, mask=~usable)
+    place = places_of(errors)
     labels = pa.array(probabilities.argmax(axis=1), pa.int32()).take(place)
     columns = {
         IMAGE_ID: batch.column(IMAGE_ID),
@@ -125,6 +123,16 @@ def predict_batch(plan: ScorePlan, classifier: Classifier, batch: pa.RecordBatch
         columns[EMBEDDING] = _lists(embeddings).take(place)
     schema = schema_of(plan.settings)
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def places_of(errors: Sequence[str | None]) -> pa.Array:
+    """Which of the predictions is a row's; null for one that has none, and so is all that is taken by it.
+
+    >>> places_of([None, "truncated: it ends early", None]).to_pylist()
+    [0, None, 1]
+    """
+    usable = np.array([error is None for error in errors], bool)
+    return pa.array(np.cumsum(usable) - 1, mask=~usable)
 
 
 def _lists(rows: np.ndarray) -> pa.Array:

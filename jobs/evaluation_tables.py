@@ -4,7 +4,7 @@ from rich.table import Table
 
 from cnnlib.evaluation import Evaluation
 from cnnlib.gates import Gate
-from jobs.tables import CLASSES_SHOWN, pairs_table
+from jobs.tables import CLASSES_SHOWN, by_code, pairs_table
 from pipelines.evaluate import Evaluated
 from pipelines.promote import Promotion
 
@@ -33,8 +33,7 @@ def evaluation_table(evaluated: Evaluated) -> Table:
     table.add_row("model", str(evaluation.model))
     table.add_row("images", f"{confusion.rows:,} of {evaluation.split} in {evaluation.image_set.folder.uri}")
     if metrics["failed"]:
-        codes = ", ".join(f"{count:,} {code}" for code, count in evaluation.failed_by_code.items())
-        table.add_row("failed", f"{metrics['failed']:,} ({codes}), counted as wrong")
+        table.add_row("failed", f"{metrics['failed']:,}{by_code(evaluation.failed_by_code)}, counted as wrong")
     table.add_row("accuracy", f"{evaluation.accuracy:.4f}")
     if evaluation.top_5_accuracy is not None:
         table.add_row("top-5 accuracy", f"{evaluation.top_5_accuracy:.4f}")

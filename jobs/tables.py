@@ -108,7 +108,7 @@ def _add_image_set(table: Table, image_set: "ImageSet") -> None:
     table.add_row(
         "images",
         f"{counts.found:,} found = {counts.kept:,} kept + {counts.duplicate:,} duplicate "
-        f"+ {counts.rejected:,} rejected" + _by_code(image_set.rejected_by_code),
+        f"+ {counts.rejected:,} rejected" + by_code(image_set.rejected_by_code),
     )
     if image_set.conflicting:
         kept = image_set.settings["split"]["conflicts"] == "keep"
@@ -133,9 +133,10 @@ def _imbalance(class_counts: "Sequence[int]") -> str:
     return f"; the largest has {max(class_counts) / min(class_counts):.1f} times the train images of the smallest"
 
 
-def _by_code(counts: "Mapping[str, int]") -> str:
-    """
-    >>> _by_code({"truncated": 1200, "empty_file": 1}), _by_code({})
+def by_code(counts: "Mapping[str, int]") -> str:
+    """Counts by code, in parentheses.
+
+    >>> by_code({"truncated": 1200, "empty_file": 1}), by_code({})
     (' (1,200 truncated, 1 empty_file)', '')
     """
     return f" ({', '.join(f'{count:,} {code}' for code, count in counts.items())})" if counts else ""
@@ -165,7 +166,7 @@ def _add_predictions(table: Table, predictions: "Predictions") -> None:
     table.add_row(
         "scored",
         f"{counts['rows']:,} rows = {counts['scored']:,} scored + {counts['failed']:,} failed"
-        + _by_code(predictions.failed_by_code)
+        + by_code(predictions.failed_by_code)
         + (f" + {counts['skipped']:,} skipped (predicted before)" if "skipped" in counts else ""),
     )
     table.add_row("speed", f"{predictions.images_per_second:,.0f} images/s")

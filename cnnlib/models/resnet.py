@@ -4,7 +4,7 @@ from typing import Literal
 
 import keras
 
-# Below this side the four stages would end in less than a pixel: such images get the stem of the paper's CIFAR nets.
+# Below this side the stem for ImageNet would leave the last stage a pixel: such images get that of the CIFAR nets.
 SMALL_SIDE = 64
 FILTERS = (64, 128, 256, 512)
 
