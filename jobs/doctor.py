@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from cnnlib.config_preflight import DoctorSettings
+from cnnlib.config import DoctorSettings
 from jobs.command import run_job
 from jobs.preflight_tables import findings_table
 from jobs.tables import show

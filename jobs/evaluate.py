@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cnnlib.config_evaluation import EvaluateSettings
+from cnnlib.config import EvaluateSettings
 from jobs.command import run_job
 from jobs.evaluation_tables import classes_table, evaluation_table
 from jobs.tables import show

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cnnlib.config_preflight import PlanSettings
+from cnnlib.config import PlanSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.preflight_tables import show_plan

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cnnlib.config_evaluation import PromoteSettings
+from cnnlib.config import PromoteSettings
 from jobs.command import run_job
 from jobs.evaluation_tables import gates_table, promotion_table
 from jobs.tables import show

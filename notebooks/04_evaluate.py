@@ -8,8 +8,7 @@
 
 # COMMAND ----------
 
-from cnnlib.config import TrackingSettings
-from cnnlib.config_evaluation import EvaluatedDataSettings, EvaluateSettings
+from cnnlib.config import EvaluatedDataSettings, EvaluateSettings, TrackingSettings
 from pipelines.evaluate import evaluate
 from pipelines.notebook import widget_values
 from pipelines.session import spark_session

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.assessment import LABEL_PROBABILITY, LABEL_RANK, PREDICTED, AssessmentPlan, all_classes, assess
-from cnnlib.config_evaluation import EvaluationSettings
+from cnnlib.config import EvaluationSettings
 from cnnlib.errors import ImageSetError
 from cnnlib.evaluation import TOP_K, Evaluation, Mistake
 from cnnlib.imageset import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet, stored_pixels

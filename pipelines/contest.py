@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cnnlib.config_evaluation import PromoteSettings
+from cnnlib.config import PromoteSettings
 from cnnlib.evaluation import Evaluation
 from cnnlib.gates import Gate, accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from cnnlib.imageset import ImageSet

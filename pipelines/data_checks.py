@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from cnnlib.config import DataSettings, TrainSettings
-from cnnlib.config_preflight import DoctorSettings
+from cnnlib.config import DataSettings, DoctorSettings, TrainSettings
 from cnnlib.errors import SparkcnnError
 from cnnlib.feed.row_groups import read_row_groups
 from cnnlib.imageset import COMMIT, ImageSet, open_image_set

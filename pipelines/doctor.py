@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cnnlib.config_preflight import DoctorSettings
+from cnnlib.config import DoctorSettings
 from pipelines import machine_checks
 from pipelines.examination import Examination, NotChecked
 

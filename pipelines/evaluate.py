@@ -10,8 +10,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from cnnlib.config import flatten
-from cnnlib.config_evaluation import EvaluateSettings
+from cnnlib.config import EvaluateSettings, flatten
 from cnnlib.errors import ConfigError, ModelError
 from cnnlib.evaluation import Evaluation
 from cnnlib.gates import Gate

@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from cnnlib.config import DataSettings, FitSettings, ModelSettings, TrainSettings
-from cnnlib.config_preflight import PlanImageSettings, PlanSettings
+from cnnlib.config import DataSettings, FitSettings, ModelSettings, PlanImageSettings, PlanSettings, TrainSettings
 from cnnlib.errors import ConfigError
 from cnnlib.imageset import open_image_set
 from cnnlib.models import build_model

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from pyspark.sql import SparkSession
 
-from cnnlib.config import flatten
-from cnnlib.config_evaluation import PromoteSettings
+from cnnlib.config import PromoteSettings, flatten
 from cnnlib.errors import ConfigError, GateError
 from cnnlib.gates import Gate
 from cnnlib.storage import REPORT

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import requests
 from pyspark.sql import SparkSession
 
-from cnnlib.config_preflight import DoctorSettings
+from cnnlib.config import DoctorSettings
 from cnnlib.errors import TrackingError
 from pipelines.cluster import store_problem
 from pipelines.examination import AskTasks, NotChecked, Problem, on_hosts

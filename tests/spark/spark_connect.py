@@ -16,8 +16,16 @@ import numpy as np
 import psutil
 from pyspark.sql import SparkSession
 
-from cnnlib.config import FitSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
-from cnnlib.config_evaluation import GateSettings, PromoteSettings, PromotionDataSettings
+from cnnlib.config import (
+    FitSettings,
+    GateSettings,
+    PredictionsOutputSettings,
+    PromoteSettings,
+    PromotionDataSettings,
+    ScoreInputSettings,
+    ScoreSettings,
+    TrackingSettings,
+)
 from cnnlib.errors import HostError
 from cnnlib.imageset import ImageSet
 from cnnlib.quiet import import_tensorflow_quietly

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from cnnlib.config import FitSettings
-from cnnlib.config_preflight import DoctorSettings
+from cnnlib.config import DoctorSettings, FitSettings
 from cnnlib.errors import HostError
 from cnnlib.imageset import ImageSet
 from jobs import doctor as job

@@ -14,8 +14,16 @@ import pytest
 from pyspark.sql import SparkSession
 from sklearn import metrics as sklearn_metrics
 
-from cnnlib.config import ImageSetOutputSettings, ImageSettings, IngestSettings, SourceSettings, TrackingSettings
-from cnnlib.config_evaluation import EvaluatedDataSettings, EvaluateSettings, EvaluationSettings
+from cnnlib.config import (
+    EvaluatedDataSettings,
+    EvaluateSettings,
+    EvaluationSettings,
+    ImageSetOutputSettings,
+    ImageSettings,
+    IngestSettings,
+    SourceSettings,
+    TrackingSettings,
+)
 from cnnlib.corruptions import CORRUPTIONS
 from cnnlib.errors import ConfigError, ModelError
 from cnnlib.evaluation import Evaluation

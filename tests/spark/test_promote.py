@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from cnnlib.config import OptimizerSettings, RegisterSettings, TrackingSettings
-from cnnlib.config_evaluation import GateSettings, PromoteSettings, PromotionDataSettings
+from cnnlib.config import (
+    GateSettings,
+    OptimizerSettings,
+    PromoteSettings,
+    PromotionDataSettings,
+    RegisterSettings,
+    TrackingSettings,
+)
 from cnnlib.errors import ConfigError, GateError, ModelError, PromotionError
 from jobs import promote as job
 from pipelines import contest

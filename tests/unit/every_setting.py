@@ -2,9 +2,17 @@
 
 from pydantic.fields import FieldInfo
 
-from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, Settings, TrainSettings
-from cnnlib.config_evaluation import EvaluateSettings, PromoteSettings
-from cnnlib.config_preflight import DoctorSettings, PlanSettings
+from cnnlib.config import (
+    DemoSettings,
+    DoctorSettings,
+    EvaluateSettings,
+    IngestSettings,
+    PlanSettings,
+    PromoteSettings,
+    ScoreSettings,
+    Settings,
+    TrainSettings,
+)
 
 JOBS: dict[str, type[Settings]] = {
     "ingest": IngestSettings,

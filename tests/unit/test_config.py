@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from cnnlib import config, config_preflight
+from cnnlib import config
 from cnnlib.config import (
     DemoSettings,
     FitSettings,
@@ -31,11 +31,7 @@ def dotted(values: dict, prefix: str = "") -> list[tuple[str, object]]:
 
 
 FIELDS = {f"{job}:{name}": field for job, kind in JOBS.items() for name, field in fields_of(kind).items()}
-CLASSES = [
-    kind
-    for kind in (vars(config) | vars(config_preflight)).values()
-    if isinstance(kind, type) and issubclass(kind, Settings)
-]
+CLASSES = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, Settings)]
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnlib.config_preflight import DoctorSettings, PlanSettings
+from cnnlib.config import DoctorSettings, PlanSettings
 from cnnlib.errors import ConfigError
 from jobs.settings import parse_settings
 

@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from cnnlib.config_evaluation import Corruption
+from cnnlib.config import Corruption
 from cnnlib.corruptions import CORRUPTIONS
 from tests.unit.pictures import noise
 

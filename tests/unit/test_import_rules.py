@@ -50,7 +50,6 @@ LIGHT_MODULES = (
     "cnnlib.feed.sharding",
     "cnnlib.feed.shuffling",
     "cnnlib.assessment",
-    "cnnlib.config_evaluation",
     "cnnlib.corruptions",
     "cnnlib.evaluation",
     "cnnlib.metrics",

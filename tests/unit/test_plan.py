@@ -9,7 +9,7 @@ from cnnlib.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
-from cnnlib.config_preflight import PlanSettings  # noqa: E402
+from cnnlib.config import PlanSettings  # noqa: E402
 from cnnlib.errors import ConfigError, ImageSetError  # noqa: E402
 from jobs import plan as job  # noqa: E402
 from pipelines.plan import plan_scaling  # noqa: E402

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from cnnlib.config import DemoSettings, IngestSettings, ScoreSettings, TrainSettings
-from cnnlib.config_evaluation import PromoteSettings
+from cnnlib.config import DemoSettings, IngestSettings, PromoteSettings, ScoreSettings, TrainSettings
 from cnnlib.errors import ConfigError
 from jobs.settings import parse_settings
 from tests.unit.every_setting import JOBS, fields_of

@@ -1,10 +1,11 @@
-"""The settings of evaluate and promote. See `cnnlib.config`."""
+"""The settings of evaluate and promote."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cnnlib.config import Settings, TrackingSettings
+from cnnlib.config.settings import Settings
+from cnnlib.config.tracking import TrackingSettings
 
 Corruption = Literal["gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression", "shift"]
 

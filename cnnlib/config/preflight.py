@@ -1,4 +1,4 @@
-"""The settings of the jobs that come before a training: doctor and plan. They build on those in `cnnlib.config`."""
+"""The settings of the jobs that come before a training: doctor and plan."""
 
 import re
 import warnings
@@ -6,18 +6,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cnnlib.config import (
-    DataSettings,
-    FitSettings,
-    ModelSettings,
-    OptimizerSettings,
-    RegisterSettings,
-    Settings,
-    StoreSettings,
-    TrackingSettings,
-)
+from cnnlib.config.settings import Settings
+from cnnlib.config.tracking import StoreSettings, TrackingSettings
+from cnnlib.config.training import DataSettings, FitSettings, ModelSettings, OptimizerSettings, RegisterSettings
 
-# As in `cnnlib.config`.
+# As in `cnnlib.config.training`.
 warnings.filterwarnings("ignore", message='Field name "register" in "DoctorSettings" shadows', category=UserWarning)
 
 _COUNTS = re.compile(r"\s*0*[1-9]\d{0,6}\s*(,\s*0*[1-9]\d{0,6}\s*)*", re.ASCII)

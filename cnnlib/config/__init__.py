@@ -1,0 +1,85 @@
+"""Every setting of every job: typed, frozen, closed, with its default and its explanation in one place.
+
+The command line, the YAML files in conf/ and the notebooks all build these classes; `--help` prints their descriptions.
+A class is a section (`train`), a field of it a setting (`train.epochs`); a module has those of one job.
+"""
+
+from cnnlib.config.demo import DemoSettings
+from cnnlib.config.evaluation import (
+    Corruption,
+    EvaluatedDataSettings,
+    EvaluateSettings,
+    EvaluationSettings,
+    GateSettings,
+    PromoteSettings,
+    PromotionDataSettings,
+)
+from cnnlib.config.ingest import (
+    ImageSetOutputSettings,
+    ImageSettings,
+    IngestSettings,
+    RejectsSettings,
+    SourceFormat,
+    SourceSettings,
+    SplitSettings,
+)
+from cnnlib.config.preflight import (
+    DoctorDataSettings,
+    DoctorOutputSettings,
+    DoctorSettings,
+    NetworkSettings,
+    PlanDataSettings,
+    PlanImageSettings,
+    PlanSettings,
+)
+from cnnlib.config.scoring import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, ScoringSettings
+from cnnlib.config.settings import Settings, flatten, flatten_values
+from cnnlib.config.tracking import StoreSettings, TrackingSettings
+from cnnlib.config.training import (
+    DataSettings,
+    FitSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RegisterSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "Corruption",
+    "DataSettings",
+    "DemoSettings",
+    "DoctorDataSettings",
+    "DoctorOutputSettings",
+    "DoctorSettings",
+    "EvaluateSettings",
+    "EvaluatedDataSettings",
+    "EvaluationSettings",
+    "FitSettings",
+    "GateSettings",
+    "ImageSetOutputSettings",
+    "ImageSettings",
+    "IngestSettings",
+    "ModelSettings",
+    "NetworkSettings",
+    "OptimizerSettings",
+    "PlanDataSettings",
+    "PlanImageSettings",
+    "PlanSettings",
+    "PredictionsOutputSettings",
+    "PromoteSettings",
+    "PromotionDataSettings",
+    "RegisterSettings",
+    "RejectsSettings",
+    "ScoreInputSettings",
+    "ScoreSettings",
+    "ScoringSettings",
+    "Settings",
+    "SourceFormat",
+    "SourceSettings",
+    "SplitSettings",
+    "StoreSettings",
+    "TrackingSettings",
+    "TrainSettings",
+    "flatten",
+    "flatten_values",
+]

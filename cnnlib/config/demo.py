@@ -1,0 +1,19 @@
+"""The settings of demo."""
+
+from pydantic import Field
+
+from cnnlib.config.ingest import IngestSettings
+from cnnlib.config.scoring import ScoreSettings
+from cnnlib.config.settings import Settings
+from cnnlib.config.training import TrainSettings
+
+
+class DemoSettings(Settings):
+    """The whole pipeline: ingest, train and score, one after the other."""
+
+    ingest: IngestSettings
+    train: TrainSettings
+    score: ScoreSettings
+    min_test_accuracy: float = Field(
+        0.985, ge=0, le=1, description="a test accuracy below this ends the demo with exit status 3"
+    )

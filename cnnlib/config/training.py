@@ -1,0 +1,150 @@
+"""The settings of train."""
+
+import re
+import warnings
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cnnlib.config.settings import Settings
+from cnnlib.config.tracking import TrackingSettings
+
+# `register` is the section's name in the command line; the method it hides is one of Python's abstract classes.
+warnings.filterwarnings("ignore", message='Field name "register" in "TrainSettings" shadows', category=UserWarning)
+
+
+class DataSettings(Settings):
+    """What is trained on."""
+
+    path: str = Field(description="an image set that ingest published")
+    shuffle_mb: float = Field(
+        128.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="megabytes of stored images to shuffle among, beyond the row groups; up to twice as much is "
+        "in memory of each worker",
+    )
+    timeout_s: float = Field(
+        120.0, gt=0, allow_inf_nan=False, description="seconds without data after which training ends with an error"
+    )
+
+
+class ModelSettings(Settings):
+    """Which network."""
+
+    name: Literal["lenet", "resnet18", "resnet34"] = Field("lenet", description="architecture")
+    options: dict[str, Any] = Field({}, description="the architecture's own options, e.g. {activation: tanh}")
+
+
+class OptimizerSettings(Settings):
+    """How weights are updated."""
+
+    name: Literal["adam"] = Field("adam", description="optimizer, by Keras' name")
+    learning_rate: float = Field(
+        1e-3, gt=0, allow_inf_nan=False, description="step size, as tuned for a global batch of base_batch_size"
+    )
+    scaling: Literal["none", "linear", "square_root"] = Field(
+        "none",
+        description="how learning_rate follows the global batch: multiplied by 1, by its ratio to base_batch_size "
+        "(Goyal et al. 2017), or by the root of that",
+    )
+    base_batch_size: int = Field(128, gt=0, description="global batch that learning_rate was tuned for")
+
+
+class FitSettings(Settings):
+    """How long and how training runs."""
+
+    epochs: int = Field(3, gt=0, description="most passes over the train split")
+    worker_batch_size: int = Field(128, gt=0, description="images a step on one worker")
+    seed: int = Field(0, ge=0, lt=2**32, description="of weights and of the order of images")
+    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = Field(
+        "val_accuracy", description="metric by which the best epoch is chosen and patience is counted"
+    )
+    direction: Literal["auto", "max", "min"] = Field(
+        "auto", description="whether monitor is best at its highest or its lowest; auto: max for accuracy, min for loss"
+    )
+    patience: int = Field(
+        3, ge=0, description="epochs without a better value of monitor before training stops; 0 never stops early"
+    )
+    workers: int = Field(
+        0, ge=0, description="Spark tasks that train together, each in a process of its own; 0 trains in the driver"
+    )
+    gpus_per_worker: Literal[0, 1] = Field(
+        0, description="1 takes the GPU that Spark assigned to each worker's task; for more GPUs take more workers"
+    )
+    ports: str | None = Field(
+        None,
+        pattern=r"^\d{1,5}-\d{1,5}$",
+        description="ports that workers may use among themselves, e.g. 40000-40100; null for any that is free",
+    )
+    deterministic: bool = Field(
+        False, description="have TensorFlow repeat itself bit for bit on one machine; slower on a GPU"
+    )
+    resume: str | None = Field(
+        None, description="id of a run to go on with, or auto: the newest unfinished run of the same settings"
+    )
+    max_restarts: int = Field(
+        2, ge=0, description="times that training starts again from its last checkpoint after a worker was lost"
+    )
+    keep_last: int = Field(2, gt=0, description="checkpoints kept on the local disk; the MLflow run keeps them all")
+
+    @property
+    def best_direction(self) -> str:
+        """`direction`, with auto resolved."""
+        if self.direction != "auto":
+            return self.direction
+        return "min" if self.monitor.endswith("loss") else "max"
+
+    @property
+    def port_range(self) -> tuple[int, int] | None:
+        """`ports` as (first, last)."""
+        if self.ports is None:
+            return None
+        first, last = map(int, self.ports.split("-"))
+        return first, last
+
+    @field_validator("ports")
+    @classmethod
+    def _is_a_range(cls, ports: str | None) -> str | None:
+        if ports is not None:
+            first, last = map(int, ports.split("-"))
+            if not 1024 <= first <= last <= 65535:
+                raise ValueError("ports must be FIRST-LAST, between 1024 and 65535")
+        return ports
+
+    @model_validator(mode="after")
+    def _gpus_need_workers(self) -> "FitSettings":
+        if self.gpus_per_worker and not self.workers:
+            raise ValueError("gpus_per_worker=1 needs workers of 1 or more: Spark assigns GPUs to its tasks")
+        return self
+
+
+class RegisterSettings(Settings):
+    """What becomes of the trained model."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[^/:]+$",
+        description="registered model that gets a new version; without it nothing is registered",
+    )
+    alias: str | None = Field(
+        "champion", pattern=r"^[A-Za-z][\w-]*$", description="alias that the new version gets; null for none"
+    )
+
+    @field_validator("alias")
+    @classmethod
+    def _is_no_version(cls, alias: str | None) -> str | None:
+        if alias is not None and re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError("latest, v1, v2 and so on are not aliases to MLflow; take another name")
+        return alias
+
+
+class TrainSettings(Settings):
+    """Image set -> MLflow run, checkpoints, registered model."""
+
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    train: FitSettings = FitSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    register: RegisterSettings = RegisterSettings()
