@@ -167,7 +167,7 @@ def plain(image_set: ImageSet, options: dict[str, object], epochs: int) -> float
     import tensorflow as tf
 
     from cnnlib.feed.blocks import read_split
-    from cnnlib.training.fit import compile_model, new_model
+    from cnnlib.training.compiled_model import compile_model, new_model
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

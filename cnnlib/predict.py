@@ -201,6 +201,9 @@ def load_classifier(folder: Path) -> Classifier:
         raise ModelError(f"{path} has SHA-256 {received}, registered was {card.model_sha256}; register it again")
     import keras
 
+    # Keras looks it up where a model has it.
+    from . import grouped_convolution  # noqa: F401
+
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # of many kinds, by what is in the file

@@ -6,7 +6,7 @@ loaded side by side.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnlib import errors, images, predict, sql_nulls
+from cnnlib import predict
 from cnnlib.errors import ModelError
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import ImageSet
@@ -23,7 +23,8 @@ from cnnlib.predict import CARD_FILE, MODEL_FILE, Classifier, ModelCard, sha256_
 if TYPE_CHECKING:
     import keras
 
-_TRAVELLING = (errors, images, predict, sql_nulls)
+# Not imported here: grouped_convolution imports TensorFlow.
+_TRAVELLING = ("errors", "grouped_convolution", "images", "predict", "sql_nulls")
 
 # Where MLflow puts a model's artifacts and its code, below the model's folder.
 ARTIFACTS = "artifacts/sealed"
@@ -90,10 +91,7 @@ def check_fits(image_set: ImageSet, card: ModelCard) -> None:
 
 
 def _write_code(folder: Path) -> Path:
-    sources = {
-        f"{module.__name__.rsplit('.', 1)[-1]}.py": module.__spec__.loader.get_source(module.__name__)  # type: ignore
-        for module in _TRAVELLING
-    }
+    sources = {f"{name}.py": _source(f"cnnlib.{name}") for name in _TRAVELLING}
     sources["__init__.py"] = '"""The decoder and classifier that this model was sealed with."""\n'
     digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sorted(sources.items())).encode())
     package = folder / f"sparkcnn_sealed_{digest.hexdigest()[:12]}"
@@ -101,3 +99,8 @@ def _write_code(folder: Path) -> Path:
     for name, text in sources.items():
         (package / name).write_text(text)
     return package
+
+
+def _source(module: str) -> str:
+    """The text of a module, which may lie in a zip."""
+    return importlib.util.find_spec(module).loader.get_source(module)  # type: ignore

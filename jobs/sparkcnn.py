@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from cnnlib.errors import INTERRUPTED, ConfigError
 
-JOBS = ("ingest", "train", "score", "evaluate", "promote", "demo", "doctor", "plan")
+JOBS = ("ingest", "train", "score", "evaluate", "promote", "demo", "doctor", "plan", "models", "cost")
 
 
 def main() -> int:

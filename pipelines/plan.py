@@ -13,7 +13,7 @@ from cnnlib.errors import ConfigError
 from cnnlib.imageset import open_image_set
 from cnnlib.models import build_model
 from cnnlib.training.callbacks import STEP_SECONDS
-from cnnlib.training.fit import compile_model
+from cnnlib.training.compiled_model import compile_model
 from cnnlib.training.scaling import Network, Scaling, expected_scaling
 from cnnlib.training.step_time import gradient_bytes, measure_step_seconds
 from pipelines.tracking import read_run

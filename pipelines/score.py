@@ -40,7 +40,10 @@ from pipelines.tasks import run_on_images, tasks_for
 from pipelines.tracking import Tracker, model_run
 from pipelines.worker_model import ship_model, worker_classifier
 
+# Tasks of small images have more of them: beside the start of a task, their work would be short.
 IMAGES_A_TASK = 16384
+MOST_IMAGES_A_TASK = 65536
+PIXEL_BYTES_A_TASK = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _Job:
             earlier = self.earlier()
             if earlier.streams.get(mark.stream, -1) >= mark.batch:
                 return  # published by a job that ended before its checkpoint knew
-            tasks = tasks_for(self.spark, len(files), IMAGES_A_TASK)
+            tasks = _tasks_for(self.spark, len(files), self.model.card)
             images = unlabelled_images(self.spark, source, files, tasks, MAX_IMAGE_BYTES)
             digest = hashlib.sha256(f"{mark.stream} {mark.batch}".encode()).hexdigest()
             scored.append(self.score(ScoreInput(images, len(files), None, source.uri, digest), earlier, mark))
@@ -210,7 +213,7 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     """Open what is to be scored. Raises ModelError where an image set's images were not made as the model's."""
     if settings.format != "image_set":
         source = open_source(spark, SourceSettings(format=settings.format, path=settings.path, labels="none"))
-        tasks = tasks_for(spark, source.found, IMAGES_A_TASK)
+        tasks = _tasks_for(spark, source.found, card)
         uri = settings.path or settings.format
         return ScoreInput(source.images(None, tasks), source.found, source.raw_shape, uri, source.digest)
     if settings.path is None:
@@ -224,8 +227,13 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     ]
     rows = sum(image_set.split(split).rows for split in splits)
     raw_shape = image_set.image.shape if image_set.image.encoding == "raw" else None
-    images = images_of_set(spark, image_set, splits, tasks_for(spark, rows, IMAGES_A_TASK))
+    images = images_of_set(spark, image_set, splits, _tasks_for(spark, rows, card))
     return ScoreInput(images, rows, raw_shape, image_set.folder.uri, image_set.fingerprint)
+
+
+def _tasks_for(spark: SparkSession, images: int, card: ModelCard) -> int:
+    fitting = PIXEL_BYTES_A_TASK // card.image.size_bytes
+    return tasks_for(spark, images, max(IMAGES_A_TASK, min(fitting, MOST_IMAGES_A_TASK)))
 
 
 def _score(

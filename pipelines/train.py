@@ -16,7 +16,7 @@ from cnnlib.predict import Classifier, ModelCard
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.stability import CONFIDENCE_BINS, confidence_counts, shares_of
 from cnnlib.training.checkpoints import History, read_checkpoint, read_state
-from cnnlib.training.fit import global_batch_size, scaled_learning_rate
+from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE
 from pipelines.aliases import find_version, move_alias

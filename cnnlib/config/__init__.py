@@ -4,6 +4,7 @@ The command line, the YAML files in conf/ and the notebooks all build these clas
 A class is a section (`train`), a field of it a setting (`train.epochs`); a module has those of one job.
 """
 
+from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelsSettings
 from cnnlib.config.demo import DemoSettings
 from cnnlib.config.evaluation import (
     Corruption,
@@ -23,6 +24,8 @@ from cnnlib.config.ingest import (
     SourceSettings,
     SplitSettings,
 )
+from cnnlib.config.model import ARCHITECTURE_NAMES, ModelSettings
+from cnnlib.config.optimizer import OptimizerSettings, ScheduleSettings
 from cnnlib.config.preflight import (
     DoctorDataSettings,
     DoctorOutputSettings,
@@ -38,13 +41,16 @@ from cnnlib.config.tracking import StoreSettings, TrackingSettings
 from cnnlib.config.training import (
     DataSettings,
     FitSettings,
-    ModelSettings,
-    OptimizerSettings,
     RegisterSettings,
     TrainSettings,
 )
 
 __all__ = [
+    "CostImageSettings",
+    "CostSettings",
+    "DeviceSettings",
+    "ModelsSettings",
+    "ARCHITECTURE_NAMES",
     "Corruption",
     "DataSettings",
     "DemoSettings",
@@ -70,6 +76,7 @@ __all__ = [
     "PromotionDataSettings",
     "RegisterSettings",
     "RejectsSettings",
+    "ScheduleSettings",
     "ScoreInputSettings",
     "ScoreSettings",
     "ScoringSettings",

@@ -1,19 +1,19 @@
 """The settings of the jobs that come before a training: doctor and plan."""
 
-import re
 import warnings
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cnnlib.config.counts import parse_counts
+from cnnlib.config.model import ModelSettings
+from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import StoreSettings, TrackingSettings
-from cnnlib.config.training import DataSettings, FitSettings, ModelSettings, OptimizerSettings, RegisterSettings
+from cnnlib.config.training import DataSettings, FitSettings, RegisterSettings
 
 # As in `cnnlib.config.training`.
 warnings.filterwarnings("ignore", message='Field name "register" in "DoctorSettings" shadows', category=UserWarning)
-
-_COUNTS = re.compile(r"\s*0*[1-9]\d{0,6}\s*(,\s*0*[1-9]\d{0,6}\s*)*", re.ASCII)
 
 
 class DoctorDataSettings(DataSettings):
@@ -93,13 +93,12 @@ class PlanSettings(Settings):
     @property
     def worker_counts(self) -> tuple[int, ...]:
         """`workers` as numbers, each once."""
-        return tuple(dict.fromkeys(map(int, str(self.workers).split(","))))
+        return parse_counts(self.workers)
 
     @field_validator("workers")
     @classmethod
     def _are_counts(cls, workers: str | int) -> str | int:
-        if not _COUNTS.fullmatch(str(workers)):
-            raise ValueError("whole numbers from 1 are needed, with commas between them, e.g. 16,64,256")
+        parse_counts(workers)
         return workers
 
     @model_validator(mode="after")

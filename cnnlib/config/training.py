@@ -2,10 +2,12 @@
 
 import re
 import warnings
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cnnlib.config.model import ModelSettings
+from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 
@@ -27,28 +29,6 @@ class DataSettings(Settings):
     timeout_s: float = Field(
         120.0, gt=0, allow_inf_nan=False, description="seconds without data after which training ends with an error"
     )
-
-
-class ModelSettings(Settings):
-    """Which network."""
-
-    name: Literal["lenet", "resnet18", "resnet34"] = Field("lenet", description="architecture")
-    options: dict[str, Any] = Field({}, description="the architecture's own options, e.g. {activation: tanh}")
-
-
-class OptimizerSettings(Settings):
-    """How weights are updated."""
-
-    name: Literal["adam"] = Field("adam", description="optimizer, by Keras' name")
-    learning_rate: float = Field(
-        1e-3, gt=0, allow_inf_nan=False, description="step size, as tuned for a global batch of base_batch_size"
-    )
-    scaling: Literal["none", "linear", "square_root"] = Field(
-        "none",
-        description="how learning_rate follows the global batch: multiplied by 1, by its ratio to base_batch_size "
-        "(Goyal et al. 2017), or by the root of that",
-    )
-    base_batch_size: int = Field(128, gt=0, description="global batch that learning_rate was tuned for")
 
 
 class FitSettings(Settings):
@@ -85,6 +65,16 @@ class FitSettings(Settings):
     )
     max_restarts: int = Field(
         2, ge=0, description="times that training starts again from its last checkpoint after a worker was lost"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each label that is spread over all classes (Szegedy et al. 2015)"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced has images of rare classes count for more, so that all classes count the same"
+    )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32",
+        description="mixed computes in 16 bits, with weights in 32: for GPUs (Micikevicius et al. 2017)",
     )
     keep_last: int = Field(2, gt=0, description="checkpoints kept on the local disk; the MLflow run keeps them all")
 

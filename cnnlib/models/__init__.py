@@ -1,22 +1,13 @@
-"""The architectures by name, and the one way to build them."""
+"""The one way to build a model: an architecture by name, or a user's own."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
 
 from cnnlib.errors import ConfigError
-from cnnlib.models.lenet import lenet
+from cnnlib.models.catalogue import ARCHITECTURES
+from cnnlib.models.own import own_logits
 from cnnlib.models.pixels import standardise
-from cnnlib.models.resnet import resnet
-
-# A family takes (pixels, classes=…, **its own options) and gives logits; pixels are standardised already.
-ARCHITECTURES: dict[str, Callable[..., keras.KerasTensor]] = {
-    "lenet": lenet,
-    "resnet18": partial(resnet, blocks=(2, 2, 2, 2)),
-    "resnet34": partial(resnet, blocks=(3, 4, 6, 3)),
-}
 
 
 def build_model(
@@ -30,16 +21,35 @@ def build_model(
 ) -> keras.Model:
     """Build an architecture: (batch, height, width, channels) uint8 -> logits (batch, classes) float32.
 
-    `image_shape` is (height, width, channels). `mean` and `std` are per channel, in 0 to 1, and become part of the
-    graph, so that whoever loads the model feeds plain pixels. `options` are the architecture's own.
+    `name` is one of `ARCHITECTURES`, or package.module:function (see `cnnlib.models.own`). `image_shape` is (height,
+    width, channels). `mean` and `std` are per channel, in 0 to 1, and become part of the graph, so that whoever loads
+    the model feeds plain pixels. `options` are the architecture's own.
 
     Raises ConfigError for an unknown name or option, or an image too small for the architecture.
     """
+    images = keras.Input(image_shape, dtype="uint8", name="image")
+    pixels = standardise(images, mean, std)
+    if ":" in name:
+        return _model(images, own_logits(name, pixels, classes, options), name.rpartition(":")[2])
     if name not in ARCHITECTURES:
         raise ConfigError(f"model.name={name} is unknown; take one of {', '.join(ARCHITECTURES)}")
-    images = keras.Input(image_shape, dtype="uint8", name="image")
+    architecture = ARCHITECTURES[name]
+    height, width, _ = image_shape
+    least = architecture.smallest_side
+    if min(height, width) < least:
+        raise ConfigError(
+            f"model.name={name} needs images of at least {least} x {least} pixels, received {height} x {width}; "
+            "ingest with a larger image.height and image.width"
+        )
     try:
-        logits = ARCHITECTURES[name](standardise(images, mean, std), classes=classes, **options)
+        logits = architecture.build(pixels, classes=classes, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.options do not fit {name}: {error}") from error
+    return _model(images, logits, name)
+
+
+def _model(images: keras.KerasTensor, logits: keras.KerasTensor, name: str) -> keras.Model:
+    if logits.dtype != "float32":
+        # Mixed precision: cross-entropy and probabilities need the digits that 16 bits lack.
+        logits = keras.layers.Activation("linear", dtype="float32", name="logits_float32")(logits)
     return keras.Model(images, logits, name=name)

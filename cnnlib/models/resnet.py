@@ -1,12 +1,19 @@
-"""ResNet of basic blocks: two 3 x 3 convolutions and a shortcut past them."""
+"""ResNet and ResNeXt: convolutions, and a shortcut past them."""
 
-from typing import Literal
+from collections.abc import Callable
 
 import keras
 
-# Below this side the stem for ImageNet would leave the last stage a pixel: such images get that of the CIFAR nets.
-SMALL_SIDE = 64
+from cnnlib.models.layers import activate, normalised_convolution
+from cnnlib.models.stem import Stem, is_small
+
 FILTERS = (64, 128, 256, 512)
+
+# ResNeXt-50 32x4d: paths of a block, and how wide each is in the first stage.
+CARDINALITY, PATH_WIDTH = 32, 4
+
+# Gives what a block computes beside its shortcut, of (features, stride, name), and how many filters it has.
+_Residual = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]
 
 
 def resnet(
@@ -14,7 +21,8 @@ def resnet(
     *,
     classes: int,
     blocks: tuple[int, int, int, int],
-    stem: Literal["auto", "imagenet", "cifar"] = "auto",
+    activation: str = "relu",
+    stem: Stem = "auto",
 ) -> keras.KerasTensor:
     """Build ResNet-18 or ResNet-34: (batch, height, width, channels) -> logits (batch, classes).
 
@@ -24,39 +32,67 @@ def resnet(
     convolution; auto takes the latter for images with a side of less than 64 pixels. Raises ValueError for another
     stem.
     """
-    if stem not in ("auto", "imagenet", "cifar"):
-        raise ValueError(f"stem={stem!r}: choose one of auto, imagenet, cifar")
-    _, height, width, _ = pixels.shape
-    if stem == "imagenet" or (stem == "auto" and min(height, width) >= SMALL_SIDE):
-        features = _convolution(pixels, FILTERS[0], kernel=7, stride=2, name="stem")
-        features = keras.layers.ReLU(name="stem_relu")(features)
-        features = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(features)
+
+    def basic(filters: int) -> _Residual:
+        def residual(features: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
+            inner = normalised_convolution(features, filters, 3, stride=stride, activation=activation, name=f"{name}_1")
+            return normalised_convolution(inner, filters, 3, activation=None, name=f"{name}_2")
+
+        return residual
+
+    stages = [(basic(filters), filters, count) for filters, count in zip(FILTERS, blocks, strict=True)]
+    return _residual_network(pixels, stages, classes=classes, activation=activation, stem=stem)
+
+
+def resnext50(
+    pixels: keras.KerasTensor, *, classes: int, activation: str = "relu", stem: Stem = "auto"
+) -> keras.KerasTensor:
+    """Build ResNeXt-50 32x4d: (batch, height, width, channels) -> logits (batch, classes).
+
+    After Xie, Girshick, Dollár, Tu and He, "Aggregated Residual Transformations for Deep Neural Networks" (2016), table
+    1, its paths as a grouped convolution (figure 3c). `stem` as in `resnet`.
+    """
+
+    def bottleneck(filters: int) -> _Residual:
+        width = CARDINALITY * PATH_WIDTH * filters // FILTERS[0]
+
+        def residual(features: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
+            inner = normalised_convolution(features, width, 1, activation=activation, name=f"{name}_1")
+            inner = normalised_convolution(
+                inner, width, 3, stride=stride, groups=CARDINALITY, activation=activation, name=f"{name}_2"
+            )
+            return normalised_convolution(inner, 4 * filters, 1, activation=None, name=f"{name}_3")
+
+        return residual
+
+    stages = [(bottleneck(filters), 4 * filters, count) for filters, count in zip(FILTERS, (3, 4, 6, 3), strict=True)]
+    return _residual_network(pixels, stages, classes=classes, activation=activation, stem=stem)
+
+
+def _residual_network(
+    pixels: keras.KerasTensor,
+    stages: list[tuple[_Residual, int, int]],
+    *,
+    classes: int,
+    activation: str,
+    stem: Stem,
+) -> keras.KerasTensor:
+    """A stem, four stages of blocks, of (what a block computes, its filters, how many blocks), and a head."""
+    if is_small(pixels, stem):
+        features = normalised_convolution(pixels, FILTERS[0], 3, activation=activation, name="stem")
     else:
-        features = _convolution(pixels, FILTERS[0], kernel=3, stride=1, name="stem")
-        features = keras.layers.ReLU(name="stem_relu")(features)
-    for stage, (filters, count) in enumerate(zip(FILTERS, blocks, strict=True), start=1):
+        features = normalised_convolution(pixels, FILTERS[0], 7, stride=2, activation=activation, name="stem")
+        features = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(features)
+    for stage, (residual, filters, count) in enumerate(stages, start=1):
         for block in range(1, count + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            features = _basic_block(features, filters, stride, name=f"stage_{stage}_block_{block}")
+            name = f"stage_{stage}_block_{block}"
+            shortcut = features
+            if stride != 1 or features.shape[-1] != filters:
+                shortcut = normalised_convolution(
+                    features, filters, 1, stride=stride, activation=None, name=f"{name}_shortcut"
+                )
+            total = keras.layers.Add(name=f"{name}_add")([residual(features, stride, name), shortcut])
+            features = activate(total, activation, name)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     return keras.layers.Dense(classes, name="logits")(pooled)
-
-
-def _basic_block(features: keras.KerasTensor, filters: int, stride: int, name: str) -> keras.KerasTensor:
-    """(batch, height, width, channels) -> (batch, height / stride, width / stride, filters)."""
-    shortcut = features
-    if stride != 1 or features.shape[-1] != filters:
-        shortcut = _convolution(features, filters, kernel=1, stride=stride, name=f"{name}_shortcut")
-    residual = _convolution(features, filters, kernel=3, stride=stride, name=f"{name}_1")
-    residual = keras.layers.ReLU(name=f"{name}_1_relu")(residual)
-    residual = _convolution(residual, filters, kernel=3, stride=1, name=f"{name}_2")
-    total = keras.layers.Add(name=f"{name}_add")([residual, shortcut])
-    return keras.layers.ReLU(name=f"{name}_relu")(total)
-
-
-def _convolution(features: keras.KerasTensor, filters: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    """A convolution without bias, for the normalisation behind it has one; weights as in He et al. (2015a)."""
-    convolution = keras.layers.Conv2D(
-        filters, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )
-    return keras.layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(convolution(features))

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+import cnnlib.grouped_convolution  # noqa: F401  (Keras looks it up where a model has it)
 from cnnlib.errors import ConfigError
 
 MODEL_FILE = "model.keras"

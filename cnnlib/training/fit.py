@@ -1,24 +1,29 @@
 """An image set and settings -> a trained model and its history, on one rank of however many."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from cnnlib.config import OptimizerSettings, TrainSettings, flatten
+from cnnlib.config import TrainSettings
 from cnnlib.feed import make_dataset
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.feed.sharding import steps_per_epoch
 from cnnlib.imageset import ImageSet
-from cnnlib.models import build_model
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
-from cnnlib.training.checkpoints import History, TrainingState, best_epoch, read_checkpoint
+from cnnlib.training.checkpoints import History, TrainingState, read_checkpoint
+from cnnlib.training.compiled_model import compile_model, global_batch_size, new_model, scaled_learning_rate
 from cnnlib.training.data_parallel import DataParallelModel
+from cnnlib.training.epochs import is_over, state_after
+from cnnlib.training.optimizer_callbacks import AveragedWeights, LearningRate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
+from cnnlib.training.schedules import learning_rate_at
+from cnnlib.training.targets import as_targets
 
 # (the model as the epoch left it, where training stands)
 OnEpoch = Callable[[keras.Model, TrainingState], None]
@@ -37,25 +42,21 @@ def fit_model(
 
     On several ranks, all of them call this with the same arguments but `ranks`, and end with the same weights, which
     are those of a plain Keras model. `on_epoch` is called after every epoch, `on_step` after every step. The history
-    has a value an epoch, resumed ones included, of `loss, accuracy, val_loss, val_accuracy` and what
+    has a value an epoch, resumed ones included, of `loss, accuracy, val_loss, val_accuracy, learning_rate` and what
     `EpochReport` adds. Stops after `train.patience` epochs without a better `train.monitor`.
 
     Raises ImageSetError where the set has no train or no val images, ConfigError where settings, model, images and
     checkpoint do not fit one another.
     """
-    train = settings.train
     check_fit(image_set, settings)
-    keras.utils.set_random_seed(train.seed)
-    if train.deterministic:
+    keras.utils.set_random_seed(settings.train.seed)
+    if settings.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     if resume_from is None:
         plain, history = compile_model(new_model(image_set, settings), settings), {}
     else:
         plain, state = read_checkpoint(resume_from)
         history = state.history
-    past_epochs = len(history.get(train.monitor, ()))
-    if past_epochs >= train.epochs or is_over(history, settings):
-        return plain, history
 
     def report(epoch: int, metrics: dict[str, float]) -> bool:
         for name, value in metrics.items():
@@ -63,8 +64,33 @@ def fit_model(
         on_epoch(plain, state_after(epoch, history, image_set, settings))
         return not is_over(history, settings)
 
-    rows = image_set.split(TRAIN).rows
-    data_wait = DataWait(train.deterministic)
+    past_epochs = len(history.get(settings.train.monitor, ()))
+    if past_epochs < settings.train.epochs and not is_over(history, settings):
+        data_wait = DataWait(settings.train.deterministic)
+        callbacks = [
+            EpochSeeds(settings.train.seed, ranks.rank),
+            LearningRate(_rate(settings, history)),
+            StepReport(on_step),
+            # Before the report, which stops the clock: this is work of the epoch.
+            AverageStatistics(),
+            EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report),
+        ]
+        if settings.optimizer.average:
+            callbacks.append(AveragedWeights(resumed=past_epochs > 0))
+        _fit(_trained_by(plain, ranks), image_set, settings, ranks, data_wait, past_epochs, callbacks)
+    return plain, history
+
+
+def _fit(
+    model: keras.Model,
+    image_set: ImageSet,
+    settings: TrainSettings,
+    ranks: Ranks,
+    data_wait: DataWait,
+    past_epochs: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    train, split, classes = settings.train, image_set.split(TRAIN), len(image_set.classes)
     feed = partial(
         make_dataset,
         image_set,
@@ -73,99 +99,40 @@ def fit_model(
         shard=ranks.shard,
     )
     shuffled = {"seed": train.seed, "shuffle_mb": settings.data.shuffle_mb}
-    with (
-        feed(TRAIN, **shuffled, first_epoch=past_epochs, repeat=True, data_wait=data_wait) as train_images,
+    with ExitStack() as feeds:
+        train_batches = feeds.enter_context(
+            feed(TRAIN, **shuffled, first_epoch=past_epochs, repeat=True, data_wait=data_wait)
+        )
         # Not repeated: Keras drops an endless data set's iterator after every validation.
-        feed(VAL) as val_images,
-    ):
-        _trained_by(plain, ranks).fit(
-            train_images,
-            steps_per_epoch=steps_per_epoch(rows, train.worker_batch_size, ranks.count),
-            validation_data=val_images,
+        val_batches = feeds.enter_context(feed(VAL))
+        model.fit(
+            as_targets(train_batches, classes, train, split.class_counts),
+            steps_per_epoch=steps_per_epoch(split.rows, train.worker_batch_size, ranks.count),
+            validation_data=as_targets(val_batches, classes, train),
             initial_epoch=past_epochs,
             epochs=train.epochs,
-            callbacks=[
-                EpochSeeds(train.seed, ranks.rank),
-                StepReport(on_step),
-                # Before the report, which stops the clock: this is work of the epoch.
-                AverageStatistics(),
-                EpochReport(rows, ranks, data_wait, report),
-            ],
+            callbacks=callbacks,
             shuffle=False,  # the feed has shuffled already
             verbose=0,
         )
-    return plain, history
 
 
-def new_model(image_set: ImageSet, settings: TrainSettings) -> keras.Model:
-    """Build the model of the settings for the images of a set."""
-    return build_model(
-        settings.model.name,
-        image_shape=image_set.image.shape,
-        classes=len(image_set.classes),
-        mean=image_set.mean,
-        std=image_set.std,
-        **settings.model.options,
-    )
+def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int], float]:
+    """The learning rate of a step, of the steps of an epoch, and of epochs; `history` grows meanwhile."""
+    peak = scaled_learning_rate(settings.optimizer, global_batch_size(settings))
 
+    def rate(step: int, steps: int, epochs: int) -> float:
+        return learning_rate_at(
+            settings.optimizer.schedule,
+            peak,
+            step=step,
+            steps_per_epoch=steps,
+            epochs=epochs,
+            monitored=history.get(settings.train.monitor, ()),
+            direction=settings.train.best_direction,
+        )
 
-def compile_model(model: keras.Model, settings: TrainSettings) -> keras.Model:
-    """Give a model that ends in logits its loss, metric and optimizer."""
-    optimizer = settings.optimizer
-    rate = scaled_learning_rate(optimizer, global_batch_size(settings))
-    # With a name, or Keras would count on from the optimizers that this process has made before.
-    config = {"learning_rate": rate, "name": optimizer.name}
-    model.compile(
-        optimizer=keras.optimizers.get({"class_name": optimizer.name, "config": config}),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
-
-
-def global_batch_size(settings: TrainSettings) -> int:
-    """Images a step on all workers together."""
-    return settings.train.worker_batch_size * max(settings.train.workers, 1)
-
-
-def scaled_learning_rate(settings: OptimizerSettings, global_batch_size: int) -> float:
-    """The step size for a global batch, by the rule in the settings.
-
-    The linear rule is that of Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.1; the root that of
-    Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (2014), section 5.
-
-    >>> settings = OptimizerSettings(learning_rate=0.1, scaling="linear", base_batch_size=128)
-    >>> scaled_learning_rate(settings, 512)
-    0.4
-    """
-    ratio = global_batch_size / settings.base_batch_size
-    return settings.learning_rate * {"none": 1.0, "linear": ratio, "square_root": ratio**0.5}[settings.scaling]
-
-
-def best_epoch_of(history: History, settings: TrainSettings) -> int:
-    """The epoch (from 1) that is best by `train.monitor` and `train.direction`."""
-    return best_epoch(history[settings.train.monitor], settings.train.best_direction)
-
-
-def is_over(history: History, settings: TrainSettings) -> bool:
-    """Whether the last `train.patience` epochs brought nothing better."""
-    if not history or not settings.train.patience:
-        return False
-    return len(history[settings.train.monitor]) - best_epoch_of(history, settings) >= settings.train.patience
-
-
-def state_after(epoch: int, history: History, image_set: ImageSet, settings: TrainSettings) -> TrainingState:
-    """What a checkpoint of this epoch keeps beside the model."""
-    best = best_epoch_of(history, settings)
-    return TrainingState(
-        epoch=epoch,
-        history=history,
-        best_epoch=best,
-        best_value=history[settings.train.monitor][best - 1],
-        seed=settings.train.seed,
-        fingerprint=image_set.fingerprint,
-        settings=flatten(settings),
-    )
+    return rate
 
 
 def _trained_by(plain: keras.Model, ranks: Ranks) -> keras.Model:
@@ -174,5 +141,7 @@ def _trained_by(plain: keras.Model, ranks: Ranks) -> keras.Model:
     together = DataParallelModel(plain, ranks)
     # The same optimizer object: a checkpoint of `plain` has its state. XLA would compile the sums over the ranks too,
     # which on GPUs Keras would ask for.
-    together.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"], jit_compile=False)
+    together.compile(
+        optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"], jit_compile=False, auto_scale_loss=False
+    )
     return together

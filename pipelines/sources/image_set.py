@@ -24,15 +24,16 @@ def images_of_set(
     columns = [IMAGE_ID, PATH, IMAGE, *([LABEL] if labels else [])]
     names = [CONTENT if column == IMAGE else column for column in columns]
     files = [file for split in splits for file in image_set.split(split).files]
-    row_groups = {
-        _FILE: [file.path for file in files for _ in range(file.row_groups)],
-        _ROW_GROUP: [number for file in files for number in range(file.row_groups)],
-    }
+    row_groups = [(file.path, number) for file in files for number in range(file.row_groups)]
+    # A file's last one may be short: dealt out in the order of the files, some tasks would get nothing else.
+    last = {(file.path, file.row_groups - 1) for file in files}
+    row_groups.sort(key=last.__contains__)
     uri = image_set.folder.uri
 
     def read(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         folder = open_folder(uri)
-        for path, of_file in groupby(rows, key=lambda row: row[_FILE]):
+        in_order = sorted(rows, key=lambda row: (row[_FILE], row[_ROW_GROUP]))
+        for path, of_file in groupby(in_order, key=lambda row: row[_FILE]):
             try:
                 with folder.fs.open(folder.path(path), "rb") as file:
                     parquet = pq.ParquetFile(file)
@@ -44,4 +45,5 @@ def images_of_set(
                     f"{folder.path(path)} cannot be read: {first_line(error)}; ingest the set anew"
                 ) from error
 
-    return shared_out(spark, pa.table(row_groups), tasks, read)
+    table = pa.table(dict(zip((_FILE, _ROW_GROUP), map(list, zip(*row_groups, strict=True)), strict=True)))
+    return shared_out(spark, table, tasks, read)

@@ -1,7 +1,6 @@
 """Training: it learns, repeats itself, stops in time, goes on from a checkpoint, and tells true numbers."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,79 +21,33 @@ from cnnlib.training.callbacks import (  # noqa: E402
     STEP_SECONDS,
     StepReport,
 )
-from cnnlib.training.checkpoints import TrainingState, checkpoint_folder, read_checkpoint, write_checkpoint  # noqa: E402
-from cnnlib.training.fit import (  # noqa: E402
+from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
+from cnnlib.training.compiled_model import (  # noqa: E402
     compile_model,
-    fit_model,
     global_batch_size,
-    is_over,
     new_model,
     scaled_learning_rate,
 )
+from cnnlib.training.epochs import is_over  # noqa: E402
 from cnnlib.training.preconditions import check_fit  # noqa: E402
 from tests.unit.feeds import StuckFileSystem, within  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
 from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
-
-CLASSES = ("above", "below", "left")
-TRAIN_ROWS, VAL_ROWS = 240, 60
-
-
-def striped_images(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, with a bright band where the label says: (rows, 16, 16, 1) uint8 and (rows,)."""
-    random = np.random.default_rng(seed)
-    images = random.integers(0, 120, (rows, 16, 16, 1), dtype=np.uint8)
-    labels = random.integers(0, 3, rows)
-    images[labels == 0, :5] += 130
-    images[labels == 1, -5:] += 130
-    images[labels == 2, :, :5] += 130
-    return images, labels
+from tests.unit.trainings import (  # noqa: E402
+    CLASSES,
+    TRAIN_ROWS,
+    VAL_ROWS,
+    Told,
+    history_of,
+    settings,
+    striped_images,
+    striped_set,
+)
 
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory):
-    images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
-    splits = ["train"] * TRAIN_ROWS + ["val"] * VAL_ROWS
-    return write_image_set(tmp_path_factory.mktemp("set"), images, labels, splits, classes=CLASSES)
-
-
-def settings(image_set, **train) -> TrainSettings:
-    values = {"epochs": 2, "worker_batch_size": 32} | train
-    learning_rate = values.pop("learning_rate", 1e-3)
-    return TrainSettings(
-        data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
-        train=values,
-        optimizer={"learning_rate": learning_rate},
-    )
-
-
-@dataclass
-class Told:
-    """What a training tells: the states after its epochs, and its steps."""
-
-    states: list[TrainingState] = field(default_factory=list)
-    steps: list[tuple[int, int]] = field(default_factory=list)
-
-    def fit(self, image_set, given: TrainSettings, *, folder: Path | None = None, **options):
-        """Train; with a folder, write a checkpoint of every epoch into it."""
-
-        def on_epoch(model: keras.Model, state: TrainingState) -> None:
-            self.states.append(state)
-            if folder is not None:
-                write_checkpoint(folder, model, state)
-
-        return fit_model(
-            image_set,
-            given,
-            on_epoch=on_epoch,
-            on_step=lambda done, total, note: self.steps.append((done, total)),
-            **options,
-        )
-
-
-def history_of(image_set, given: TrainSettings) -> dict[str, list[float]]:
-    _, history = Told().fit(image_set, given)
-    return history
+    return striped_set(tmp_path_factory.mktemp("set"))
 
 
 # --- reports
@@ -135,7 +88,7 @@ def test_separable_images_are_learnt_in_three_epochs(trained):
 def test_history_has_a_value_an_epoch(trained):
     _, history, *_ = trained
     kerass = {"loss", "accuracy", "val_loss", "val_accuracy"}
-    assert history.keys() == kerass | {EPOCH_SECONDS, IMAGES_PER_SECOND, STEP_SECONDS, DATA_WAIT_SHARE}
+    assert history.keys() == kerass | {"learning_rate", EPOCH_SECONDS, IMAGES_PER_SECOND, STEP_SECONDS, DATA_WAIT_SHARE}
     assert {len(values) for values in history.values()} == {3}
 
 

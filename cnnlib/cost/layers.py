@@ -1,0 +1,108 @@
+"""What each layer of a model costs for one image."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import keras
+
+BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer, for one image.
+
+    `output_shape` is without the batch. `parameters` are all, `trainable` those that gradients change. `multiply_adds`
+    are those of convolutions, dense layers and LSTMs, a multiplication and the addition behind it counted as one, as
+    publications count: biases, normalisations, activations and poolings are left out. `activation_bytes` are those of
+    the outputs that the backward pass needs again, in float32.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    trainable: int
+    multiply_adds: int
+    activation_bytes: int
+
+
+def weightless() -> AbstractContextManager[object]:
+    """A scope in which a model is built without memory for its weights: for looking at its shape, not for use."""
+    return keras.StatelessScope(initialize_variables=False)
+
+
+def layer_costs(model: keras.Model) -> list[LayerCost]:
+    """The cost of every layer, in order; layers without parameters, multiply-adds or outputs to keep are there too."""
+    return [_cost(layer) for layer in _flat(model) if not isinstance(layer, keras.layers.InputLayer)]
+
+
+def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers, and in place of a model within the model, its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _cost(layer: keras.layers.Layer) -> LayerCost:
+    outputs = layer.output if isinstance(layer.output, list | tuple) else [layer.output]
+    count = next((_MULTIPLY_ADDS[kind] for kind in type(layer).__mro__ if kind in _MULTIPLY_ADDS), None)
+    return LayerCost(
+        name=layer.name,
+        kind=type(layer).__name__,
+        output_shape=tuple(outputs[0].shape[1:]),
+        parameters=_size(layer.weights),
+        trainable=_size(layer.trainable_weights),
+        multiply_adds=count(layer) if count else 0,
+        activation_bytes=0 if isinstance(layer, _IN_PLACE) else sum(map(_values, outputs)) * BYTES,
+    )
+
+
+# Their output is the memory of their input, seen otherwise.
+_IN_PLACE = (keras.layers.Flatten, keras.layers.Reshape)
+
+
+def _size(weights: list[keras.Variable]) -> int:
+    return sum(math.prod(weight.shape) for weight in weights)
+
+
+def _values(tensor: keras.KerasTensor) -> int:
+    return math.prod(tensor.shape[1:])
+
+
+def _of_convolution(layer: keras.layers.Conv2D) -> int:
+    # A value of the output is a sum over a kernel (height, width, channels of the group).
+    return _values(layer.output) * math.prod(layer.kernel.shape[:-1])
+
+
+def _of_depthwise(layer: keras.layers.DepthwiseConv2D) -> int:
+    return _values(layer.output) * math.prod(layer.kernel_size)
+
+
+def _of_separable(layer: keras.layers.SeparableConv2D) -> int:
+    pixels = math.prod(layer.output.shape[1:-1])
+    _, _, channels, multiplier = layer.depthwise_kernel.shape
+    return pixels * channels * multiplier * (math.prod(layer.kernel_size) + layer.output.shape[-1])
+
+
+def _of_dense(layer: keras.layers.Dense) -> int:
+    return _values(layer.output) * layer.input.shape[-1]
+
+
+def _of_lstm(layer: keras.layers.LSTM) -> int:
+    # Four gates, each of the step's input and of the state (Hochreiter and Schmidhuber 1997, with Gers et al.'s).
+    _, steps, features = layer.input.shape
+    return steps * 4 * layer.units * (features + layer.units)
+
+
+_MULTIPLY_ADDS: dict[type, Callable[..., int]] = {
+    keras.layers.Conv2D: _of_convolution,
+    keras.layers.DepthwiseConv2D: _of_depthwise,
+    keras.layers.SeparableConv2D: _of_separable,
+    keras.layers.Dense: _of_dense,
+    keras.layers.LSTM: _of_lstm,
+}

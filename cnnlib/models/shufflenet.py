@@ -1,0 +1,101 @@
+"""ShuffleNet, both versions: cheap convolutions of parts of the channels, which are shuffled between them."""
+
+import keras
+
+from cnnlib.models.layers import activate, depthwise_convolution, normalised_convolution
+from cnnlib.models.stem import Stem, is_small
+
+STEM_FILTERS = 24
+BLOCKS = (4, 8, 4)
+# Version 1, table 1: filters of the stages by the number of groups.
+FILTERS_BY_GROUPS = {
+    1: (144, 288, 576),
+    2: (200, 400, 800),
+    3: (240, 480, 960),
+    4: (272, 544, 1088),
+    8: (384, 768, 1536),
+}
+# Version 2, table 5, at 1x: filters of the stages, and of the convolution behind them.
+V2_FILTERS, V2_LAST_FILTERS = (116, 232, 464), 1024
+
+
+def shufflenet(pixels: keras.KerasTensor, *, classes: int, groups: int = 3, stem: Stem = "auto") -> keras.KerasTensor:
+    """Build ShuffleNet 1x: (batch, height, width, channels) -> logits (batch, classes).
+
+    After Zhang, Zhou, Lin and Sun, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices"
+    (2017), table 1; a block's first convolution has a quarter of its filters (section 3.2). `groups` are those of the
+    1 x 1 convolutions. Images with a side of less than 64 pixels are not made smaller before the first stage. Raises
+    ValueError for groups that the table does not have.
+    """
+    if groups not in FILTERS_BY_GROUPS:
+        raise ValueError(f"groups={groups}: choose one of {', '.join(map(str, FILTERS_BY_GROUPS))}")
+    features = _stem(pixels, stem)
+    for stage, (filters, count) in enumerate(zip(FILTERS_BY_GROUPS[groups], BLOCKS, strict=True), start=2):
+        for block in range(1, count + 1):
+            features = _unit(features, filters, groups, halve=block == 1, name=f"stage_{stage}_block_{block}")
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    return keras.layers.Dense(classes, name="logits")(pooled)
+
+
+def shufflenet_v2(pixels: keras.KerasTensor, *, classes: int, stem: Stem = "auto") -> keras.KerasTensor:
+    """Build ShuffleNet V2 1x: (batch, height, width, channels) -> logits (batch, classes).
+
+    After Ma, Zhang, Zheng and Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design" (2018),
+    table 5 and figure 3c and d. Images with a side of less than 64 pixels are not made smaller before the first stage.
+    """
+    features = _stem(pixels, stem)
+    for stage, (filters, count) in enumerate(zip(V2_FILTERS, BLOCKS, strict=True), start=2):
+        for block in range(1, count + 1):
+            features = _v2_unit(features, filters, halve=block == 1, name=f"stage_{stage}_block_{block}")
+    features = normalised_convolution(features, V2_LAST_FILTERS, 1, name="last")
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    return keras.layers.Dense(classes, name="logits")(pooled)
+
+
+def shuffle(features: keras.KerasTensor, groups: int, name: str) -> keras.KerasTensor:
+    """Deal the channels of each group out over all groups: as many, in another order (version 1, figure 1c)."""
+    _, height, width, channels = features.shape
+    parts = keras.layers.Reshape((height, width, groups, channels // groups), name=f"{name}_deal")(features)
+    dealt = keras.layers.Permute((1, 2, 4, 3), name=f"{name}_permute")(parts)
+    return keras.layers.Reshape((height, width, channels), name=f"{name}_shuffle")(dealt)
+
+
+def _stem(pixels: keras.KerasTensor, stem: Stem) -> keras.KerasTensor:
+    if is_small(pixels, stem):
+        return normalised_convolution(pixels, STEM_FILTERS, 3, name="stem")
+    features = normalised_convolution(pixels, STEM_FILTERS, 3, stride=2, name="stem")
+    return keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(features)
+
+
+def _unit(features: keras.KerasTensor, filters: int, groups: int, *, halve: bool, name: str) -> keras.KerasTensor:
+    """Version 1, figure 2b, or 2c where it halves height and width."""
+    incoming = features.shape[-1]
+    # In the first unit there are too few channels to be grouped (table 1).
+    grouped = 1 if incoming == STEM_FILTERS else groups
+    own = filters - incoming if halve else filters
+    inner = normalised_convolution(features, filters // 4, 1, groups=grouped, name=f"{name}_1")
+    inner = shuffle(inner, groups, name) if groups > 1 else inner
+    inner = depthwise_convolution(inner, 3, 2 if halve else 1, name=f"{name}_2")
+    inner = normalised_convolution(inner, own, 1, groups=groups, activation=None, name=f"{name}_3")
+    if halve:
+        shortcut = keras.layers.AveragePooling2D(3, 2, padding="same", name=f"{name}_pool")(features)
+        total = keras.layers.Concatenate(name=f"{name}_join")([shortcut, inner])
+    else:
+        total = keras.layers.Add(name=f"{name}_add")([features, inner])
+    return activate(total, "relu", name)
+
+
+def _v2_unit(features: keras.KerasTensor, filters: int, *, halve: bool, name: str) -> keras.KerasTensor:
+    """Version 2, figure 3c, or 3d where it halves height and width."""
+    half = filters // 2
+    if halve:
+        kept = depthwise_convolution(features, 3, 2, name=f"{name}_kept_1")
+        kept = normalised_convolution(kept, half, 1, name=f"{name}_kept_2")
+        taken = features
+    else:
+        kept, taken = keras.ops.split(features, 2, axis=-1)
+    inner = normalised_convolution(taken, half, 1, name=f"{name}_1")
+    inner = depthwise_convolution(inner, 3, 2 if halve else 1, name=f"{name}_2")
+    inner = normalised_convolution(inner, half, 1, name=f"{name}_3")
+    joined = keras.layers.Concatenate(name=f"{name}_join")([kept, inner])
+    return shuffle(joined, 2, name)

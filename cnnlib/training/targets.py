@@ -1,0 +1,55 @@
+"""What a model is trained towards: labels, smoothed ones, and how much each image counts."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnlib.config import FitSettings
+
+
+def make_loss(settings: FitSettings) -> keras.Loss:
+    """Cross-entropy of logits (batch, classes).
+
+    The labels are as `as_targets` gives them. Smoothing is that of Szegedy et al., "Rethinking the Inception
+    Architecture for Computer Vision" (2015), section 7.
+    """
+    if settings.label_smoothing:
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def as_targets(
+    batches: tf.data.Dataset, classes: int, settings: FitSettings, class_counts: Sequence[int] | None = None
+) -> tf.data.Dataset:
+    """(images, labels (batch,) int32) -> (images, targets), or (images, targets, weights (batch,) float32).
+
+    Targets are the labels, or (batch, classes) float32 where they are smoothed. There are weights where classes are
+    balanced and `class_counts`, the images of each, are given; see `balanced_weights`.
+    """
+    weights = None
+    if settings.class_weights == "balanced" and class_counts is not None:
+        weights = tf.constant(balanced_weights(class_counts), tf.float32)
+    if weights is None and not settings.label_smoothing:
+        return batches
+
+    def targets(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        target = tf.one_hot(labels, classes) if settings.label_smoothing else labels
+        return (images, target) if weights is None else (images, target, tf.gather(weights, labels))
+
+    return batches.map(targets)
+
+
+def balanced_weights(class_counts: Sequence[int]) -> list[float]:
+    """A weight a class with which all classes that there are count the same, and an image 1 on average.
+
+    After King and Zeng, "Logistic Regression in Rare Events Data" (2001), section 4.
+
+    >>> balanced_weights([30, 10, 0])
+    [0.6666666666666666, 2.0, 0.0]
+    """
+    counts = np.asarray(class_counts, np.float64)
+    there = counts > 0
+    weights = np.divide(counts.sum() / max(there.sum(), 1), counts, out=np.zeros_like(counts), where=there)
+    return weights.tolist()

@@ -1,0 +1,163 @@
+"""What the settings of the optimizer, the labels and the precision do to a training."""
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
+
+from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
+from cnnlib.training.compiled_model import new_model  # noqa: E402
+from tests.unit.image_sets import write_image_set  # noqa: E402
+from tests.unit.trainings import (  # noqa: E402
+    CLASSES,
+    TRAIN_ROWS,
+    VAL_ROWS,
+    Told,
+    history_of,
+    settings,
+    striped_images,
+    striped_set,
+)
+
+AVERAGED = {"average": 0.9}
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory):
+    return striped_set(tmp_path_factory.mktemp("set"))
+
+
+def accuracy_of(model: keras.Model) -> float:
+    """On the images of the val split."""
+    images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
+    return float((to_numpy(model(images[TRAIN_ROWS:])).argmax(axis=1) == labels[TRAIN_ROWS:]).mean())
+
+
+# --- learning rate
+
+
+def test_history_has_the_rate_of_each_epochs_last_step(image_set):
+    schedule = {"name": "step", "factor": 0.1, "every_epochs": 1, "warmup_epochs": 0.5}
+    history = history_of(image_set, settings(image_set, epochs=3, optimizer={"schedule": schedule}, patience=0))
+    assert history["learning_rate"] == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+def test_rate_of_a_step_is_the_one_it_is_trained_with(image_set, tmp_path):
+    # The first of two epochs has rates of nearly 0: the model stays as it began.
+    schedule = {"warmup_epochs": 1}
+    still = settings(image_set, epochs=1, learning_rate=1e-30, optimizer={"schedule": schedule})
+    model, history = Told().fit(image_set, still, folder=tmp_path)
+    keras.utils.set_random_seed(still.train.seed)
+    for ours, begun in zip(model.trainable_weights, new_model(image_set, still).trainable_weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(ours), to_numpy(begun))
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-30)
+
+
+def test_resumed_plateau_goes_on_with_the_lowered_rate(image_set, tmp_path):
+    # val_loss cannot fall, so that epoch 3 has a tenth of the rate.
+    given = settings(
+        image_set,
+        epochs=4,
+        patience=0,
+        monitor="val_accuracy",
+        learning_rate=1e-30,
+        optimizer={"schedule": {"name": "plateau", "patience": 2}},
+    )
+    _, whole = Told().fit(image_set, given, folder=tmp_path)
+    assert whole["learning_rate"] == pytest.approx([1e-30, 1e-30, 1e-30, 1e-31])
+    _, resumed = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 3))
+    assert resumed["learning_rate"] == whole["learning_rate"]
+
+
+# --- moving average of the weights
+
+
+def test_average_is_validated_saved_and_given(image_set, tmp_path):
+    given = settings(image_set, epochs=3, patience=0, optimizer=AVERAGED)
+    model, history = Told().fit(image_set, given, folder=tmp_path)
+    assert accuracy_of(model) == pytest.approx(history["val_accuracy"][-1], abs=1e-6)
+    for epoch in (1, 2, 3):
+        saved, _ = read_checkpoint(checkpoint_folder(tmp_path, epoch))
+        assert accuracy_of(saved) == pytest.approx(history["val_accuracy"][epoch - 1], abs=1e-6)
+    plain, _ = Told().fit(image_set, settings(image_set, epochs=3, patience=0))
+    differences = [
+        np.abs(to_numpy(ours) - to_numpy(theirs)).max()
+        for ours, theirs in zip(model.trainable_weights, plain.trainable_weights, strict=True)
+    ]
+    assert max(differences) > 1e-3
+
+
+def test_average_is_given_where_patience_ends_the_training(image_set):
+    given = settings(image_set, epochs=9, patience=1, learning_rate=0.05, optimizer=AVERAGED)
+    model, history = Told().fit(image_set, given)
+    assert len(history["loss"]) < 9
+    assert accuracy_of(model) == pytest.approx(history["val_accuracy"][-1], abs=1e-6)
+
+
+def test_average_goes_on_over_an_interruption(image_set, tmp_path):
+    given = settings(image_set, epochs=3, patience=0, optimizer=AVERAGED)
+    whole, history = Told().fit(image_set, given, folder=tmp_path)
+    resumed, same = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 1))
+    assert same["val_loss"] == pytest.approx(history["val_loss"], rel=1e-3)
+    for ours, theirs in zip(resumed.trainable_weights, whole.trainable_weights, strict=True):
+        # Threads may add up floats in another order.
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-4)
+
+
+# --- labels
+
+
+def test_smoothed_labels_keep_the_loss_up_and_the_accuracy(image_set):
+    history = history_of(image_set, settings(image_set, epochs=3, patience=0, label_smoothing=0.3))
+    # Of probabilities 0.8, 0.1 and 0.1, no loss is less.
+    least = -(0.8 * np.log(0.8) + 0.2 * np.log(0.1))
+    assert min(history["loss"]) > least
+    assert min(history["val_loss"]) > least
+    assert max(history["val_accuracy"]) > 0.9
+
+
+def test_rare_class_is_learnt_where_classes_are_balanced(tmp_path):
+    # Noise alone: a model can only learn how often a class is.
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (240, 16, 16, 1), dtype=np.uint8)
+    labels = ([0] * 9 + [1]) * 24
+    rare = write_image_set(tmp_path, images, labels, (["train"] * 5 + ["val"]) * 40, classes=("often", "rare"))
+
+    def certainty(**train) -> float:
+        """The mean probability of the class that is often there."""
+        model, _ = Told().fit(rare, settings(rare, epochs=4, patience=0, model={"name": "mlp"}, **train))
+        return float(to_numpy(keras.ops.softmax(model(images)))[:, 0].mean())
+
+    assert certainty() > 0.8
+    assert certainty(class_weights="balanced") < 0.75
+
+
+# --- precision
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_learns_with_weights_and_logits_in_float32(image_set, precision, tmp_path):
+    given = settings(image_set, epochs=3, patience=0, precision=precision)
+    model, history = Told().fit(image_set, given, folder=tmp_path)
+    assert max(history["val_accuracy"]) > 0.9
+    assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
+    assert (model.output.dtype, model.get_layer("conv_1").compute_dtype) == (
+        "float32",
+        precision.removeprefix("mixed_"),
+    )
+    assert model.get_layer("standardise").compute_dtype == "float32"
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
+    # Nobody else's models are in that precision.
+    assert keras.config.dtype_policy().name == "float32"
+    resumed, _ = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 2))
+    assert resumed.get_layer("conv_1").compute_dtype == precision.removeprefix("mixed_")
+
+
+def test_classes_of_the_set_are_those_of_the_model(image_set):
+    for name in ("mlp", "nin", "shufflenet_v2"):
+        assert new_model(image_set, settings(image_set, model={"name": name})).output_shape == (None, len(CLASSES))

@@ -1,0 +1,73 @@
+"""Trainings on images that are learnt in seconds."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cnnlib.config import TrainSettings
+from cnnlib.imageset import ImageSet
+from cnnlib.training.checkpoints import TrainingState, write_checkpoint
+from cnnlib.training.fit import fit_model
+from tests.unit.image_sets import write_image_set
+
+CLASSES = ("above", "below", "left")
+TRAIN_ROWS, VAL_ROWS = 240, 60
+
+
+def striped_images(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, with a bright band where the label says: (rows, 16, 16, 1) uint8 and (rows,)."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 120, (rows, 16, 16, 1), dtype=np.uint8)
+    labels = random.integers(0, 3, rows)
+    images[labels == 0, :5] += 130
+    images[labels == 1, -5:] += 130
+    images[labels == 2, :, :5] += 130
+    return images, labels
+
+
+def striped_set(folder: Path) -> ImageSet:
+    """A set of them."""
+    images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
+    splits = ["train"] * TRAIN_ROWS + ["val"] * VAL_ROWS
+    return write_image_set(folder, images, labels, splits, classes=CLASSES)
+
+
+def settings(image_set, *, optimizer=None, model=None, learning_rate: float = 1e-3, **train) -> TrainSettings:
+    """Settings whose section train has these values; the other sections have theirs."""
+    return TrainSettings(
+        data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
+        model=model or {},
+        train={"epochs": 2, "worker_batch_size": 32} | train,
+        optimizer={"learning_rate": learning_rate} | (optimizer or {}),
+    )
+
+
+@dataclass
+class Told:
+    """What a training tells: the states after its epochs, and its steps."""
+
+    states: list[TrainingState] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+
+    def fit(self, image_set, given: TrainSettings, *, folder: Path | None = None, **options):
+        """Train; with a folder, write a checkpoint of every epoch into it."""
+
+        def on_epoch(model: keras.Model, state: TrainingState) -> None:
+            self.states.append(state)
+            if folder is not None:
+                write_checkpoint(folder, model, state)
+
+        return fit_model(
+            image_set,
+            given,
+            on_epoch=on_epoch,
+            on_step=lambda done, total, note: self.steps.append((done, total)),
+            **options,
+        )
+
+
+def history_of(image_set, given: TrainSettings) -> dict[str, list[float]]:
+    _, history = Told().fit(image_set, given)
+    return history
