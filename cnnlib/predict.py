@@ -202,7 +202,7 @@ def load_classifier(folder: Path) -> Classifier:
     import keras
 
     # Keras looks it up where a model has it.
-    from . import grouped_convolution  # noqa: F401
+    from .grouped_convolution import GroupedConv2D  # noqa: F401
 
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

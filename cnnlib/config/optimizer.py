@@ -22,8 +22,8 @@ class ScheduleSettings(Settings):
         allow_inf_nan=False,
         description="epochs, or part of one, in which it first rises from 0, step by step (Goyal et al. 2017)",
     )
-    factor: float = Field(0.1, gt=0, lt=1, description="of step and plateau")
-    every_epochs: int = Field(10, gt=0, description="of step")
+    factor: float = Field(0.1, gt=0, lt=1, description="of step and plateau: what is left of the rate")
+    every_epochs: int = Field(10, gt=0, description="of step: epochs from one cut to the next")
     patience: int = Field(2, gt=0, description="of plateau: epochs")
     final_fraction: float = Field(0.0, ge=0, lt=1, description="of cosine: share of the rate that is left at the end")
 

@@ -14,6 +14,7 @@ class Settings(BaseModel):
 def flatten(settings: Settings) -> dict[str, Any]:
     """Give every setting under its dotted name, as MLflow logs them.
 
+    >>> from cnnlib.config import RegisterSettings
     >>> flatten(RegisterSettings(name="digits"))
     {'name': 'digits', 'alias': 'champion'}
     """

@@ -3,10 +3,12 @@
 from pydantic.fields import FieldInfo
 
 from cnnlib.config import (
+    CostSettings,
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
     IngestSettings,
+    ModelsSettings,
     PlanSettings,
     PromoteSettings,
     ScoreSettings,
@@ -23,6 +25,8 @@ JOBS: dict[str, type[Settings]] = {
     "demo": DemoSettings,
     "doctor": DoctorSettings,
     "plan": PlanSettings,
+    "models": ModelsSettings,
+    "cost": CostSettings,
 }
 
 

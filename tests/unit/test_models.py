@@ -73,7 +73,7 @@ def test_settings_name_every_architecture():
 
 
 def test_unknown_name_is_a_config_error():
-    with pytest.raises(ConfigError, match="model.name=lennet is unknown; take one of lenet"):
+    with pytest.raises(ConfigError, match="model.name=lennet is unknown; take one of mlp, lenet"):
         build_model("lennet", image_shape=(28, 28, 1), classes=10)
 
 

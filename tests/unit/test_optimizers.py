@@ -59,10 +59,9 @@ def test_own_options_reach_keras():
     assert make_optimizer(OptimizerSettings(options={"beta_1": 0.7}), 1e-3).beta_1 == 0.7
 
 
-@pytest.mark.parametrize(("name", "options"), [("sgd", {"beta_1": 0.9}), ("adam", {"beta_1": "no number"})])
-def test_option_that_the_optimizer_lacks_is_a_config_error(name, options):
-    with pytest.raises(ConfigError, match=f"optimizer.options do not fit {name}"):
-        after_one_step([1.0, 1.0], name=name, options=options)
+def test_option_that_the_optimizer_lacks_is_a_config_error():
+    with pytest.raises(ConfigError, match="optimizer.options do not fit sgd"):
+        make_optimizer(OptimizerSettings(name="sgd", options={"beta_1": 0.9}), 1e-3)
 
 
 @pytest.mark.parametrize("option", ["learning_rate", "momentum", "weight_decay", "clipnorm", "use_ema"])

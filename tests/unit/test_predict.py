@@ -163,6 +163,7 @@ def test_code_of_the_same_content_has_the_same_name(model, sealed, tmp_path):
     assert sorted(path.name for path in again.code.iterdir()) == [
         "__init__.py",
         "errors.py",
+        "grouped_convolution.py",
         "images.py",
         "predict.py",
         "sql_nulls.py",
