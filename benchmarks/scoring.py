@@ -140,7 +140,7 @@ def table(subject: str, measured: Measured, ways: Sequence[str], rounds: int) ->
 def goal(way: str, measured: Measured, beside_others: bool) -> str:
     """What was to be reached, and whether it was."""
     if not beside_others:
-        return verdict(measured.worker_bytes[way] <= WORKER_GOAL, f"no worker above {WORKER_GOAL / 1e6:,.0f} MB")
+        return verdict(0 < measured.worker_bytes[way] <= WORKER_GOAL, f"no worker above {WORKER_GOAL / 1e6:,.0f} MB")
     if way == CEILING:
         return ""
     if way == OURS:

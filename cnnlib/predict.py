@@ -133,7 +133,7 @@ class Classifier:
         return results
 
     def predict_images(self, images: Sequence[bytes | np.ndarray | None]) -> pd.DataFrame:
-        """Predict encoded files (bytes) and arrays (height, width, channels) uint8, each brought to the model's spec.
+        """Predict encoded files (bytes), each brought to the model's spec, and arrays (height, width, channels) uint8.
 
         Gives a row an image, in order: label (int), label_name, probability (of that label), probabilities (list of
         one a class), error. An image that cannot be used has an error "code: message" and nulls, the others no error.
@@ -142,23 +142,26 @@ class Classifier:
         pixels, errors = self.to_pixels(images)
         return self._frame(self.predict_pixels(pixels), errors)
 
-    def to_pixels(self, images: Sequence[bytes | np.ndarray | None]) -> tuple[np.ndarray, list[str | None]]:
+    def to_pixels(
+        self, images: Sequence[bytes | np.ndarray | None], *, fit: bool = False
+    ) -> tuple[np.ndarray, list[str | None]]:
         """Bring images to the model's spec: (those that can be used (usable, height, width, channels) uint8, errors).
 
         The errors are as in `predict_images`, one an image, None for the usable ones. Raises ModelError for what is
-        neither bytes nor an array.
+        neither bytes nor an array, and for an array of another shape or type than the model's; with `fit`, arrays of
+        other sizes are brought to it too.
         """
         pixels: list[np.ndarray] = []
         errors: list[str | None] = []
         for image in images:
             try:
-                pixels.append(self._pixels(image))
+                pixels.append(self._pixels(image, fit))
                 errors.append(None)
             except ImageError as error:
                 errors.append(f"{error.code}: {error.message}")
         return np.stack(pixels) if pixels else np.empty((0, *self.card.image.shape), np.uint8), errors
 
-    def _pixels(self, image: bytes | np.ndarray | None) -> np.ndarray:
+    def _pixels(self, image: bytes | np.ndarray | None, fit: bool) -> np.ndarray:
         # A table may have NaN for what is missing.
         if image is None or (isinstance(image, float) and math.isnan(image)):
             raise ImageError("empty_file", "there is no image in this row")
@@ -168,6 +171,11 @@ class Classifier:
             raise ModelError(
                 "the model takes encoded files as bytes, or arrays (height, width, channels) uint8; received "
                 f"{type(image).__name__}"
+            )
+        if not fit and (image.shape != self.card.image.shape or image.dtype != np.uint8):
+            raise ModelError(
+                f"the model takes arrays {self.card.image.shape} uint8 (height, width, channels), or encoded files, "
+                f"which are resized; received {image.shape} {image.dtype}"
             )
         return fit_array(image, self.card.image)
 

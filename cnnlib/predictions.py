@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from cnnlib.config import ScoringSettings
-from cnnlib.errors import ModelError, OutputExistsError
+from cnnlib.errors import LimitError, ModelError, OutputExistsError
 from cnnlib.imageset import IMAGE_ID, PATH
 from cnnlib.parts import PartFile
 from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITIES, PROBABILITY
@@ -121,6 +121,14 @@ class Predictions:
         return [f"{self.folder.uri}/{file.path}" for file in self.files]
 
 
+class IncompleteError(LimitError):
+    """More rows failed than the settings allow; `predictions` are published, marked as incomplete."""
+
+    def __init__(self, message: str, predictions: Predictions) -> None:
+        super().__init__(message)
+        self.predictions = predictions
+
+
 @dataclass(frozen=True)
 class EarlierPredictions:
     """What stands at an output path, to be added to: `summary.json` as it was read, {} where there is none."""
@@ -136,6 +144,11 @@ class EarlierPredictions:
     def streams(self) -> dict[str, int]:
         """As in `Predictions`."""
         return self.summary.get("streams", {})
+
+    @property
+    def complete(self) -> bool:
+        """As in `Predictions`; nothing is missing where there is nothing."""
+        return self.summary.get("complete", True)
 
 
 def read_earlier(folder: Folder, columns: Sequence[str]) -> EarlierPredictions:

@@ -158,7 +158,7 @@ def pixels_of(
     images = contents.to_pylist()
     if raw_shape is not None:
         images = [np.frombuffer(image, np.uint8).reshape(raw_shape) for image in images]
-    pixels, errors = classifier.to_pixels(images)
+    pixels, errors = classifier.to_pixels(images, fit=True)
     if CODE in batch.schema.names:
         # It says more than what the model makes of no content.
         for row, code in enumerate(batch.column(CODE).to_pylist()):
@@ -173,7 +173,7 @@ def _identified(batch: pa.RecordBatch) -> pa.RecordBatch:
         return batch
     # An image that could not be read has no content to name it by; its path keeps it apart from the others.
     named_by = (
-        content.as_py() if content.is_valid else path.as_py().encode()
+        content.as_py() if content.is_valid else (path.as_py() or "").encode()
         for content, path in zip(batch.column(CONTENT), batch.column(PATH), strict=True)
     )
     ids = pa.array([hashlib.sha256(name).hexdigest() for name in named_by], pa.string())

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from cnnlib.config import ScoreSettings
+from cnnlib.predictions import IncompleteError, Predictions
 from jobs.command import run_job
 from jobs.tables import predictions_table, show, stability_table
 from pipelines.score import score
@@ -16,8 +17,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: ScoreSettings) -> None:
-    with job_session("sparkcnn score") as spark:
-        predictions = score(spark, settings)
+    try:
+        with job_session("sparkcnn score") as spark:
+            _show(score(spark, settings))
+    except IncompleteError as error:
+        _show(error.predictions)
+        raise
+
+
+def _show(predictions: Predictions) -> None:
     if predictions.stability is not None:
         show(stability_table(predictions.stability))
     show(predictions_table(predictions))

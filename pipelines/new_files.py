@@ -60,6 +60,8 @@ def take_new_files(
 
     stream = spark.readStream.format("binaryFile").schema(_FILES)
     stream = stream.option("recursiveFileLookup", "true").option("pathGlobFilter", _IMAGES)
+    # By default a file that is a week older than the newest one seen would be left out without a word.
+    stream = stream.option("maxFileAge", "36500d")
     try:
         # Of the columns that are not selected Spark reads nothing: not the content.
         files = stream.load(literal_path(folder.uri)).select("path", "length")
@@ -86,9 +88,10 @@ def _name(folder: Folder, path: str) -> str:
     return path[path.index(root) + len(root) :].lstrip("/")
 
 
-def has_batches(checkpoint: str) -> bool:
-    """Whether a stream with this checkpoint has taken files already."""
-    return any(name.startswith("commits/") for name in open_folder(checkpoint).files())
+def stream_with_batches(checkpoint: str) -> str | None:
+    """The id of the stream that has taken files with this checkpoint already; None where none has."""
+    taken = any(name.startswith("commits/") for name in open_folder(checkpoint).files())
+    return _stream_id(checkpoint) if taken else None
 
 
 def _stream_id(checkpoint: str) -> str:

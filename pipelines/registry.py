@@ -35,6 +35,9 @@ NAME = "model"
 CODE_FILE = "sealed_model.py"
 
 # What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
+# Of a registered version: what its weights must have.
+SHA256_TAG = "sparkcnn.model_sha256"
+
 _NAME_ARGUMENT = "name" if int(mlflow.__version__.partition(".")[0]) >= 3 else "artifact_path"
 
 # What a sealed model imports. Its requirements are these, in the versions it was trained with.
@@ -113,7 +116,11 @@ def log_sealed_model(
                 metadata={"model_sha256": sealed.card.model_sha256, "fingerprint": sealed.card.fingerprint},
             )
     version = logged.registered_model_version
-    return logged.model_uri, None if version is None else str(version)
+    if version is None or register_as is None:
+        return logged.model_uri, None
+    # In the registry, apart from the files: whoever can change those cannot change this with them.
+    mlflow.MlflowClient().set_model_version_tag(register_as, str(version), SHA256_TAG, sealed.card.model_sha256)
+    return logged.model_uri, str(version)
 
 
 @contextmanager
@@ -130,9 +137,10 @@ def fetch_model(uri: str, folder: Path) -> RegisteredModel:
     """Resolve a model URI once and download what it names into a folder.
 
     `uri` is models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/model or any other that MLflow knows. Raises
-    ModelError where there is no such model, version or alias.
+    ModelError where there is no such model, version or alias, and where its weights are not those registered.
     """
     name, version = uri, None
+    registered: str | None = None
     try:
         match = re.fullmatch(r"models:/(?P<name>[^/@]+)(@(?P<alias>.+)|/(?P<version>\d+))", uri)
         if match:
@@ -140,10 +148,16 @@ def fetch_model(uri: str, folder: Path) -> RegisteredModel:
             if match["alias"]:
                 version = mlflow.MlflowClient().get_model_version_by_alias(name, match["alias"]).version
             uri = f"models:/{name}/{version}"
+            registered = mlflow.MlflowClient().get_model_version(name, version).tags.get(SHA256_TAG)
         local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
     except (MlflowException, OSError) as error:
         raise ModelError(
             f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {first_line(error)}; expected "
             "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
         ) from error
-    return RegisteredModel(name, None if version is None else str(version), Path(local))
+    model = RegisteredModel(name, None if version is None else str(version), Path(local))
+    if registered is not None and model.card.model_sha256 != registered:
+        raise ModelError(
+            f"{uri} has weights with SHA-256 {model.card.model_sha256}, registered was {registered}; register it again"
+        )
+    return model

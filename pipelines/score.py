@@ -16,11 +16,17 @@ from pyspark.sql import SparkSession
 
 from cnnlib import predictions as contract
 from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings, flatten
-from cnnlib.errors import ConfigError, LimitError, ModelError, OutputExistsError
+from cnnlib.errors import ConfigError, ModelError, OutputExistsError
 from cnnlib.imageset import open_image_set
 from cnnlib.imageset_writer import Count
 from cnnlib.predict import ModelCard
-from cnnlib.predictions import EarlierPredictions, Predictions, publish_predictions, read_earlier
+from cnnlib.predictions import (
+    EarlierPredictions,
+    IncompleteError,
+    Predictions,
+    publish_predictions,
+    read_earlier,
+)
 from cnnlib.predictions_writer import Share
 from cnnlib.scored_before import ScoredBefore
 from cnnlib.scoring import ScorePlan, score_share
@@ -28,7 +34,7 @@ from cnnlib.sealed import check_fits
 from cnnlib.splits import SPLITS
 from cnnlib.stability import stability_of
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
-from pipelines.new_files import Mark, has_batches, take_new_files
+from pipelines.new_files import Mark, stream_with_batches, take_new_files
 from pipelines.progress import Progress
 from pipelines.registry import RegisteredModel, fetch_model
 from pipelines.sources import MAX_IMAGE_BYTES, open_source
@@ -69,7 +75,7 @@ def score(spark: SparkSession, settings: ScoreSettings, progress: Progress | Non
     row there already are left out, and what is new is added; with stream, files that a job before has scored.
 
     Raises ConfigError, SourceError, ImageSetError, ModelError and OutputExistsError before anything is written, and
-    LimitError when more than `score.max_failed_fraction` of the rows failed: the predictions are published all the
+    IncompleteError when more than `score.max_failed_fraction` of the rows failed: the predictions are published all the
     same, and say that they are incomplete.
     """
     progress = progress or Progress()
@@ -116,7 +122,7 @@ class _Job:
             scored_at=datetime.now(timezone.utc),
             raw_shape=source.raw_shape,
             settings=settings.score,
-            before=self._before(earlier),
+            before=self._before(earlier, mark),
         )
         with _run(self.store, settings, plan, source) as tracker:
             try:
@@ -126,13 +132,16 @@ class _Job:
                 if earlier is not None:
                     streams = earlier.streams | ({mark.stream: mark.batch} if mark else {})
                     predictions = replace(predictions, files=earlier.files + predictions.files, streams=streams)
-                publish_predictions(predictions, settings.model_dump(mode="json"), earlier)
+                # Rows that lack a prediction stay in the set, also when later ones have theirs.
+                whole = replace(predictions, complete=predictions.complete and (earlier is None or earlier.complete))
+                publish_predictions(whole, settings.model_dump(mode="json"), earlier)
             except BaseException:
                 discard_unpublished(folder, contract.COMMIT, plan.run_id)
                 raise
             tracker.log_scoring(predictions)
-            _check_complete(predictions, settings.score.max_failed_fraction)
-        return predictions
+            if not predictions.complete:
+                raise IncompleteError(_incomplete(predictions, settings.score.max_failed_fraction), whole)
+        return whole
 
     def score_new_files(self) -> Predictions:
         """Score what has come into a folder since the job before; gives the sum of what the batches gave."""
@@ -143,7 +152,8 @@ class _Job:
         base = settings.score.checkpoint or f"{self.folder.uri}-checkpoint"
         # A version that scores all again has a stream of its own, which begins with the first file.
         checkpoint = f"{base}/{self.model.card.model_sha256 if settings.score.rescore else 'any'}"
-        if not self.earlier().summary and has_batches(checkpoint):
+        stream = stream_with_batches(checkpoint)
+        if stream is not None and stream not in self.earlier().streams:
             raise OutputExistsError(
                 f"score.checkpoint={base} is of files whose predictions are not at output.path={self.folder.uri}; name "
                 "the output that they are in, or another checkpoint to score all files again"
@@ -162,10 +172,13 @@ class _Job:
         take_new_files(self.spark, source, checkpoint, take)
         return reduce(_together, scored, self._nothing())
 
-    def _before(self, earlier: EarlierPredictions | None) -> ScoredBefore | None:
-        """The rows that count as done: a stream knows its files, and asks only where it goes through them again."""
+    def _before(self, earlier: EarlierPredictions | None, mark: Mark | None) -> ScoredBefore | None:
+        """The rows that count as done: a stream knows its files, and asks only where others have added rows too."""
         asked = self.settings.score
-        if earlier is None or (asked.mode == "stream" and not asked.rescore):
+        if earlier is None:
+            return None
+        alone = mark is not None and (not earlier.files or set(earlier.streams) == {mark.stream})
+        if alone and not asked.rescore:
             return None
         paths = tuple(file.path for file in earlier.files)
         return ScoredBefore(self.folder.uri, paths, self.model.card.model_sha256 if asked.rescore else None)
@@ -178,7 +191,7 @@ class _Job:
             counts={"rows": 0, "scored": 0, "failed": 0},
             failed_by_code={},
             model=self.model.scored_with,
-            complete=True,
+            complete=earlier.complete,
             seconds=0.0,
             files=earlier.files,
             streams=earlier.streams,
@@ -282,11 +295,11 @@ def _accounted(plan: ScorePlan, card: ModelCard, expected: int, shares: list[Sha
     )
 
 
-def _check_complete(predictions: Predictions, max_failed: float) -> None:
-    if not predictions.complete:
-        by_code = ", ".join(f"{count} {code}" for code, count in predictions.failed_by_code.items())
-        raise LimitError(
-            f"{predictions.counts['failed']} of {predictions.counts['rows']} rows have no prediction ({by_code}), more "
-            f"than score.max_failed_fraction={max_failed} allows; the predictions of the others are in "
-            f"{predictions.path}, marked as incomplete"
-        )
+def _incomplete(predictions: Predictions, max_failed: float) -> str:
+    by_code = ", ".join(f"{count} {code}" for code, count in predictions.failed_by_code.items())
+    failed = predictions.counts["failed"]
+    return (
+        f"{failed} of {predictions.counts['scored'] + failed} rows have no prediction ({by_code}), more than "
+        f"score.max_failed_fraction={max_failed} allows; the predictions of the others are in {predictions.path}, "
+        "marked as incomplete"
+    )

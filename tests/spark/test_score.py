@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import duckdb
@@ -28,10 +29,11 @@ from cnnlib.errors import ImageSetError, LimitError, ModelError, OutputExistsErr
 from cnnlib.imageset import ImageSet, raw_pixels
 from cnnlib.predictions import Predictions
 from cnnlib.sealed import open_sealed
+from jobs import score as job
 from pipelines import worker_model
 from pipelines.evaluate import accuracy
 from pipelines.ingest import ingest
-from pipelines.registry import fetch_model
+from pipelines.registry import SHA256_TAG, fetch_model
 from pipelines.score import score
 from pipelines.sources.image_set import images_of_set
 from pipelines.store import connect
@@ -215,6 +217,32 @@ def test_more_failures_than_allowed_end_with_status_3_and_keep_the_others(
     assert (run.info.status, run.data.metrics["failed_not_an_image"]) == ("FAILED", 1)
 
 
+def test_job_ends_with_status_3_and_tells_all_the_same(
+    spark: SparkSession,
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    photos = write_photos(tmp_path / "photos", per_class=2)
+    (photos / "dark" / "bad.jpg").write_text("no image")
+    monkeypatch.setattr(job, "job_session", lambda name: nullcontext(spark))
+    source = ["--input.format", "image_folder", "--input.path", str(photos)]
+    places = ["--output.path", str(tmp_path / "out"), "--tracking.uri", str(trained.tracking.uri)]
+    assert job.main(["--model", "models:/digits@champion", *source, *places, "--score.max_failed_fraction", "0.1"]) == 3
+    said = capsys.readouterr()
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in said.out.splitlines() if "│" in line}
+    assert rows["scored"] == "5 rows = 4 scored + 1 failed (1 not_an_image)"
+    assert rows["path"] == str(tmp_path / "out")
+    assert "predicted against trained on" in said.out
+    assert "1 of 5 rows have no prediction" in said.err
+
+    # What has no prediction stays so, though the next night finds nothing wrong.
+    every_night = ["--score.mode", "incremental"]
+    assert job.main(["--model", "models:/digits@champion", *source, *places, *every_night]) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is False
+
+
 @pytest.mark.parametrize(
     ("image", "named"),
     [
@@ -330,3 +358,15 @@ def test_damaged_weights_are_refused_by_every_worker(spark: SparkSession, traine
     with pytest.raises(ModelError, match="has SHA-256 .*, registered was") as error:
         run_on_partitions(spark.range(2), lambda batches, task, attempt: worker_classifier(archive))
     assert "\n" not in error.value.message
+
+
+def test_registry_knows_the_weights_apart_from_the_files(trained: Trained, tmp_path: Path) -> None:
+    connect(trained.tracking)
+    client = mlflow.MlflowClient()
+    tag = client.get_model_version("digits", "1").tags[SHA256_TAG]
+    client.set_model_version_tag("digits", "1", SHA256_TAG, "0" * 64)
+    try:
+        with pytest.raises(ModelError, match=f"has weights with SHA-256 {tag}, registered was {'0' * 64}"):
+            fetch_model("models:/digits/1", tmp_path)
+    finally:
+        client.set_model_version_tag("digits", "1", SHA256_TAG, tag)

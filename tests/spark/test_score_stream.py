@@ -1,5 +1,6 @@
 """Scoring a folder that grows: each file exactly once, also where a job dies."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,40 @@ def test_predictions_that_are_gone_are_told(
         score(spark, every_night)
     elsewhere = asked(trained, photos, tmp_path / "out", checkpoint=str(tmp_path / "anew"))
     assert score(spark, elsewhere).counts["rows"] == 4
+
+
+def test_file_that_is_older_than_those_seen_is_scored_too(
+    spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    every_night = asked(trained, photos, tmp_path / "out")
+    score(spark, every_night)
+    # As mv, cp -p and rsync bring it.
+    shutil.copy(photos / "000.png", photos / "old.png")
+    os.utime(photos / "old.png", (1e9, 1e9))
+    assert score(spark, every_night).counts["rows"] == 1
+
+
+def test_image_that_another_stream_has_scored_gets_no_second_row(
+    spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    every_night = asked(trained, photos, tmp_path / "out")
+    score(spark, every_night)
+    shutil.copy(tmp_path / "classes/light/001.jpg", photos / "new.jpg")
+    score(spark, asked(trained, photos, tmp_path / "out", rescore=True))
+    assert score(spark, every_night).counts == {"rows": 1, "scored": 0, "failed": 0, "skipped": 1}
+    assert len(rows_of(score(spark, every_night))) == 5
+
+
+def test_predictions_that_were_made_anew_are_not_those_of_the_stream(
+    spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
+) -> None:
+    every_night = asked(trained, photos, tmp_path / "out")
+    score(spark, every_night)
+    (photos / "000.png").unlink()
+    whole = settings(trained, tmp_path / "out", input=every_night.input)
+    score(spark, whole.model_copy(update={"output": whole.output.model_copy(update={"overwrite": True})}))
+    with pytest.raises(OutputExistsError, match="is of files whose predictions are not at output.path"):
+        score(spark, every_night)
 
 
 def test_only_a_folder_is_watched(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_two_steps_lower_the_loss_and_a_saved_model_is_the_same(name, tmp_path):
     model = build_model(name, image_shape=images.shape[1:], classes=CLASSES, mean=(0.4,) * 3, std=(0.2,) * 3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Plain descent: two steps of Adam are as long whatever the gradient. Eagerly: tracing would take most of the time.
-    model.compile(keras.optimizers.SGD(RATES.get(name, 1e-3)), loss, run_eagerly=True)
+    model.compile(keras.optimizers.SGD(1e-3), loss, run_eagerly=True)
     before = learnt_loss(model, loss, images, labels)
     for _ in range(2):
         model.train_on_batch(images, labels)
@@ -142,9 +142,6 @@ def test_two_steps_lower_the_loss_and_a_saved_model_is_the_same(name, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
     np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(model(images)), rtol=1e-4, atol=1e-5)
-
-
-RATES: dict[str, float] = {}
 
 
 def learnt_loss(model: keras.Model, loss: keras.Loss, images: np.ndarray, labels: np.ndarray) -> float:

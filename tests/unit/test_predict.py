@@ -99,15 +99,25 @@ def test_png_and_array_give_the_same(classifier, wrap):
     assert of_files.equals(classifier.predict_images(images))
 
 
-def test_image_of_another_size_is_brought_to_the_models(classifier):
-    uniform = np.full((50, 30, 1), 90, np.uint8)
+def test_file_of_another_size_is_brought_to_the_models(classifier):
+    uniform = encode_png(np.full((50, 30, SPEC.channels), 90, np.uint8))
     of_the_size = np.full(SPEC.shape, 90, np.uint8)
     assert classifier.predict_images([uniform]).equals(classifier.predict_images([of_the_size]))
 
 
+@pytest.mark.parametrize(
+    "array", [np.zeros((50, 30, 3), np.uint8), np.zeros(SPEC.shape, np.float32), np.zeros((3, 3), np.uint8)], ids=str
+)
+def test_array_of_another_shape_or_type_is_refused_with_both(classifier, array):
+    with pytest.raises(ModelError) as refused:
+        classifier.predict_images([array])
+    assert f"the model takes arrays {SPEC.shape} uint8" in str(refused.value)
+    assert f"received {array.shape} {array.dtype}" in str(refused.value)
+
+
 def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
     good = list(noise(4))
-    mixed = [good[0], b"", good[1], b"no image", None, good[2], np.zeros((3, 3), np.uint8), good[3], float("nan")]
+    mixed = [good[0], b"", good[1], b"no image", None, good[2], b"GIF89a", good[3], float("nan")]
     frame = classifier.predict_images(mixed)
     assert list(frame.columns) == COLUMNS
     expected = classifier.predict_images(good)
@@ -116,7 +126,7 @@ def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
         np.testing.assert_allclose(frame["probabilities"][row], expected["probabilities"][number], atol=1e-6)
         assert frame["error"][row] is None
     codes = {row: frame["error"][row].split(":")[0] for row in (1, 3, 4, 6, 8)}
-    assert codes == {1: "empty_file", 3: "not_an_image", 4: "empty_file", 6: "unsupported_mode", 8: "empty_file"}
+    assert codes == {1: "empty_file", 3: "not_an_image", 4: "empty_file", 6: "truncated", 8: "empty_file"}
     assert all(frame[column][row] is None for row in codes for column in COLUMNS[:-1])
 
 

@@ -167,6 +167,12 @@ def test_bad_rows_keep_their_places_and_say_what_is_wrong(classifier):
     assert rows[4]["image_id"] == hashlib.sha256(b"p/4").hexdigest()
 
 
+def test_row_without_content_or_path_is_a_row_with_an_error(classifier):
+    batch = batch_of([None], path=pa.array([None], pa.string()))
+    (row,) = predict_batch(plan(), classifier, batch).to_pylist()
+    assert (row["label"], row["error"].split(":")[0]) == (None, "empty_file")
+
+
 def test_arrays_of_another_size_are_brought_to_the_models(classifier):
     contents = [uniform(value, (8, 3, 3)).tobytes() for value in (0, 255)]
     rows = predict_batch(plan(raw_shape=(8, 3, 3)), classifier, batch_of(contents)).to_pylist()
