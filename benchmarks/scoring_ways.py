@@ -2,7 +2,7 @@
 
 OPTIONS are a JSON object; the last line printed is another: how many images came out, and the seconds of a first run
 (`cold`: Python workers and models are not there yet, the session is) and of a second one in the same session (`warm`).
-Every way but the ceiling writes label and probability of every image to Parquet.
+Every way but the ceiling writes its predictions of every image to Parquet.
 """
 
 import json

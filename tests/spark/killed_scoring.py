@@ -119,9 +119,11 @@ def main(folder: Path) -> dict[str, object]:
     begin = time.monotonic()
     score(spark, pair[0])
     seconds = time.monotonic() - begin
-    ends, whole = [], []
-    for end in ends_under_kills(lambda number: score(spark, pair[(number + 1) % 2]), KILLS_OF_WORKERS, seconds, seed=1):
+    ends, hits, whole = [], 0, []
+    runs = ends_under_kills(lambda number: score(spark, pair[(number + 1) % 2]), KILLS_OF_WORKERS, seconds, seed=1)
+    for end, hit in runs:
         ends.append(end)
+        hits += hit
         whole.append(left_by(output) in expected)
     score(spark, pair[1])
     named = {file["path"] for file in json.loads((output / "summary.json").read_text())["files"]}
@@ -129,6 +131,7 @@ def main(folder: Path) -> dict[str, object]:
     spark.stop()
     return {
         "ends": ends,
+        "hits": hits,
         "whole": whole,
         "last is right": left_by(output) == expected[1],
         "left behind": sorted(left - named),

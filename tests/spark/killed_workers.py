@@ -26,24 +26,29 @@ PYTHON_WORKERS = "pyspark.daemon"
 EXECUTORS = "CoarseGrainedExecutorBackend"
 
 
-def kill(what: str, after: float) -> None:
+def kill(what: str, after: float, hit: threading.Event) -> None:
     time.sleep(after)
     for process in psutil.Process().children(recursive=True):
         try:
             if what in " ".join(process.cmdline()):
                 process.kill()
+                hit.set()
                 if what == EXECUTORS:
                     return
         except psutil.Error:
             pass  # it has ended by itself
 
 
-def ends_under_kills(run: Callable[[int], object], kills: int, seconds: float, seed: int) -> Iterator[str]:
-    """Run so many times, each time killing Python workers or an executor within so many seconds; how each run ended."""
+def ends_under_kills(run: Callable[[int], object], kills: int, seconds: float, seed: int) -> Iterator[tuple[str, bool]]:
+    """Run so many times, each time killing Python workers or an executor within so many seconds.
+
+    Gives how each run ended, and whether there was anything to kill.
+    """
     chance = random.Random(seed)
     for number in range(kills):
         what = EXECUTORS if number % 3 == 2 else PYTHON_WORKERS
-        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds)))
+        hit = threading.Event()
+        killer = threading.Thread(target=kill, args=(what, chance.uniform(0, seconds), hit))
         killer.start()
         try:
             run(number)
@@ -52,7 +57,7 @@ def ends_under_kills(run: Callable[[int], object], kills: int, seconds: float, s
             print(f"{what}: {type(error).__name__}", file=sys.stderr)
             ended = "with an error"
         killer.join()
-        yield ended
+        yield ended, hit.is_set()
 
 
 def main(folder: Path) -> dict[str, object]:
@@ -72,9 +77,10 @@ def main(folder: Path) -> dict[str, object]:
     begin = time.monotonic()
     ingest(spark, sources[0])
     seconds = time.monotonic() - begin
-    ends, whole = [], []
-    for end in ends_under_kills(lambda number: ingest(spark, sources[(number + 1) % 2]), KILLS, seconds, seed=0):
+    ends, hits, whole = [], 0, []
+    for end, hit in ends_under_kills(lambda number: ingest(spark, sources[(number + 1) % 2]), KILLS, seconds, seed=0):
         ends.append(end)
+        hits += hit
         image_set = open_image_set(str(folder / "set"))
         whole.append(image_set.fingerprint in fingerprints and is_whole(image_set))
     last = ingest(spark, sources[1])
@@ -84,6 +90,7 @@ def main(folder: Path) -> dict[str, object]:
     spark.stop()
     return {
         "ends": ends,
+        "hits": hits,
         "whole": whole,
         "last is right": last.fingerprint == fingerprints[1],
         "left behind": sorted(left - named),

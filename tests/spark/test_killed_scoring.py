@@ -65,6 +65,8 @@ def test_killed_workers_and_executors_leave_whole_predictions_each_time(trained:
     (tmp_path / "settings.json").write_text(json.dumps([settings.model_dump(mode="json") for settings in pair]))
     told = own_process.run("killed_scoring", tmp_path)
     assert told["whole"] == [True] * KILLS_OF_WORKERS
+    # Early in a job there may be no worker yet.
+    assert told["hits"] >= KILLS_OF_WORKERS / 2
     assert told["last is right"]
     assert told["left behind"] == []
     # What Spark tries again comes to its end.

@@ -12,6 +12,8 @@ from tests.spark.own_process import run
 def test_killed_workers_and_executors_leave_a_whole_set_each_time(tmp_path: Path) -> None:
     told = run("killed_workers", tmp_path)
     assert told["whole"] == [True] * KILLS
+    # Early in a job there may be no worker yet.
+    assert told["hits"] >= KILLS / 2
     assert told["last is right"]
     assert told["left behind"] == []
     # What Spark tries again comes to its end.

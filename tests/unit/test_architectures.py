@@ -1,5 +1,7 @@
 """Every architecture has the published size, gives logits, learns, and is what it was after it was saved and loaded."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,14 @@ from cnnlib.models.layers import ACTIVATIONS  # noqa: E402
 from cnnlib.models.shufflenet import shuffle  # noqa: E402
 
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Tens of networks would stay in memory, and every collection of garbage go through all their layers."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def images_of(labels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
