@@ -4,6 +4,7 @@ The command line, the YAML files in conf/ and the notebooks all build these clas
 A class is a section (`train`), a field of it a setting (`train.epochs`); a module has those of one job.
 """
 
+from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelsSettings
 from cnnlib.config.demo import DemoSettings
 from cnnlib.config.evaluation import (
@@ -37,6 +38,7 @@ from cnnlib.config.preflight import (
 )
 from cnnlib.config.scoring import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, ScoringSettings
 from cnnlib.config.settings import Settings, flatten, flatten_values
+from cnnlib.config.show import ShowSettings
 from cnnlib.config.tracking import StoreSettings, TrackingSettings
 from cnnlib.config.training import (
     DataSettings,
@@ -46,6 +48,7 @@ from cnnlib.config.training import (
 )
 
 __all__ = [
+    "AugmentSettings",
     "CostImageSettings",
     "CostSettings",
     "DeviceSettings",
@@ -81,6 +84,7 @@ __all__ = [
     "ScoreSettings",
     "ScoringSettings",
     "Settings",
+    "ShowSettings",
     "SourceFormat",
     "SourceSettings",
     "SplitSettings",

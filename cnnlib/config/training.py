@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.settings import Settings
@@ -134,7 +135,19 @@ class TrainSettings(Settings):
 
     data: DataSettings
     model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: FitSettings = FitSettings()
     tracking: TrackingSettings = TrackingSettings()
     register: RegisterSettings = RegisterSettings()
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether an image may be trained towards more than one class."""
+        return bool(self.train.label_smoothing) or self.augment.mixes
+
+    @model_validator(mode="after")
+    def _weights_know_the_class(self) -> "TrainSettings":
+        if self.augment.mixes and self.train.class_weights != "none":
+            raise ValueError("train.class_weights needs images of one class each; leave out augment.mixup and cutmix")
+        return self

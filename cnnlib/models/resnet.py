@@ -1,6 +1,6 @@
 """ResNet and ResNeXt: convolutions, and a shortcut past them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -23,24 +23,25 @@ def resnet(
     blocks: tuple[int, int, int, int],
     activation: str = "relu",
     stem: Stem = "auto",
+    filters: Sequence[int] = FILTERS,
 ) -> keras.KerasTensor:
     """Build ResNet-18 or ResNet-34: (batch, height, width, channels) -> logits (batch, classes).
 
     After He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2015), table 1, with projections
     where a shortcut changes its shape (option B of section 4.1). `blocks` are those of each stage. The stem for
     ImageNet is a 7 x 7 convolution and a pooling, each of stride 2; the one for CIFAR (section 4.2) a 3 x 3
-    convolution; auto takes the latter for images with a side of less than 64 pixels. Raises ValueError for another
-    stem.
+    convolution; auto takes the latter for images with a side of less than 64 pixels. `filters` are those of the stages,
+    and so how wide the network is. Raises ValueError for another stem, or another number of stages.
     """
 
-    def basic(filters: int) -> _Residual:
+    def basic(width: int) -> _Residual:
         def residual(features: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
-            inner = normalised_convolution(features, filters, 3, stride=stride, activation=activation, name=f"{name}_1")
-            return normalised_convolution(inner, filters, 3, activation=None, name=f"{name}_2")
+            inner = normalised_convolution(features, width, 3, stride=stride, activation=activation, name=f"{name}_1")
+            return normalised_convolution(inner, width, 3, activation=None, name=f"{name}_2")
 
         return residual
 
-    stages = [(basic(filters), filters, count) for filters, count in zip(FILTERS, blocks, strict=True)]
+    stages = [(basic(width), width, count) for width, count in zip(filters, blocks, strict=True)]
     return _residual_network(pixels, stages, classes=classes, activation=activation, stem=stem)
 
 
@@ -78,10 +79,11 @@ def _residual_network(
     stem: Stem,
 ) -> keras.KerasTensor:
     """A stem, four stages of blocks, of (what a block computes, its filters, how many blocks), and a head."""
+    first = min(FILTERS[0], stages[0][1])
     if is_small(pixels, stem):
-        features = normalised_convolution(pixels, FILTERS[0], 3, activation=activation, name="stem")
+        features = normalised_convolution(pixels, first, 3, activation=activation, name="stem")
     else:
-        features = normalised_convolution(pixels, FILTERS[0], 7, stride=2, activation=activation, name="stem")
+        features = normalised_convolution(pixels, first, 7, stride=2, activation=activation, name="stem")
         features = keras.layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(features)
     for stage, (residual, filters, count) in enumerate(stages, start=1):
         for block in range(1, count + 1):

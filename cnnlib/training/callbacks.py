@@ -8,8 +8,8 @@ import numpy as np
 
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.feed.sharding import worker_rows
-from cnnlib.training.data_parallel import DataParallelModel
 from cnnlib.training.ranks import Ranks
+from cnnlib.training.training_model import TrainingModel
 
 # (epoch from 1, metrics by name); gives whether training shall go on
 ReportEpoch = Callable[[int, dict[str, float]], bool]
@@ -134,5 +134,5 @@ class AverageStatistics(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Average them, as the training of the epoch is over."""
-        if isinstance(self.model, DataParallelModel):
+        if isinstance(self.model, TrainingModel):
             self.model.average_statistics()

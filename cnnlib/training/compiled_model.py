@@ -37,7 +37,7 @@ def compile_model(model: keras.Model, settings: TrainSettings) -> keras.Model:
     if settings.train.precision == "mixed_float16":
         # Small gradients would be 0 in 16 bits.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
-    model.compile(optimizer=optimizer, loss=make_loss(settings.train), metrics=["accuracy"])
+    model.compile(optimizer=optimizer, loss=make_loss(settings), metrics=["accuracy"])
     return model
 
 

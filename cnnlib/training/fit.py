@@ -14,16 +14,17 @@ from cnnlib.feed.data_wait import DataWait
 from cnnlib.feed.sharding import steps_per_epoch
 from cnnlib.imageset import ImageSet
 from cnnlib.splits import TRAIN, VAL
+from cnnlib.training.augmentation import Augmentation
 from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, read_checkpoint
 from cnnlib.training.compiled_model import compile_model, global_batch_size, new_model, scaled_learning_rate
-from cnnlib.training.data_parallel import DataParallelModel
 from cnnlib.training.epochs import is_over, state_after
 from cnnlib.training.optimizer_callbacks import AveragedWeights, LearningRate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
 from cnnlib.training.schedules import learning_rate_at
 from cnnlib.training.targets import as_targets
+from cnnlib.training.training_model import TrainingModel
 
 # (the model as the epoch left it, where training stands)
 OnEpoch = Callable[[keras.Model, TrainingState], None]
@@ -77,7 +78,15 @@ def fit_model(
         ]
         if settings.optimizer.average:
             callbacks.append(AveragedWeights(resumed=past_epochs > 0))
-        _fit(_trained_by(plain, ranks), image_set, settings, ranks, data_wait, past_epochs, callbacks)
+        _fit(
+            _trained_by(plain, image_set, settings, ranks),
+            image_set,
+            settings,
+            ranks,
+            data_wait,
+            past_epochs,
+            callbacks,
+        )
     return plain, history
 
 
@@ -106,9 +115,9 @@ def _fit(
         # Not repeated: Keras drops an endless data set's iterator after every validation.
         val_batches = feeds.enter_context(feed(VAL))
         model.fit(
-            as_targets(train_batches, classes, train, split.class_counts),
+            as_targets(train_batches, classes, settings, split.class_counts),
             steps_per_epoch=steps_per_epoch(split.rows, train.worker_batch_size, ranks.count),
-            validation_data=as_targets(val_batches, classes, train),
+            validation_data=as_targets(val_batches, classes, settings),
             initial_epoch=past_epochs,
             epochs=train.epochs,
             callbacks=callbacks,
@@ -135,13 +144,15 @@ def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int]
     return rate
 
 
-def _trained_by(plain: keras.Model, ranks: Ranks) -> keras.Model:
-    if ranks.count == 1:
+def _trained_by(plain: keras.Model, image_set: ImageSet, settings: TrainSettings, ranks: Ranks) -> keras.Model:
+    """What is trained in place of `plain`, whose layers it has: itself, where Keras' own steps will do."""
+    augmentation = Augmentation(settings.augment, image_set.image.shape) if settings.augment.is_on else None
+    if ranks.count == 1 and augmentation is None:
         return plain
-    together = DataParallelModel(plain, ranks)
-    # The same optimizer object: a checkpoint of `plain` has its state. XLA would compile the sums over the ranks too,
-    # which on GPUs Keras would ask for.
-    together.compile(
+    trained = TrainingModel(plain, ranks, augmentation)
+    # The same optimizer object: a checkpoint of `plain` has its state. XLA, for which Keras would ask on GPUs, compiles
+    # neither the sums over the ranks nor the moving of images.
+    trained.compile(
         optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"], jit_compile=False, auto_scale_loss=False
     )
-    return together
+    return trained

@@ -2,7 +2,7 @@
 
 On CPUs they form a ring of their own, on GPUs they use TensorFlow's collectives with NCCL. Keras' `fit` does not run
 under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585): each rank trains a plain Keras model, which
-`cnnlib.training.data_parallel` keeps equal on all ranks.
+`cnnlib.training.training_model` keeps equal on all ranks.
 """
 
 import itertools

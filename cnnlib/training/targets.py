@@ -6,36 +6,37 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnlib.config import FitSettings
+from cnnlib.config import TrainSettings
 
 
-def make_loss(settings: FitSettings) -> keras.Loss:
+def make_loss(settings: TrainSettings) -> keras.Loss:
     """Cross-entropy of logits (batch, classes).
 
     The labels are as `as_targets` gives them. Smoothing is that of Szegedy et al., "Rethinking the Inception
     Architecture for Computer Vision" (2015), section 7.
     """
-    if settings.label_smoothing:
-        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing)
+    if settings.has_soft_labels:
+        smoothing = settings.train.label_smoothing
+        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def as_targets(
-    batches: tf.data.Dataset, classes: int, settings: FitSettings, class_counts: Sequence[int] | None = None
+    batches: tf.data.Dataset, classes: int, settings: TrainSettings, class_counts: Sequence[int] | None = None
 ) -> tf.data.Dataset:
     """(images, labels (batch,) int32) -> (images, targets), or (images, targets, weights (batch,) float32).
 
-    Targets are the labels, or (batch, classes) float32 where they are smoothed. There are weights where classes are
-    balanced and `class_counts`, the images of each, are given; see `balanced_weights`.
+    Targets are the labels, or (batch, classes) float32 where they are smoothed or mixed. There are weights where
+    classes are balanced and `class_counts`, the images of each, are given; see `balanced_weights`.
     """
     weights = None
-    if settings.class_weights == "balanced" and class_counts is not None:
+    if settings.train.class_weights == "balanced" and class_counts is not None:
         weights = tf.constant(balanced_weights(class_counts), tf.float32)
-    if weights is None and not settings.label_smoothing:
+    if weights is None and not settings.has_soft_labels:
         return batches
 
     def targets(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        target = tf.one_hot(labels, classes) if settings.label_smoothing else labels
+        target = tf.one_hot(labels, classes) if settings.has_soft_labels else labels
         return (images, target) if weights is None else (images, target, tf.gather(weights, labels))
 
     return batches.map(targets)

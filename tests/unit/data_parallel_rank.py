@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnlib.training.callbacks import AverageStatistics, EpochSeeds
-from cnnlib.training.data_parallel import DataParallelModel
 from cnnlib.training.ranks import CollectiveRanks, Ranks, RingRanks
 from cnnlib.training.ring import Ring
+from cnnlib.training.training_model import TrainingModel
 
 BATCH = 16
 STEPS = 6
@@ -60,7 +60,7 @@ def fit(plain: keras.Model, ranks: Ranks, *callbacks: keras.callbacks.Callback, 
     """Train `plain` on this rank's part of the rows, and give the history."""
     model = plain
     if ranks.count > 1:
-        model = compiled(DataParallelModel(plain, ranks), plain.optimizer)
+        model = compiled(TrainingModel(plain, ranks), plain.optimizer)
     points, classes = rows(1, ROWS)
     val_points, val_classes = rows(2, VAL_ROWS)
     return model.fit(

@@ -13,6 +13,7 @@ from cnnlib.config import (
     PromoteSettings,
     ScoreSettings,
     Settings,
+    ShowSettings,
     TrainSettings,
 )
 
@@ -27,6 +28,7 @@ JOBS: dict[str, type[Settings]] = {
     "plan": PlanSettings,
     "models": ModelsSettings,
     "cost": CostSettings,
+    "show": ShowSettings,
 }
 
 

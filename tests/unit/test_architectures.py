@@ -254,3 +254,19 @@ def test_own_function_is_built_for_images_and_classes():
 def test_own_function_that_is_none_is_a_config_error(function, match):
     with pytest.raises(ConfigError, match=match):
         build_model(function, image_shape=(8, 8, 1), classes=2)
+
+
+def test_slim_resnet_of_the_recipes_has_less_than_a_million_parameters():
+    model = build_model("resnet18", image_shape=(28, 28, 1), classes=10, filters=[16, 32, 64, 128])
+    assert [model.get_layer(f"stage_{stage}_block_2_add").output.shape[-1] for stage in range(1, 5)] == [
+        16,
+        32,
+        64,
+        128,
+    ]
+    assert model.count_params() == 703_578
+
+
+def test_resnet_of_too_few_stages_is_refused():
+    with pytest.raises(ConfigError, match=r"model.options do not fit resnet18: .*argument 2 is longer"):
+        build_model("resnet18", image_shape=(28, 28, 1), classes=10, filters=[16, 32])

@@ -146,6 +146,18 @@ def test_demo_file_is_whole():
     assert settings.score.model == f"models:/{settings.train.register.name}@{settings.train.register.alias}"
 
 
+RECIPES = {"mnist_lenet": 0.991, "mnist_small": 0.996, "fashion_lenet": 0.905, "fashion_small": 0.93}
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "recipes").glob("*.yaml")))
+def test_recipe_is_a_whole_demo_with_its_own_limit(recipe):
+    settings = parse_settings("demo", DemoSettings, ["--config", str(CONF / "recipes" / f"{recipe}.yaml")])
+    assert settings.min_test_accuracy == RECIPES[recipe]
+    assert settings.ingest.output.path == settings.train.data.path == settings.score.input.path
+    assert settings.score.model == f"models:/{settings.train.register.name}@{settings.train.register.alias}"
+    assert (settings.train.train.monitor.startswith("val_"), settings.score.input.split) == (True, "test")
+
+
 @pytest.mark.parametrize("job", ["ingest", "train", "score", "doctor", "plan"])
 def test_file_parses_with_the_options_that_its_first_line_names(job):
     path = CONF / f"{job}.yaml"

@@ -34,11 +34,14 @@ def striped_set(folder: Path) -> ImageSet:
     return write_image_set(folder, images, labels, splits, classes=CLASSES)
 
 
-def settings(image_set, *, optimizer=None, model=None, learning_rate: float = 1e-3, **train) -> TrainSettings:
+def settings(
+    image_set, *, optimizer=None, model=None, augment=None, learning_rate: float = 1e-3, **train
+) -> TrainSettings:
     """Settings whose section train has these values; the other sections have theirs."""
     return TrainSettings(
         data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
         model=model or {},
+        augment=augment or {},
         train={"epochs": 2, "worker_batch_size": 32} | train,
         optimizer={"learning_rate": learning_rate} | (optimizer or {}),
     )

@@ -1,8 +1,8 @@
-"""One Keras model on several ranks: each trains on its own rows, and all keep the same weights.
+"""A Keras model while it is trained: on several ranks, which keep the same weights, and on augmented images.
 
-Synchronous data parallelism: every step, the gradients are averaged over all ranks before the optimizer sees them
-(Sergeev and Del Balso, "Horovod: fast and easy distributed deep learning in TensorFlow", 2018). Optimizers that
-start equal and see equal gradients stay equal, bit for bit.
+Each rank trains on its own rows. Synchronous data parallelism: every step, the gradients are averaged over all ranks
+before the optimizer sees them (Sergeev and Del Balso, "Horovod: fast and easy distributed deep learning in
+TensorFlow", 2018). Optimizers that start equal and see equal gradients stay equal, bit for bit.
 
 A last step whose rest does not divide evenly has one row more on some ranks; their mean then counts as much as the
 others'.
@@ -16,22 +16,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cnnlib.training.augmentation import Augmentation
 from cnnlib.training.ranks import Ranks
 
 
-class DataParallelModel(keras.Model):
+class TrainingModel(keras.Model):
     """A model that shares all layers of `plain`, a functional model, and trains them together with other ranks.
 
-    `plain` stays what it was: save and return that one.
+    `augmentation`, if any, changes the images, and mixes their labels, before each step. `plain` stays what it was:
+    save and return that one.
     """
 
-    def __init__(self, plain: keras.Model, ranks: Ranks) -> None:
+    def __init__(self, plain: keras.Model, ranks: Ranks, augmentation: Augmentation | None = None) -> None:
         super().__init__(inputs=plain.inputs, outputs=plain.outputs, name=plain.name)
         self._ranks = ranks
+        self._augmentation = augmentation
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step: `keras.Model`'s, with the gradients averaged before they are applied."""
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if self._augmentation is not None:
+            images, labels = self._augmentation(images, labels)
         with tf.GradientTape() as tape:
             logits = self(images, training=True)
             loss = self.compute_loss(x=images, y=labels, y_pred=logits, sample_weight=weights, training=True)

@@ -1,0 +1,64 @@
+"""A batch before and after augmentation, side by side as a PNG."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+# Inches of an image with its label, and pixels an inch.
+_SIDE, _RESOLUTION = 1.1, 110
+_LONGEST_NAME = 14
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images (batch, height, width, channels) uint8, and how much of each class they are: (batch, classes)."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+
+def before_and_after(before: Pictures, after: Pictures, classes: Sequence[str]) -> bytes:
+    """Draw both, each image at the same place of its side, under the names of its classes."""
+    columns = math.ceil(math.sqrt(len(before.images)))
+    rows = math.ceil(len(before.images) / columns)
+    figure = Figure(((2 * columns + 0.4) * _SIDE, (1.25 * rows + 0.5) * _SIDE), layout="constrained")
+    left, right = figure.subfigures(1, 2, wspace=0.06, squeeze=False).ravel()
+    for side, title, pictures in ((left, "before", before), (right, "after", after)):
+        side.suptitle(title, fontsize=12)
+        _draw(side, pictures, classes, rows, columns)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=_RESOLUTION)
+    return png.getvalue()
+
+
+def _draw(side: "SubFigure", pictures: Pictures, classes: Sequence[str], rows: int, columns: int) -> None:
+    places = side.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places:
+        axes.set_axis_off()
+    for axes, image, target in zip(places, pictures.images, pictures.targets, strict=False):
+        shown = image[..., 0] if image.shape[-1] == 1 else image
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(label_of(target, classes), fontsize=7, pad=2, parse_math=False)
+
+
+def label_of(target: np.ndarray, classes: Sequence[str]) -> str:
+    """The name of an image's class, or those of two with their shares.
+
+    >>> label_of(np.array([0.0, 1.0, 0.0]), ("cat", "dog", "cow"))
+    'dog'
+    >>> label_of(np.array([0.25, 0.75, 0.0]), ("cat", "dog", "cow"))
+    '75% dog, 25% cat'
+    """
+    shares = {classes[label][:_LONGEST_NAME]: float(target[label]) for label in np.argsort(-target, kind="stable")}
+    there = {name: share for name, share in shares.items() if round(share * 100)}
+    if len(there) == 1:
+        return next(iter(there))
+    return ", ".join(f"{share:.0%} {name}" for name, share in there.items())

@@ -1,0 +1,50 @@
+"""An image set and augmentation -> a picture of a batch before and after."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from cnnlib.config import ShowSettings
+from cnnlib.errors import ConfigError
+from cnnlib.feed import make_dataset
+from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.reports.augmented import Pictures, before_and_after
+from cnnlib.splits import TRAIN
+from cnnlib.training.augmentation import Augmentation
+
+
+def show_batch(settings: ShowSettings) -> Path:
+    """Write a picture of some train images, as they are stored and as training would see them; give its path.
+
+    Raises ConfigError where nothing is changed, or the file cannot be written, and ImageSetError.
+    """
+    if not settings.augment.is_on:
+        raise ConfigError(
+            "augment changes nothing, so there is no after to show; set one of its settings, e.g. --augment.rotation 10"
+        )
+    image_set = open_image_set(settings.data.path)
+    keras.utils.set_random_seed(settings.data.seed)
+    augmentation = Augmentation(settings.augment, image_set.image.shape)
+    images, labels = _first_batch(image_set, settings)
+    # (batch, classes) float32
+    targets = tf.one_hot(labels, len(image_set.classes))
+    changed, changed_targets = augmentation(images, targets)
+    picture = before_and_after(
+        Pictures(images.numpy(), targets.numpy()),
+        Pictures(changed.numpy(), changed_targets.numpy()),
+        image_set.classes,
+    )
+    path = Path(settings.output.path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    except OSError as error:
+        raise ConfigError(f"output.path={path} cannot be written: {error.strerror}; name another file") from error
+    return path
+
+
+def _first_batch(image_set: ImageSet, settings: ShowSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    rows = min(settings.data.images, image_set.split(TRAIN).rows)
+    with make_dataset(image_set, TRAIN, worker_batch_size=rows, seed=settings.data.seed) as batches:
+        return next(iter(batches))

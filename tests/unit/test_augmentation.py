@@ -1,0 +1,259 @@
+"""What augmentation does to images and labels, and that nothing of it is left in the model."""
+
+import re
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
+
+from cnnlib.config import AugmentSettings, ShowSettings  # noqa: E402
+from cnnlib.errors import ConfigError  # noqa: E402
+from cnnlib.training.augmentation import Augmentation  # noqa: E402
+from cnnlib.training.checkpoints import checkpoint_folder  # noqa: E402
+from cnnlib.training.compiled_model import new_model  # noqa: E402
+from pipelines.show import show_batch  # noqa: E402
+from tests.unit.trainings import Told, settings, striped_set  # noqa: E402
+
+IMAGES = np.random.default_rng(0).integers(1, 256, (64, 12, 16, 3), dtype=np.uint8)
+LABELS = np.eye(64, dtype=np.float32)
+EVERYTHING = {
+    "flip": "horizontal",
+    "shift": 0.1,
+    "rotation": 5,
+    "zoom": 0.1,
+    "crop_padding": 1,
+    "colour": 0.2,
+    "rand_augment": 0.1,
+    "erasing": 0.2,
+    "mixup": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory):
+    return striped_set(tmp_path_factory.mktemp("set"))
+
+
+def augmented(images=IMAGES, **changes) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels as changed, as integers and shares."""
+    keras.utils.set_random_seed(3)
+    changed, labels = Augmentation(AugmentSettings(**changes), images.shape[1:])(images, LABELS[: len(images)])
+    assert changed.dtype == "uint8"
+    return changed.numpy().astype(int), labels.numpy() if hasattr(labels, "numpy") else labels
+
+
+def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """The image moved by whole pixels, black where nothing is left."""
+    height, width, _ = image.shape
+    padded = np.pad(image, ((9, 9), (9, 9), (0, 0)))
+    return padded[9 - down : 9 - down + height, 9 - right : 9 - right + width]
+
+
+# --- images
+
+
+@pytest.mark.parametrize(
+    ("flip", "axes"), [("horizontal", [(), (1,)]), ("vertical", [(), (0,)]), ("both", [(), (0,), (1,), (0, 1)])]
+)
+def test_flip_mirrors_half_of_the_images_along_each_axis(flip, axes):
+    changed, _ = augmented(flip=flip)
+    found = [
+        next(which for which in axes if np.array_equal(after, np.flip(before, which)))
+        for before, after in zip(IMAGES, changed, strict=True)
+    ]
+    counts = [found.count(which) for which in axes]
+    # Each is binomial: five standard deviations.
+    assert all(abs(count - 64 / len(axes)) < 5 * np.sqrt(64 / 4) for count in counts), counts
+    assert min(counts) > 0
+
+
+def test_crop_and_pad_cuts_each_image_at_a_place_of_its_own():
+    changed, _ = augmented(crop_padding=2)
+    places = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    found = [
+        next(place for place in places if np.array_equal(after, moved(before, *place)))
+        for before, after in zip(IMAGES, changed, strict=True)
+    ]
+    assert len(set(found)) > 10
+
+
+def test_shift_moves_no_further_than_its_share():
+    dot = np.zeros((64, 21, 21, 1), np.uint8)
+    dot[:, 10, 10] = 255
+    changed, _ = augmented(dot, shift=0.2)
+    weights = changed[..., 0] / changed.sum(axis=(1, 2, 3))[:, None, None]
+    offsets = [np.abs((weights * grid).sum(axis=(1, 2)) - 10) for grid in np.mgrid[:21, :21]]
+    for offset in offsets:
+        # By up to 0.2 of 21 pixels, not only by a few of them.
+        assert 2.5 < offset.max() <= 4.2 + 0.05
+
+
+def test_rotation_turns_no_further_than_its_degrees():
+    bar = np.zeros((64, 41, 41, 1), np.uint8)
+    bar[:, 20, :] = 255
+    changed, _ = augmented(bar, rotation=20)
+    # At the right end, by the tangent of the angle.
+    ends = np.abs(changed[:, :, 35, 0].argmax(axis=1) - 20)
+    most = np.tan(np.radians(20)) * 15
+    assert 0.7 * most < ends.max() <= most + 1
+
+
+def test_zoom_makes_larger_and_smaller():
+    square = np.zeros((64, 40, 40, 1), np.uint8)
+    square[:, 10:30, 10:30] = 255
+    changed, _ = augmented(square, zoom=0.2)
+    heights = (changed[:, :, 20, 0] > 127).sum(axis=1)
+    assert 15 <= heights.min() <= 18
+    assert 22 <= heights.max() <= 26
+
+
+def test_moved_images_are_filled_as_the_settings_say():
+    bright = np.full((8, 12, 12, 1), 200, np.uint8)
+    black, _ = augmented(bright, crop_padding=4)
+    nearest, _ = augmented(bright, crop_padding=4, fill="nearest")
+    assert black.min() == 0
+    assert nearest.min() == nearest.max() == 200
+
+
+def test_colour_changes_grey_images_in_brightness_and_contrast_alone():
+    grey, _ = augmented(IMAGES[..., :1], colour=0.5)
+    for before, after in zip(IMAGES[..., :1].astype(int), grey, strict=True):
+        pixels = np.argsort(before.ravel(), kind="stable")
+        # A line through what was: no pixel overtakes another.
+        assert (np.diff(after.ravel()[pixels]) >= 0).all()
+    assert np.abs(grey - IMAGES[..., :1]).mean() > 5
+
+
+def test_colour_changes_hue_and_saturation_of_rgb():
+    red = np.zeros((16, 8, 8, 3), np.uint8)
+    red[..., 0] = 200
+    changed, _ = augmented(red, colour=1.0)
+    assert changed[..., 1:].max() > 10
+
+
+def test_erasing_blackens_a_rectangle_in_its_share_of_the_images():
+    always, _ = augmented(erasing=1.0)
+    for before, after in zip(IMAGES, always, strict=True):
+        gone = (after == 0).all(axis=-1)
+        rows, columns = np.flatnonzero(gone.any(axis=1)), np.flatnonzero(gone.any(axis=0))
+        assert gone.sum() == len(rows) * len(columns)
+        assert np.array_equal(after[~gone], before[~gone])
+    changed, _ = augmented(np.repeat(IMAGES, 8, axis=0)[:64], erasing=0.25)
+    share = np.mean([(image == 0).any() for image in changed])
+    assert 0.05 < share < 0.5
+
+
+def test_rand_augment_changes_images_of_one_and_of_three_channels():
+    for images in (IMAGES, IMAGES[..., :1]):
+        changed, _ = augmented(images, rand_augment=0.5)
+        assert changed.shape == images.shape
+        assert np.abs(changed - images).mean() > 5
+
+
+def test_nothing_is_changed_where_all_is_off():
+    changed, labels = augmented()
+    assert np.array_equal(changed, IMAGES)
+    assert np.array_equal(labels, LABELS)
+    assert not AugmentSettings(fill="nearest").is_on
+
+
+# --- labels
+
+
+def test_mixup_mixes_labels_as_it_mixes_images():
+    changed, labels = augmented(mixup=0.4)
+    # (images, images) x (images, pixels)
+    expected = labels @ IMAGES.reshape(64, -1).astype(float)
+    np.testing.assert_allclose(changed.reshape(64, -1), expected, atol=0.51)
+    assert (labels.max(axis=1) < 0.99).sum() > 10
+
+
+def test_cutmix_mixes_labels_by_area():
+    changed, labels = augmented(cutmix=1.0)
+    for number, (after, label) in enumerate(zip(changed, labels, strict=True)):
+        kept = (after == IMAGES[number]).all(axis=-1)
+        # The rectangle's edges lie between pixels: one more or less along each.
+        assert label[number] == pytest.approx(kept.mean(), abs=(12 + 16 + 1) / (12 * 16))
+        assert label.sum() == pytest.approx(1)
+        other = np.argsort(label)[-1 if np.argmax(label) != number else -2]
+        assert np.array_equal(after[~kept], IMAGES[other][~kept])
+
+
+@pytest.mark.parametrize(
+    ("augment", "train", "message"),
+    [
+        ({"mixup": 0.2, "cutmix": 1.0}, {}, "take one of them"),
+        ({"cutmix": 1.0}, {"class_weights": "balanced"}, "train.class_weights needs images of one class each"),
+    ],
+)
+def test_settings_that_contradict_are_refused(image_set, augment, train, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        settings(image_set, augment=augment, **train)
+
+
+def test_padding_that_could_leave_nothing_is_refused(image_set):
+    with pytest.raises(ConfigError, match=r"augment.crop_padding=16 could leave nothing of images of 16 x 16"):
+        Told().fit(image_set, settings(image_set, augment={"crop_padding": 16}))
+
+
+# --- training
+
+
+def test_nothing_of_it_is_in_the_model(image_set):
+    given = settings(image_set, epochs=1, augment=EVERYTHING)
+    model, _ = Told().fit(image_set, given)
+    plain = new_model(image_set, given)
+    assert [layer.name for layer in model.layers] == [layer.name for layer in plain.layers]
+    assert type(model) is type(plain)
+    assert [variable.path for variable in model.variables] == [variable.path for variable in plain.variables]
+
+
+def test_images_are_changed_in_training_and_not_in_validation(image_set):
+    black = {"shift": 1.0, "erasing": 1.0, "mixup": 1.0}
+    given = settings(image_set, epochs=3, patience=0, learning_rate=3e-3)
+    history = Told().fit(image_set, given)[1]
+    spoilt = Told().fit(image_set, given.model_copy(update={"augment": AugmentSettings(**black)}))[1]
+    assert history["accuracy"][-1] > 0.9
+    assert spoilt["accuracy"][-1] < 0.8
+    # Of another loss, but of the same images.
+    assert max(spoilt["val_accuracy"]) > max(spoilt["accuracy"])
+
+
+def test_resumed_training_sees_the_same_images(image_set, tmp_path):
+    given = settings(image_set, epochs=3, patience=0, augment={"rotation": 10, "cutmix": 1.0}, deterministic=True)
+    whole, history = Told().fit(image_set, given, folder=tmp_path)
+    resumed, same = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 1))
+    assert same["loss"] == history["loss"]
+    for ours, theirs in zip(resumed.trainable_weights, whole.trainable_weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(ours), to_numpy(theirs))
+
+
+# --- the picture
+
+
+def test_picture_of_a_batch_is_written(image_set, tmp_path):
+    path = tmp_path / "new" / "batch.png"
+    shown = {"data": {"path": image_set.folder.uri, "images": 9}, "output": {"path": str(path)}}
+    assert show_batch(ShowSettings(**shown, augment={"rotation": 20})) == path
+    once = path.read_bytes()
+    assert once.startswith(b"\x89PNG")
+    show_batch(ShowSettings(**shown, augment={"cutmix": 1.0}))
+    assert path.read_bytes() != once
+    show_batch(ShowSettings(**shown, augment={"rotation": 20}))
+    assert path.read_bytes() == once
+
+
+def test_nothing_to_show_and_nowhere_to_write_are_refused(image_set, tmp_path):
+    data = {"path": image_set.folder.uri}
+    with pytest.raises(ConfigError, match="augment changes nothing"):
+        show_batch(ShowSettings(data=data))
+    (tmp_path / "file").touch()
+    output = {"path": str(tmp_path / "file" / "batch.png")}
+    with pytest.raises(ConfigError, match=r"output\.path=.*batch\.png cannot be written: .*; name another file"):
+        show_batch(ShowSettings(data=data, augment={"flip": "both"}, output=output))
