@@ -7,7 +7,7 @@ The command line prints `message` as one line and ends with `exit_status`:
 | 0 | done |
 | 1 | a fault of the program, or of a service it relies on |
 | 2 | settings, paths, services or the machine are not as needed; no output was changed |
-| 3 | the job ran, but its result misses a limit in the settings |
+| 3 | the job ran, but its result misses a limit in the settings, or its loss ran away |
 | 4 | a model did not pass a gate; the alias stays where it is |
 | 130 | interrupted |
 """
@@ -84,6 +84,13 @@ class TrainingError(SparkcnnError):
     """Workers of a training were lost more often than `train.max_restarts` allows."""
 
     code = "training"
+
+
+class DivergenceError(SparkcnnError):
+    """The loss of a training ran away. `quoted` has the ids of the images of the step in which it did."""
+
+    code = "divergence"
+    exit_status = 3
 
 
 class TrackingError(SparkcnnError):

@@ -147,6 +147,8 @@ def _add_training(table: Table, trained: "TrainedModel") -> None:
     best = trained.history["val_accuracy"][trained.best_epoch - 1]
     table.add_row("epochs", f"{epochs}, best is {trained.best_epoch}")
     table.add_row("val accuracy", f"{best:.4f}")
+    for words in trained.warnings:
+        table.add_row("warning", words)
 
 
 def _add_registered(table: Table, trained: "TrainedModel", settings: "TrainSettings") -> None:

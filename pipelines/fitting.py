@@ -9,6 +9,7 @@ import keras
 
 from cnnlib.config import TrainSettings
 from cnnlib.imageset import ImageSet
+from cnnlib.training.advice import advice_on
 from cnnlib.training.callbacks import IMAGES_PER_SECOND
 from cnnlib.training.checkpoints import History, TrainingState, read_state, write_checkpoint
 from cnnlib.training.fit import fit_model
@@ -55,11 +56,16 @@ def fit_and_publish(
             log_missing_epochs(tracker, read_state(resume_from), settings.train.monitor)
         with Publisher(tracker, folder / "written", settings.train.keep_last) as publisher:
             told = narrator(publisher)
+            warned: set[str] = set()
 
             def on_epoch(model: keras.Model, state: TrainingState) -> None:
                 logs = state.logs(state.epoch)
                 publisher.publish(state.epoch, write_checkpoint(folder / "written", model, state), logs)
                 told.say(epoch_line(state, settings))
+                for kind, words in advice_on(state.history, settings, len(image_set.classes)).items():
+                    if kind not in warned:
+                        told.say(f"warning: {words}")
+                        warned.add(kind)
 
             return fit_model(
                 image_set, settings, on_epoch=on_epoch, on_step=told.step, ranks=ranks, resume_from=resume_from

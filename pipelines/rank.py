@@ -32,7 +32,9 @@ def main() -> int:
     try:
         result = _train(spec)
     except SparkcnnError as error:
-        result_file.write_text(json.dumps({"refused": type(error).__name__, "message": error.message}))
+        result_file.write_text(
+            json.dumps({"refused": type(error).__name__, "message": error.message, "quoted": error.quoted})
+        )
         print(error.message, file=sys.stderr)
         return REFUSED_STATUS
     except Exception:

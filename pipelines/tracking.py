@@ -45,6 +45,7 @@ IMAGES_TAG = "sparkcnn.images"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
+WARNINGS_TAG = "sparkcnn.warnings"
 MODEL_TAG = "sparkcnn.model"
 PREDICTIONS_TAG = "sparkcnn.predictions"
 
@@ -152,6 +153,11 @@ class Tracker:
         """Log which epoch is the best one, and its value, by which runs can be sorted."""
         self.set_tag(BEST_EPOCH_TAG, str(epoch))
         self._log(metrics=[Metric(f"best_{metric}", value, int(time.time() * 1000), 0)])
+
+    def log_warnings(self, warnings: Sequence[str]) -> None:
+        """Keep what a training warned of at its end, if anything."""
+        if warnings:
+            self.set_tag(WARNINGS_TAG, "\n".join(warnings))
 
     @_again_where_cut_short
     def set_tag(self, name: str, value: str) -> None:

@@ -15,6 +15,7 @@ from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.predict import Classifier, ModelCard
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.stability import CONFIDENCE_BINS, confidence_counts, shares_of
+from cnnlib.training.advice import advice_on
 from cnnlib.training.checkpoints import History, read_checkpoint, read_state
 from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
@@ -40,8 +41,8 @@ class TrainedModel:
 
     `version` is that of the registered model, None where nothing was registered; `history` has a value an epoch of
     loss, accuracy, val_loss, val_accuracy, images_per_second and the other metrics of the run; `best_epoch` counts
-    from 1 and is what was sealed; `ui_command` serves the MLflow UI (None where a server does already), `run_url` is
-    this run's page there.
+    from 1 and is what was sealed; `warnings` are what the curves and layers say after the last epoch; `ui_command`
+    serves the MLflow UI (None where a server does already), `run_url` is this run's page there.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class TrainedModel:
     version: str | None
     history: History
     best_epoch: int
+    warnings: tuple[str, ...]
     ui_command: str | None
     run_url: str
 
@@ -119,6 +121,8 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
         best = latest = tracker.fetch_checkpoint(tracker.latest_epoch(), Path(temporary))
         state = read_state(latest)
         tracker.log_best(state.best_epoch, settings.train.monitor, state.best_value)
+        warnings = tuple(advice_on(state.history, settings, len(image_set.classes)).values())
+        tracker.log_warnings(warnings)
         if state.best_epoch != state.epoch:
             best = tracker.fetch_checkpoint(state.best_epoch, Path(temporary))
         model, _ = read_checkpoint(best)
@@ -133,7 +137,14 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
         registered = find_version(settings.register.name, version)
         move_alias(registered, settings.register.alias, tracker.run_id, "trained; register.alias asks for no gate")
     return TrainedModel(
-        tracker.run_id, uri, version, state.history, state.best_epoch, tracker.ui_command, tracker.run_url
+        tracker.run_id,
+        uri,
+        version,
+        state.history,
+        state.best_epoch,
+        warnings,
+        tracker.ui_command,
+        tracker.run_url,
     )
 
 

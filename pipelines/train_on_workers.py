@@ -81,7 +81,7 @@ def _failure(failed: RankOutcome) -> str:
     """What failed, in words. Raises the error of a rank that refused: trying again would not help."""
     if failed.outcome == REFUSED:
         kind = getattr(errors, failed.result.get("refused", "HostError"))
-        raise kind(failed.result.get("message", failed.message))
+        raise kind(failed.result.get("message", failed.message), failed.result.get("quoted", ()))
     return f"rank {failed.rank} on {failed.host} {failed.message}" if failed.host else failed.message
 
 

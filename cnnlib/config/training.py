@@ -77,6 +77,9 @@ class FitSettings(Settings):
         "float32",
         description="mixed computes in 16 bits, with weights in 32: for GPUs (Micikevicius et al. 2017)",
     )
+    watch_layers: bool = Field(
+        True, description="log each layer's dead units and gradient norm on a validation batch, after every epoch"
+    )
     keep_last: int = Field(2, gt=0, description="checkpoints kept on the local disk; the MLflow run keeps them all")
 
     @property

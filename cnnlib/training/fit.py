@@ -1,7 +1,7 @@
 """An image set and settings -> a trained model and its history, on one rank of however many."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from cnnlib.config import TrainSettings
 from cnnlib.feed import make_dataset
+from cnnlib.feed.blocks import read_split
 from cnnlib.feed.data_wait import DataWait
+from cnnlib.feed.replay import image_ids_of_step
 from cnnlib.feed.sharding import steps_per_epoch
 from cnnlib.imageset import ImageSet
 from cnnlib.splits import TRAIN, VAL
@@ -18,7 +20,9 @@ from cnnlib.training.augmentation import Augmentation
 from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, read_checkpoint
 from cnnlib.training.compiled_model import compile_model, global_batch_size, new_model, scaled_learning_rate
+from cnnlib.training.divergence import Divergence
 from cnnlib.training.epochs import is_over, state_after
+from cnnlib.training.layer_monitor import LayerMonitor
 from cnnlib.training.optimizer_callbacks import AveragedWeights, LearningRate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
@@ -72,8 +76,10 @@ def fit_model(
             EpochSeeds(settings.train.seed, ranks.rank),
             LearningRate(_rate(settings, history)),
             StepReport(on_step),
+            Divergence(len(image_set.classes), partial(_ids_of_step, image_set, settings, ranks)),
             # Before the report, which stops the clock: this is work of the epoch.
             AverageStatistics(),
+            *_layer_monitor(plain, image_set, settings, ranks),
             EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report),
         ]
         if settings.optimizer.average:
@@ -124,6 +130,32 @@ def _fit(
             shuffle=False,  # the feed has shuffled already
             verbose=0,
         )
+
+
+def _ids_of_step(image_set: ImageSet, settings: TrainSettings, ranks: Ranks, epoch: int, step: int) -> list[str]:
+    return image_ids_of_step(
+        image_set,
+        TRAIN,
+        epoch=epoch,
+        step=step,
+        worker_batch_size=settings.train.worker_batch_size,
+        seed=settings.train.seed,
+        timeout_s=settings.data.timeout_s,
+        shuffle_mb=settings.data.shuffle_mb,
+        shard=ranks.shard,
+    )
+
+
+def _layer_monitor(
+    plain: keras.Model, image_set: ImageSet, settings: TrainSettings, ranks: Ranks
+) -> list[keras.callbacks.Callback]:
+    """One, with a validation batch, on the rank whose metrics are kept."""
+    if ranks.rank or not settings.train.watch_layers:
+        return []
+    with closing(read_split(image_set, VAL, timeout_s=settings.data.timeout_s)) as blocks:
+        images, labels = next(blocks)
+    rows = settings.train.worker_batch_size
+    return [LayerMonitor(plain, images[:rows], labels[:rows])]
 
 
 def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int], float]:

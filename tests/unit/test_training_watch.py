@@ -1,0 +1,167 @@
+"""What is watched while a model is trained: a loss that runs away, dead units, gradients, and what curves say."""
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+
+from cnnlib.config import TrainSettings  # noqa: E402
+from cnnlib.errors import DivergenceError  # noqa: E402
+from cnnlib.feed.replay import image_ids_of_step  # noqa: E402
+from cnnlib.models import build_model  # noqa: E402
+from cnnlib.training.advice import advice_on  # noqa: E402
+from cnnlib.training.layer_monitor import dead_units, gradient_norms  # noqa: E402
+from tests.unit.trainings import Told, history_of, settings, striped_images, striped_set  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory):
+    return striped_set(tmp_path_factory.mktemp("set"))
+
+
+# --- a loss that runs away
+
+
+@pytest.mark.parametrize("rate", [1e4, 1e30])
+def test_training_stops_where_the_loss_runs_away_with_the_ids_of_the_step(image_set, rate):
+    told = Told()
+    given = settings(image_set, epochs=3, learning_rate=rate, optimizer={"name": "sgd"})
+    with pytest.raises(DivergenceError) as raised:
+        told.fit(image_set, given)
+    (done, _) = told.steps[-1]
+    epoch, step = divmod(done - 1, 8)
+    assert f"after step {step + 1} of epoch {epoch + 1}, with a learning rate of {rate:.3g}" in raised.value.message
+    assert "\n" not in raised.value.message
+    assert raised.value.exit_status == 3
+    assert list(raised.value.quoted) == image_ids_of_step(
+        image_set, "train", epoch=epoch, step=step, worker_batch_size=32, seed=0, timeout_s=60, shuffle_mb=0.025
+    )
+    assert len(set(raised.value.quoted)) == 32
+
+
+# --- layers
+
+
+def relu_model(bias: list[float]) -> keras.Model:
+    pixels = keras.Input((2, 2, 1))
+    hidden = keras.layers.Conv2D(4, 1, activation="relu", name="conv", bias_initializer="zeros")(pixels)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(hidden)
+    logits = keras.layers.Dense(2, name="logits")(keras.layers.Dense(3, activation="tanh", name="tanh")(pooled))
+    model = keras.Model(pixels, logits)
+    model.get_layer("conv").set_weights([np.ones((1, 1, 1, 4)), np.array(bias)])
+    return model
+
+
+def test_units_that_no_image_makes_active_are_dead():
+    images = np.zeros((3, 2, 2, 1), np.float32)
+    images[2, 1, 0] = 1.0
+    # Of a bias of -0.5, one pixel of one image makes a unit active.
+    assert dead_units(relu_model([0.1, -0.5, -1.0, -2.0]), images) == {"dead_units/conv": 0.5}
+    assert dead_units(relu_model([0.1, -0.5, -1.0, -2.0]), images[:2]) == {"dead_units/conv": 0.75}
+
+
+def test_chunks_change_nothing(monkeypatch):
+    model = build_model("lenet", image_shape=(16, 16, 1), classes=3)
+    images, labels = striped_images(40)
+    dead, norms = dead_units(model, images), gradient_norms(model, images, labels)
+    monkeypatch.setattr("cnnlib.training.layer_monitor._CHUNK_BYTES", 250_000)
+    assert dead_units(model, images) == dead
+    assert gradient_norms(model, images, labels) == pytest.approx(norms, rel=1e-4)
+
+
+def test_gradient_norm_is_that_of_the_formula():
+    model = build_model("mlp", image_shape=(4, 4, 1), classes=3, units=[])
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (8, 4, 4, 1), np.uint8), random.integers(0, 3, 8)
+    pixels = images.reshape(8, 16) / 255
+    kernel, bias = model.get_layer("logits").get_weights()
+    exponentials = np.exp(pixels @ kernel + bias)
+    # (images, classes): how cross-entropy changes with the logits
+    errors = exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(3)[labels]
+    gradients = [pixels.T @ errors / 8, errors.mean(axis=0)]
+    expected = np.sqrt(sum(np.square(gradient).sum() for gradient in gradients))
+    assert gradient_norms(model, images, labels) == {"gradient_norm/logits": pytest.approx(expected, rel=1e-4)}
+
+
+def test_every_epoch_has_them_unless_they_are_not_wanted(image_set):
+    history = history_of(image_set, settings(image_set, epochs=2, patience=0))
+    assert {name for name in history if "/" in name} == {
+        *(f"dead_units/{layer}" for layer in ("conv_1", "conv_2", "hidden_1")),
+        *(f"gradient_norm/{layer}" for layer in ("conv_1", "conv_2", "hidden_1", "logits")),
+    }
+    assert {len(values) for values in history.values()} == {2}
+    without = history_of(image_set, settings(image_set, epochs=2, patience=0, watch_layers=False))
+    assert [name for name in without if "/" in name] == []
+    # Watching changes nothing of the training.
+    assert without["val_loss"] == pytest.approx(history["val_loss"], rel=1e-4)
+
+
+def test_units_killed_by_a_bias_are_seen_in_training(image_set):
+    given = settings(image_set, epochs=1, learning_rate=0.3, optimizer={"name": "sgd"}, patience=0)
+    history = history_of(image_set, given)
+    advice = advice_on(history, given, 3)
+    assert history["dead_units/hidden_1"][-1] > 0.5
+    assert advice["dead_units"].startswith("dead units: ")
+    assert "of hidden_1" in advice["dead_units"]
+
+
+# --- curves
+
+
+def advice(loss, val_loss=None, **others) -> dict[str, str]:
+    history = {"loss": loss, "val_loss": val_loss or loss} | others
+    warmup = {"schedule": {"warmup_epochs": others.pop("warmup", 0)}}
+    return advice_on(history, TrainSettings(data={"path": "set"}, optimizer=warmup), classes=10)
+
+
+@pytest.mark.parametrize(
+    ("loss", "val_loss", "kinds"),
+    [
+        ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.5, 0.45], []),
+        # The gap grows, and yet validation gets better.
+        ([1.0, 0.5, 0.2, 0.1], [1.0, 0.8, 0.7, 0.69], []),
+        ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.7, 0.8], ["overfitting"]),
+        # An accident of one epoch, and one too small to tell.
+        ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.5, 0.8], []),
+        ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.61, 0.62], []),
+        ([2.5], None, ["rate_too_high"]),
+        ([1.0, 1.1, 1.3], None, ["rate_too_high"]),
+        ([1.0, 1.1, 0.9], None, []),
+        ([2.30, 2.28], None, ["rate_too_low"]),
+        ([2.30], None, []),
+        ([2.30, 1.9], None, []),
+        ([2.302, 2.303], None, []),
+    ],
+)
+def test_curves_in_words(loss, val_loss, kinds):
+    assert list(advice(loss, val_loss)) == kinds
+
+
+def test_a_warm_up_is_no_rate_that_is_too_low():
+    given = TrainSettings(data={"path": "set"}, optimizer={"schedule": {"warmup_epochs": 1.5}})
+    slow = [2.30, 2.29, 2.28, 2.27]
+    assert [list(advice_on({"loss": slow[:n], "val_loss": slow[:n]}, given, 10)) for n in (2, 3, 4)] == [
+        [],
+        [],
+        ["rate_too_low"],
+    ]
+
+
+def test_words_name_the_figures():
+    assert advice([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.7, 0.8])["overfitting"].startswith(
+        "overfitting: since epoch 2 val_loss went up from 0.6000 to 0.8000 while loss went down from 0.5000 to 0.2000;"
+    )
+    gradients = {"gradient_norm/first": [1e-9], "gradient_norm/last": [2e3]}
+    assert advice([1.0], **gradients) == {
+        "vanishing_gradients": "vanishing gradients: their norm is 1e-09 in first and 2e+03 in last; take another "
+        "activation, normalisation or shortcuts",
+        "exploding_gradients": "exploding gradients: their norm is 2e+03 in last; set optimizer.clip_norm",
+    }
+    assert advice([1.0], **{"dead_units/a": [0.2], "dead_units/b": [0.75]}) == {
+        "dead_units": "dead units: 75% of b were never active on a validation batch; lower optimizer.learning_rate, "
+        "or take another activation"
+    }
