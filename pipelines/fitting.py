@@ -1,6 +1,7 @@
 """One rank's training, in the driver or in a process of its own: rank 0 alone writes to the MLflow run."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -9,12 +10,14 @@ import keras
 
 from cnnlib.config import TrainSettings
 from cnnlib.imageset import ImageSet
+from cnnlib.sealed import ARTIFACTS
 from cnnlib.training.advice import advice_on
 from cnnlib.training.callbacks import IMAGES_PER_SECOND
 from cnnlib.training.checkpoints import History, TrainingState, read_state, write_checkpoint
 from cnnlib.training.fit import fit_model
 from cnnlib.training.ranks import Ranks
 from pipelines.publisher import Publisher
+from pipelines.registry import REGISTERED, fetch_model
 from pipelines.tracking import Tracker
 
 
@@ -43,15 +46,16 @@ def fit_and_publish(
         folder = Path(temporary)
         latest = tracker.latest_epoch()
         resume_from = tracker.fetch_checkpoint(latest, folder) if latest else None
+        fit = partial(
+            fit_model,
+            image_set,
+            settings,
+            ranks=ranks,
+            resume_from=resume_from,
+            weights=_weights(settings, folder, resume_from),
+        )
         if ranks.rank != 0:
-            return fit_model(
-                image_set,
-                settings,
-                on_epoch=lambda model, state: None,
-                on_step=lambda done, total, note: None,
-                ranks=ranks,
-                resume_from=resume_from,
-            )
+            return fit(on_epoch=lambda model, state: None, on_step=lambda done, total, note: None)
         if resume_from is not None:
             log_missing_epochs(tracker, read_state(resume_from), settings.train.monitor)
         with Publisher(tracker, folder / "written", settings.train.keep_last) as publisher:
@@ -67,9 +71,15 @@ def fit_and_publish(
                         told.say(f"warning: {words}")
                         warned.add(kind)
 
-            return fit_model(
-                image_set, settings, on_epoch=on_epoch, on_step=told.step, ranks=ranks, resume_from=resume_from
-            )
+            return fit(on_epoch=on_epoch, on_step=told.step)
+
+
+def _weights(settings: TrainSettings, folder: Path, resume_from: Path | None) -> str | None:
+    """What `model.weights` names, on this machine: a registered model is downloaded. None where none are needed."""
+    weights = settings.model.weights
+    if weights is None or resume_from is not None:
+        return None
+    return str(fetch_model(weights, folder).folder / ARTIFACTS) if weights.startswith(REGISTERED) else weights
 
 
 def log_missing_epochs(tracker: Tracker, state: TrainingState, metric: str) -> None:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     import keras
 
 NAME = "model"
+# How the URI of a registered model begins.
+REGISTERED = "models:/"
+_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
+_VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 CODE_FILE = "sealed_model.py"
 
 # What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
@@ -133,6 +137,34 @@ def _importable(package: Path) -> Iterator[None]:
         sys.path.remove(str(package.parent))
 
 
+def pin_version(uri: str) -> str:
+    """models:/NAME@ALIAS -> models:/NAME/VERSION, as it is now; other URIs as they are.
+
+    Raises ModelError where there is no such model or alias.
+    """
+    with _as_model_error(uri):
+        return _pinned(uri)
+
+
+def _pinned(uri: str) -> str:
+    match = _ALIAS.fullmatch(uri)
+    if match is None:
+        return uri
+    version = mlflow.MlflowClient().get_model_version_by_alias(match["name"], match["alias"]).version
+    return f"{REGISTERED}{match['name']}/{version}"
+
+
+@contextmanager
+def _as_model_error(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {first_line(error)}; expected "
+            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
+        ) from error
+
+
 def fetch_model(uri: str, folder: Path) -> RegisteredModel:
     """Resolve a model URI once and download what it names into a folder.
 
@@ -141,20 +173,13 @@ def fetch_model(uri: str, folder: Path) -> RegisteredModel:
     """
     name, version = uri, None
     registered: str | None = None
-    try:
-        match = re.fullmatch(r"models:/(?P<name>[^/@]+)(@(?P<alias>.+)|/(?P<version>\d+))", uri)
+    with _as_model_error(uri):
+        uri = _pinned(uri)
+        match = _VERSION.fullmatch(uri)
         if match:
             name, version = match["name"], match["version"]
-            if match["alias"]:
-                version = mlflow.MlflowClient().get_model_version_by_alias(name, match["alias"]).version
-            uri = f"models:/{name}/{version}"
             registered = mlflow.MlflowClient().get_model_version(name, version).tags.get(SHA256_TAG)
         local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
-    except (MlflowException, OSError) as error:
-        raise ModelError(
-            f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {first_line(error)}; expected "
-            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
-        ) from error
     model = RegisteredModel(name, None if version is None else str(version), Path(local))
     if registered is not None and model.card.model_sha256 != registered:
         raise ModelError(

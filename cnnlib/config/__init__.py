@@ -45,6 +45,7 @@ from cnnlib.config.training import (
     FitSettings,
     RegisterSettings,
     TrainSettings,
+    TransferSettings,
 )
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "StoreSettings",
     "TrackingSettings",
     "TrainSettings",
+    "TransferSettings",
     "flatten",
     "flatten_values",
 ]

@@ -25,6 +25,11 @@ class ModelSettings(Settings):
         "lenet",
         description=f"one of {', '.join(ARCHITECTURE_NAMES)}; or a function of your own: package.module:function",
     )
+    weights: str | None = Field(
+        None,
+        description="where its weights begin, but for a new head: imagenet, a .h5 file of such weights, a .keras file, "
+        "a checkpoint's folder, or models:/NAME/VERSION; null for new ones. See transfer",
+    )
     options: dict[str, Any] = Field({}, description="the architecture's own options, e.g. {activation: tanh}")
 
     @field_validator("name")

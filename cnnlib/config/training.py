@@ -113,6 +113,19 @@ class FitSettings(Settings):
         return self
 
 
+class TransferSettings(Settings):
+    """How a model is trained that begins with model.weights: first its new head, then more."""
+
+    frozen_epochs: int = Field(1, ge=0, description="epochs in which the new head alone is trained")
+    layers: int | None = Field(
+        None,
+        ge=0,
+        description="how many of the last layers with weights are trained behind that, beside the head; batch "
+        "normalisations are neither counted nor trained; null for all",
+    )
+    rate: float = Field(0.1, gt=0, le=1, description="what is left of the learning rate behind that")
+
+
 class RegisterSettings(Settings):
     """What becomes of the trained model."""
 
@@ -139,6 +152,7 @@ class TrainSettings(Settings):
     data: DataSettings
     model: ModelSettings = ModelSettings()
     augment: AugmentSettings = AugmentSettings()
+    transfer: TransferSettings = TransferSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: FitSettings = FitSettings()
     tracking: TrackingSettings = TrackingSettings()

@@ -44,7 +44,8 @@ def build_model(
     try:
         logits = architecture.build(pixels, classes=classes, **options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.options do not fit {name}: {error}") from error
+        given = "model.weights or model.options" if options.get("weights") else "model.options"
+        raise ConfigError(f"{given} do not fit {name}: {error}") from error
     return _model(images, logits, name)
 
 

@@ -1,6 +1,7 @@
 """The networks that keras.applications has."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,14 +15,15 @@ def application(
     classes: int,
     network: Callable[..., keras.Model],
     dropout: float = 0.0,
+    weights: str | None = None,
     **options: Any,
 ) -> keras.KerasTensor:
     """Build a network of keras.applications up to its pooling, and a dense layer that gives logits.
 
     (batch, height, width, channels) -> (batch, classes). `options` are the network's own, such as a
-    MobileNet's alpha.
+    MobileNet's alpha. `weights` is None for new ones, imagenet, or a .h5 file.
     """
-    features = _body(pixels, network, pooling="avg", **options)
+    features = _body(pixels, network, weights, pooling="avg", **options)
     if dropout:
         features = keras.layers.Dropout(dropout, name="dropout")(features)
     return keras.layers.Dense(classes, name="logits")(features)
@@ -33,13 +35,23 @@ def vgg_application(
     classes: int,
     network: Callable[..., keras.Model],
     dropout: float = 0.5,
+    weights: str | None = None,
 ) -> keras.KerasTensor:
     """Build a VGG of keras.applications with the dense layers of its paper: `keras.applications` has no dropout."""
-    return dense_head(_body(pixels, network), classes=classes, activation="relu", dropout=dropout)
+    return dense_head(_body(pixels, network, weights), classes=classes, activation="relu", dropout=dropout)
 
 
-def _body(pixels: keras.KerasTensor, network: Callable[..., keras.Model], **arguments: Any) -> keras.KerasTensor:
+def network_of(build: Callable[..., keras.KerasTensor]) -> Callable[..., keras.Model]:
+    """The function of keras.applications behind an architecture of the catalogue, with what it is always given."""
+    given = build.keywords if isinstance(build, partial) else {}
+    preprocessing = {key: given[key] for key in given if key == "include_preprocessing"}
+    return partial(given["network"], **preprocessing)
+
+
+def _body(
+    pixels: keras.KerasTensor, network: Callable[..., keras.Model], weights: str | None, **arguments: Any
+) -> keras.KerasTensor:
     built = network(
-        include_top=False, weights=None, input_tensor=pixels, input_shape=tuple(pixels.shape[1:]), **arguments
+        include_top=False, weights=weights, input_tensor=pixels, input_shape=tuple(pixels.shape[1:]), **arguments
     )
     return built.output

@@ -2,6 +2,9 @@
 
 import keras
 
+# The name of the layer with mean and deviation.
+STANDARDISE = "standardise"
+
 
 def standardise(
     images: keras.KerasTensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
@@ -15,4 +18,4 @@ def standardise(
     if mean is None or std is None:
         return values
     variance = [deviation**2 or 1.0 for deviation in std]
-    return keras.layers.Normalization(mean=list(mean), variance=variance, dtype="float32", name="standardise")(values)
+    return keras.layers.Normalization(mean=list(mean), variance=variance, dtype="float32", name=STANDARDISE)(values)

@@ -5,29 +5,30 @@ import keras
 from cnnlib.config import OptimizerSettings, TrainSettings
 from cnnlib.imageset import ImageSet
 from cnnlib.models import build_model
+from cnnlib.models.pretrained import build_pretrained
 from cnnlib.training.optimizers import make_optimizer
 from cnnlib.training.targets import make_loss
 
 
-def new_model(image_set: ImageSet, settings: TrainSettings) -> keras.Model:
-    """Build the model of the settings for the images of a set, with their precision."""
+def new_model(image_set: ImageSet, settings: TrainSettings, weights: str | None = None) -> keras.Model:
+    """Build the model of the settings for the images of a set, with their precision.
+
+    `weights` are those to begin with, as `build_pretrained` takes them; None for new ones.
+    """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(settings.train.precision)
     try:
-        return _built(image_set, settings)
+        return _built(image_set, settings, weights)
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def _built(image_set: ImageSet, settings: TrainSettings) -> keras.Model:
-    return build_model(
-        settings.model.name,
-        image_shape=image_set.image.shape,
-        classes=len(image_set.classes),
-        mean=image_set.mean,
-        std=image_set.std,
-        **settings.model.options,
-    )
+def _built(image_set: ImageSet, settings: TrainSettings, weights: str | None) -> keras.Model:
+    name, options = settings.model.name, settings.model.options
+    shape, classes = image_set.image.shape, len(image_set.classes)
+    if weights is not None:
+        return build_pretrained(name, weights, image_shape=shape, classes=classes, **options)
+    return build_model(name, image_shape=shape, classes=classes, mean=image_set.mean, std=image_set.std, **options)
 
 
 def compile_model(model: keras.Model, settings: TrainSettings) -> keras.Model:
@@ -37,6 +38,8 @@ def compile_model(model: keras.Model, settings: TrainSettings) -> keras.Model:
     if settings.train.precision == "mixed_float16":
         # Small gradients would be 0 in 16 bits.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
+    # Now, for all weights: while some are frozen, Keras would build it for the others alone.
+    optimizer.build(model.trainable_variables)
     model.compile(optimizer=optimizer, loss=make_loss(settings), metrics=["accuracy"])
     return model
 

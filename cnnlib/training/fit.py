@@ -29,6 +29,7 @@ from cnnlib.training.ranks import ALONE, Ranks
 from cnnlib.training.schedules import learning_rate_at
 from cnnlib.training.targets import as_targets
 from cnnlib.training.training_model import TrainingModel
+from cnnlib.training.transfer import TransferPhases, rate_share
 
 # (the model as the epoch left it, where training stands)
 OnEpoch = Callable[[keras.Model, TrainingState], None]
@@ -42,13 +43,15 @@ def fit_model(
     on_step: ReportStep,
     ranks: Ranks = ALONE,
     resume_from: Path | None = None,
+    weights: str | None = None,
 ) -> tuple[keras.Model, History]:
     """Train from scratch, or on from a checkpoint, and give the model as the last epoch left it, with its history.
 
     On several ranks, all of them call this with the same arguments but `ranks`, and end with the same weights, which
-    are those of a plain Keras model. `on_epoch` is called after every epoch, `on_step` after every step. The history
-    has a value an epoch, resumed ones included, of `loss, accuracy, val_loss, val_accuracy, learning_rate` and what
-    `EpochReport` adds. Stops after `train.patience` epochs without a better `train.monitor`.
+    are those of a plain Keras model. `weights` are those to begin with, where model.weights is set: it is that, or the
+    path of what that names in a registry. `on_epoch` is called after every epoch, `on_step` after every step. The
+    history has a value an epoch, resumed ones included, of `loss, accuracy, val_loss, val_accuracy, learning_rate` and
+    what `EpochReport` and `LayerMonitor` add. Stops after `train.patience` epochs without a better `train.monitor`.
 
     Raises ImageSetError where the set has no train or no val images, ConfigError where settings, model, images and
     checkpoint do not fit one another.
@@ -58,7 +61,7 @@ def fit_model(
     if settings.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     if resume_from is None:
-        plain, history = compile_model(new_model(image_set, settings), settings), {}
+        plain, history = compile_model(new_model(image_set, settings, weights), settings), {}
     else:
         plain, state = read_checkpoint(resume_from)
         history = state.history
@@ -82,6 +85,9 @@ def fit_model(
             *_layer_monitor(plain, image_set, settings, ranks),
             EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report),
         ]
+        if settings.model.weights is not None:
+            # First of all: those behind it find every layer trainable in validation.
+            callbacks.insert(0, TransferPhases(plain, settings.transfer))
         if settings.optimizer.average:
             callbacks.append(AveragedWeights(resumed=past_epochs > 0))
         _fit(
@@ -163,7 +169,8 @@ def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int]
     peak = scaled_learning_rate(settings.optimizer, global_batch_size(settings))
 
     def rate(step: int, steps: int, epochs: int) -> float:
-        return learning_rate_at(
+        share = 1.0 if settings.model.weights is None else rate_share(settings.transfer, step // steps)
+        return share * learning_rate_at(
             settings.optimizer.schedule,
             peak,
             step=step,

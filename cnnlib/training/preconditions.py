@@ -11,9 +11,12 @@ def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
     """Raise ImageSetError or ConfigError where a training could only fail, before anything is started."""
     if len(image_set.classes) < 2:
         raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
-    taken = {"name", "image_shape", "classes", "mean", "std"} & settings.model.options.keys()
+    taken = {"name", "image_shape", "classes", "mean", "std", "weights"} & settings.model.options.keys()
     if taken:
-        raise ConfigError(f"model.options has {', '.join(sorted(taken))}, which follows from the image set; remove it")
+        raise ConfigError(
+            f"model.options has {', '.join(sorted(taken))}, which follows from the image set, or has "
+            "a setting of its own; remove it"
+        )
     workers = max(settings.train.workers, 1)
     row_groups = image_set.split(TRAIN).row_groups
     if row_groups < workers:

@@ -100,15 +100,6 @@ def test_every_epoch_has_them_unless_they_are_not_wanted(image_set):
     assert without["val_loss"] == pytest.approx(history["val_loss"], rel=1e-4)
 
 
-def test_units_killed_by_a_bias_are_seen_in_training(image_set):
-    given = settings(image_set, epochs=1, learning_rate=0.3, optimizer={"name": "sgd"}, patience=0)
-    history = history_of(image_set, given)
-    advice = advice_on(history, given, 3)
-    assert history["dead_units/hidden_1"][-1] > 0.5
-    assert advice["dead_units"].startswith("dead units: ")
-    assert "of hidden_1" in advice["dead_units"]
-
-
 # --- curves
 
 

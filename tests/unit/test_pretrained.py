@@ -1,0 +1,215 @@
+"""Weights from elsewhere: what comes of them, what pixels they get, and what is said where they are not there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+
+from cnnlib.errors import ConfigError  # noqa: E402
+from cnnlib.models import build_model  # noqa: E402
+from cnnlib.models.catalogue import ARCHITECTURES  # noqa: E402
+from cnnlib.models.pixels import standardise  # noqa: E402
+from cnnlib.models.pretrained import PREPROCESSING, build_imagenet, build_pretrained, head_of  # noqa: E402
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+MODULES = {
+    "vgg16": "vgg16",
+    "vgg19": "vgg19",
+    "inception_v3": "inception_v3",
+    "resnet50": "resnet",
+    "resnet101": "resnet",
+    "resnet152": "resnet",
+    "densenet121": "densenet",
+    "densenet169": "densenet",
+    "mobilenet": "mobilenet",
+    "mobilenet_v2": "mobilenet_v2",
+}
+
+
+def logits_of(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+# --- ImageNet's networks
+
+
+def test_every_network_of_keras_applications_has_its_preprocessing():
+    taken_from_keras = {name for name, one in ARCHITECTURES.items() if "network" in getattr(one.build, "keywords", {})}
+    assert set(PREPROCESSING) == taken_from_keras
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_pixels_are_those_of_kerass_preprocessing(name):
+    preprocessing = PREPROCESSING[name]
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    ours = logits_of(keras.Model(pixels, standardise(pixels, preprocessing.mean, preprocessing.std)))
+    if preprocessing.is_bgr:
+        ours = ours[..., ::-1]
+    theirs = getattr(keras.applications, MODULES[name]).preprocess_input(IMAGES.astype(np.float32))
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_v2_b0", "convnext_tiny"])
+def test_pixels_are_those_of_the_networks_own_layers(name):
+    """Keras has no `preprocess_input` for them but layers within the network."""
+    network = ARCHITECTURES[name].build.keywords["network"]
+    whole = network(include_top=False, weights=None, input_shape=(32, 32, 3), include_preprocessing=True)
+    normalised = [layer for layer in whole.layers if "normalization" in layer.name and hasattr(layer, "input_mean")]
+    scale = 255 if name == "convnext_tiny" else 1
+    # ConvNeXt's layer is in a model of its own.
+    layers = normalised or [one for layer in whole.layers if hasattr(layer, "layers") for one in layer.layers]
+    layer = next(layer for layer in layers if hasattr(layer, "input_mean"))
+    np.testing.assert_allclose(np.ravel(layer.input_mean) / scale, PREPROCESSING[name].mean, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(np.ravel(layer.input_variance)) / scale, PREPROCESSING[name].std, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def resnet_weights(tmp_path_factory) -> tuple[keras.Model, Path]:
+    """A network of the kind whose weights were trained on BGR, and a file of them, without its head."""
+    keras.utils.set_random_seed(1)
+    body = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    path = tmp_path_factory.mktemp("weights") / "body.weights.h5"
+    body.save_weights(path)
+    return body, path
+
+
+def test_network_with_weights_from_a_file_computes_what_keras_does(resnet_weights):
+    body, path = resnet_weights
+    model = build_pretrained("resnet50", str(path), image_shape=(32, 32, 3), classes=5)
+    features = keras.Model(model.input, head_of(model).input)
+    preprocessed = keras.applications.resnet.preprocess_input(IMAGES.astype(np.float32))
+    np.testing.assert_allclose(logits_of(features), logits_of(body, preprocessed), rtol=1e-3, atol=1e-4)
+    assert model.output_shape == (None, 5)
+
+
+def test_whole_network_keeps_its_head(tmp_path):
+    keras.utils.set_random_seed(1)
+    network = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classifier_activation=None)
+    network.save_weights(tmp_path / "whole.weights.h5")
+    model = build_imagenet("mobilenet_v2", (32, 32, 3), str(tmp_path / "whole.weights.h5"))
+    preprocessed = keras.applications.mobilenet_v2.preprocess_input(IMAGES.astype(np.float32))
+    np.testing.assert_allclose(logits_of(model), logits_of(network, preprocessed), rtol=1e-3, atol=1e-5)
+    assert model.output_shape == (None, 1000)
+
+
+OFFLINE = """
+from cnnlib.errors import ConfigError
+from cnnlib.models.pretrained import build_pretrained, imagenet_classes
+for build in (
+    lambda: build_pretrained("mobilenet_v2", "imagenet", image_shape=(96, 96, 3), classes=5),
+    lambda: build_pretrained("resnet50", "imagenet", image_shape=(64, 64, 3), classes=5),
+    imagenet_classes,
+):
+    try:
+        build()
+    except ConfigError as error:
+        print("REFUSED", error)
+"""
+
+
+def test_what_cannot_be_downloaded_is_said_with_the_path_to_put_it_at(tmp_path):
+    # Nobody listens there: it is refused at once, whether or not this machine has a network.
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", OFFLINE], env=os.environ | nowhere, capture_output=True, text=True, check=True
+    )
+    refused = [line for line in ended.stdout.splitlines() if line.startswith("REFUSED")]
+    files = [
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5",
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "imagenet_class_index.json",
+    ]
+    assert len(refused) == len(files)
+    for line, file in zip(refused, files, strict=True):
+        assert "could not be downloaded" in line
+        assert line.endswith(f"put the file at {tmp_path}/models/{file}")
+
+
+CACHED = """
+import h5py, keras, numpy as np
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+keras.utils.set_random_seed(1)
+from pathlib import Path
+from cnnlib.models.pretrained import build_pretrained
+network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
+(Path({home!r}) / "models").mkdir()
+# The published files are of the older of Keras' formats.
+name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+with h5py.File(Path({home!r}) / "models" / name, "w") as file:
+    save_weights_to_hdf5_group(file, network)
+model = build_pretrained("mobilenet_v2", "imagenet", image_shape=(96, 96, 3), classes=5)
+assert np.array_equal(model.get_layer("Conv1").get_weights()[0], network.get_layer("Conv1").get_weights()[0])
+print("LOADED")
+"""
+
+
+def test_file_that_was_put_there_is_taken(tmp_path):
+    script = CACHED.format(home=str(tmp_path))
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"KERAS_HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert ended.stdout.splitlines()[-1:] == ["LOADED"], ended.stderr[-500:]
+
+
+# --- models of one's own
+
+
+def test_all_but_the_head_is_copied_with_the_pixels_it_knows(tmp_path):
+    source = build_model("lenet", image_shape=(16, 16, 1), classes=3, mean=(0.3,), std=(0.2,))
+    source.save(tmp_path / "model.keras")
+    for weights in (str(tmp_path / "model.keras"), str(tmp_path)):
+        model = build_pretrained("lenet", weights, image_shape=(16, 16, 1), classes=7)
+        for name in ("conv_1", "conv_2", "hidden_1"):
+            for ours, theirs in zip(
+                model.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+        layer = model.get_layer("standardise")
+        np.testing.assert_allclose([np.ravel(layer.input_mean)[0], np.ravel(layer.input_variance)[0]], [0.3, 0.04])
+        assert model.output_shape == (None, 7)
+
+
+def test_head_is_new_where_the_classes_are_as_many(tmp_path):
+    source = build_model("lenet", image_shape=(16, 16, 1), classes=3)
+    source.save(tmp_path / "model.keras")
+    model = build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
+    ours, theirs = (one.get_layer("logits").get_weights()[0] for one in (model, source))
+    assert not np.allclose(ours, theirs)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "shape", "message"),
+    [
+        ("lenet", "imagenet", (32, 32, 3), r"model\.name=lenet has no weights from ImageNet; take one of vgg16, .*"),
+        ("resnet50", "imagenet", (32, 32, 1), r"for RGB images, received 1 channel; ingest with image\.channels 3"),
+        ("resnet50", "nowhere.h5", (32, 32, 3), r"nowhere\.h5"),
+        ("lenet", "nowhere", (32, 32, 3), r"model\.weights=nowhere is not there; expected imagenet, a \.h5 or .*"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused(name, weights, shape, message):
+    with pytest.raises(ConfigError, match=message):
+        build_pretrained(name, weights, image_shape=shape, classes=5)
+
+
+def test_weights_of_another_network_are_refused_with_the_layer(tmp_path):
+    build_model("lenet", image_shape=(16, 16, 1), classes=3, filters=[6, 16]).save(tmp_path / "model.keras")
+    with pytest.raises(ConfigError, match=r"have nothing that fits layer conv_1; take the model\.name"):
+        build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
+
+
+def test_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "model.keras").write_text("no model")
+    with pytest.raises(ConfigError, match=r"cannot be read as a Keras model"):
+        build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)

@@ -1,0 +1,102 @@
+"""Training in two phases from a trained model: what is trained when, at what rate, and what is left of it."""
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+
+from cnnlib.config import ModelSettings, TransferSettings  # noqa: E402
+from cnnlib.models import build_model  # noqa: E402
+from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
+from cnnlib.training.transfer import trained_layers  # noqa: E402
+from tests.unit.trainings import Told, settings, striped_set  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory):
+    return striped_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def trained(image_set, tmp_path_factory) -> tuple[keras.Model, str]:
+    folder = tmp_path_factory.mktemp("trained")
+    model, _ = Told().fit(image_set, settings(image_set, epochs=1), folder=folder)
+    return model, str(checkpoint_folder(folder, 1))
+
+
+def transferring(image_set, weights: str, *, transfer: dict, **train):
+    given = settings(image_set, patience=0, **train)
+    return given.model_copy(update={"model": ModelSettings(weights=weights), "transfer": TransferSettings(**transfer)})
+
+
+def changed(model: keras.Model, before: keras.Model) -> list[str]:
+    """The layers whose weights differ."""
+    return [
+        layer.name
+        for layer in model.layers
+        if any(
+            not np.array_equal(ours, theirs)
+            for ours, theirs in zip(layer.get_weights(), before.get_layer(layer.name).get_weights(), strict=True)
+        )
+    ]
+
+
+def test_head_alone_then_the_last_layers_at_a_lower_rate(image_set, trained, tmp_path):
+    source, weights = trained
+    given = transferring(
+        image_set, weights, epochs=3, transfer={"frozen_epochs": 2, "layers": 1, "rate": 0.05}, learning_rate=1e-2
+    )
+    model, history = Told().fit(image_set, given, folder=tmp_path, weights=weights)
+    first, second = (read_checkpoint(checkpoint_folder(tmp_path, epoch))[0] for epoch in (1, 2))
+    assert changed(first, source) == ["logits"]
+    assert changed(second, first) == ["logits"]
+    assert changed(model, second) == ["hidden_1", "logits"]
+    assert history["learning_rate"] == pytest.approx([1e-2, 1e-2, 5e-4])
+    assert history["val_accuracy"][-1] > 0.9
+    # Nothing of the phases is left in the model or in a checkpoint.
+    assert all(layer.trainable for one in (first, model) for layer in one.layers)
+
+
+def test_all_layers_are_trained_where_no_number_is_given(image_set, trained):
+    source, weights = trained
+    given = transferring(image_set, weights, epochs=1, transfer={"frozen_epochs": 0, "rate": 1.0})
+    model, _ = Told().fit(image_set, given, weights=weights)
+    assert changed(model, source) == ["conv_1", "conv_2", "hidden_1", "logits"]
+
+
+def test_resumed_transfer_ends_with_the_same_weights(image_set, trained, tmp_path):
+    _, weights = trained
+    given = transferring(image_set, weights, epochs=3, transfer={"frozen_epochs": 1, "layers": 2})
+    whole, history = Told().fit(image_set, given, folder=tmp_path, weights=weights)
+    for epoch in (1, 2):
+        resumed, same = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, epoch))
+        # Threads may add up floats in another order.
+        assert same["loss"] == pytest.approx(history["loss"], rel=1e-3)
+        for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_batch_normalisations_keep_what_they_came_with():
+    model = build_model("resnet18", image_shape=(16, 16, 1), classes=3, filters=[4, 4, 4, 4])
+    names = [layer.name for layer in trained_layers(model, TransferSettings(frozen_epochs=1, layers=2), epoch=1)]
+    assert names == ["stage_4_block_2_1_conv", "stage_4_block_2_2_conv", "logits"]
+    everything = trained_layers(model, TransferSettings(frozen_epochs=0), epoch=0)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in everything)
+    # A stem, sixteen convolutions, three shortcuts and the head.
+    assert len(everything) == 1 + 16 + 3 + 1
+
+
+def test_normalisations_are_not_moved_by_training(image_set, tmp_path):
+    slim = {"name": "resnet18", "options": {"filters": [4, 4, 4, 4]}}
+    source, _ = Told().fit(image_set, settings(image_set, epochs=1, model=slim), folder=tmp_path)
+    weights = str(checkpoint_folder(tmp_path, 1))
+    given = transferring(image_set, weights, epochs=1, transfer={"frozen_epochs": 0})
+    given = given.model_copy(update={"model": ModelSettings(**slim, weights=weights)})
+    model, _ = Told().fit(image_set, given, weights=weights)
+    moved = changed(model, source)
+    assert "stem_conv" in moved
+    assert not any(name.endswith("_bn") for name in moved)
