@@ -195,7 +195,12 @@ class Classifier:
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Load a sealed model from its artifacts folder.
+    """Load a sealed model from its artifacts folder, to predict with. Raises ModelError as `load_network` does."""
+    return Classifier(*load_network(folder))
+
+
+def load_network(folder: Path) -> tuple[Any, ModelCard]:
+    """Load a sealed model's network from its artifacts folder: (a keras.Model that gives logits, its card).
 
     Raises ModelError when the .keras file is not the one that was registered, by SHA-256, before it is opened, and for
     what Keras' safe mode does not load: code inside the model (Lambda layers), other classes than layers, HDF5.
@@ -216,7 +221,7 @@ def load_classifier(folder: Path) -> Classifier:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # of many kinds, by what is in the file
         raise ModelError(f"{path} is no model that Keras loads in safe mode: {first_line(error)}") from error
-    return Classifier(model, card)
+    return model, card
 
 
 def sha256_of(path: Path) -> str:

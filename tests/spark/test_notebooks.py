@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from cnnlib.config.model import ARCHITECTURE_NAMES
 from cnnlib.quiet import import_tensorflow_quietly
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -51,11 +52,23 @@ def test_all_run_top_to_bottom(
     scored = run("03_score.py")
     assert scored["predictions"].counts == {"rows": 200, "scored": 200, "failed": 0}
     assert scored["test_accuracy"] > 0.3
-    evaluated = run("04_evaluate.py")
+    explained = run("04_convolutions.py", images="200", random_cases="30")
+    assert (explained["predicted"] == explained["labels"]).mean() == pytest.approx(scored["test_accuracy"], abs=0.006)
+    names = {"cross_correlation", "cross_correlation_padded", "filters", "maps_1", "maps_2"}
+    names |= {"grad_cam_right", "grad_cam_wrong"}
+    assert {path.stem for path in explained["figures"].glob("*.png")} == names
+    evaluated = run("06_evaluate.py")
     assert evaluated["evaluated"].evaluation.accuracy == scored["test_accuracy"]
     printed = capsys.readouterr().out
     assert "Counts(found=800, kept=800, duplicate=0, rejected=0)" in printed
     assert f"best is epoch {trained['trained'].best_epoch}: mnist-lenet version 1" in printed
+
+
+def test_architectures_run_without_spark_or_images(run: Callable[..., dict], tmp_path: Path) -> None:
+    compared = run("05_architectures.py", depth="8", figures_path="drawn")
+    assert compared["table"]["year"].is_monotonic_increasing
+    assert len(compared["table"]) == len(ARCHITECTURE_NAMES)
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"costs.png", "gradients.png"}
 
 
 @pytest.mark.parametrize("notebook", sorted(path.name for path in NOTEBOOKS.glob("*.py")))

@@ -1,0 +1,330 @@
+"""What convolutions compute, by hand and by Keras; filters, maps, and Grad-CAM of networks whose answer is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+import keras  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
+from scipy.signal import correlate2d  # noqa: E402
+
+from cnnlib.errors import ConfigError  # noqa: E402
+from cnnlib.explain import figures  # noqa: E402
+from cnnlib.explain.convolution import average_pool, cross_correlate, draw_cases, max_pool, output_size  # noqa: E402
+from cnnlib.explain.feature_maps import feature_maps, filters_of, map_layers  # noqa: E402
+from cnnlib.explain.grad_cam import grad_cam, last_maps  # noqa: E402
+from cnnlib.explain.gradient_flow import relative_gradients  # noqa: E402
+from cnnlib.explain.labels import label_points  # noqa: E402
+from cnnlib.models import build_model  # noqa: E402
+
+NINE = np.arange(9).reshape(3, 3)
+FOUR = np.arange(4).reshape(2, 2)
+
+# --- arithmetic
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, [[19, 25], [37, 43]]),
+        ({"padding": 1, "stride": (3, 2)}, [[0, 8], [6, 8]]),
+        # Zeros to the sides only, and a stride across: columns -1 and 2 lie upon 0 1 / 3 4 and 2 / 5.
+        ({"padding": (0, 1), "stride": (2, 3)}, [[1 * 0 + 3 * 3, 0 * 2 + 2 * 5]]),
+        # A dilation of 2: the four corners.
+        ({"dilation": 2}, [[0 * 0 + 1 * 2 + 2 * 6 + 3 * 8]]),
+        # TensorFlow's odd zero comes behind.
+        ({"padding": "same"}, [[19, 25, 10], [37, 43, 16], [7, 8, 0]]),
+    ],
+)
+def test_cross_correlation_by_hand(arguments, expected):
+    assert cross_correlate(NINE, FOUR, **arguments).tolist() == expected
+
+
+def test_channels_are_added_and_filters_lie_side_by_side():
+    image = np.stack([NINE, NINE + 1], axis=-1)
+    kernel = np.stack([FOUR, FOUR + 1], axis=-1)
+    both = cross_correlate(image, np.stack([kernel, 2 * kernel], axis=-1))
+    assert both[..., 0].tolist() == [[56, 72], [104, 120]]
+    assert both[..., 1].tolist() == [[112, 144], [208, 240]]
+
+
+def test_pixels_of_eight_bits_do_not_run_over():
+    assert cross_correlate(np.full((2, 2), 255, np.uint8), np.full((2, 2), 2, np.uint8)).tolist() == [[2040]]
+
+
+def test_cross_correlation_is_scipys():
+    random = np.random.default_rng(0)
+    image, kernel = random.normal(size=(9, 7)), random.normal(size=(3, 2))
+    np.testing.assert_allclose(cross_correlate(image, kernel), correlate2d(image, kernel, "valid"))
+    padded = correlate2d(np.pad(image, 2), kernel, "valid")
+    np.testing.assert_allclose(cross_correlate(image, kernel, padding=2), padded)
+
+
+SMALL = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@examples(max_examples=60)
+@given(
+    image=st.tuples(st.integers(7, 14), st.integers(7, 14)),
+    kernel=SMALL,
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    spacing=SMALL,
+    dilated=st.booleans(),
+    padding=st.sampled_from(["valid", "same"]),
+    seed=st.integers(0, 100),
+)
+def test_cross_correlation_is_that_of_keras(image, kernel, channels, spacing, dilated, padding, seed):
+    random = np.random.default_rng(seed)
+    pixels = random.normal(size=(*image, channels[0])).astype(np.float32)
+    weights = random.normal(size=(*kernel, *channels)).astype(np.float32)
+    # Keras takes strides or dilation.
+    strides, dilation = ((1, 1), spacing) if dilated else (spacing, (1, 1))
+    ours = cross_correlate(pixels, weights, stride=strides, padding=padding, dilation=dilation)
+    theirs = keras.ops.conv(pixels[None], weights, strides=strides, padding=padding, dilation_rate=dilation)
+    np.testing.assert_allclose(ours, np.asarray(theirs)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_drawn_cases_have_kerass_shapes_and_are_the_same_for_a_seed():
+    cases = draw_cases(100, seed=3)
+    for case in cases:
+        layer = keras.layers.Conv2D(
+            1, case.kernel, strides=case.strides, padding=case.padding, dilation_rate=case.dilation
+        )
+        assert case.output_shape == layer.compute_output_shape((1, *case.image, 1))[1:3]
+    assert cases == draw_cases(100, seed=3) != draw_cases(100, seed=4)
+    assert {case.padding for case in cases} == {"valid", "same"}
+    assert any(case.strides != (1, 1) for case in cases)
+    assert any(case.dilation != (1, 1) for case in cases)
+
+
+def test_pooling_is_that_of_keras():
+    image = np.random.default_rng(0).normal(size=(8, 11, 3)).astype(np.float32)
+    for ours, theirs in (
+        (max_pool(image, 2), keras.ops.max_pool(image[None], 2)),
+        (max_pool(image, (3, 2), stride=(2, 3)), keras.ops.max_pool(image[None], (3, 2), (2, 3))),
+        (average_pool(image, 3, stride=1), keras.ops.average_pool(image[None], 3, 1)),
+    ):
+        np.testing.assert_allclose(ours, np.asarray(theirs)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: output_size(3, 5), "kernel=5 with dilation 1 covers 5 pixels, the side has 3"),
+        (lambda: output_size(9, 3, stride=0), "stride=0 must be at least 1"),
+        (lambda: output_size(9, 3, padding=-1), "padding=-1: give"),
+        (lambda: output_size(9, 3, padding="full"), "padding=full: give"),
+        (lambda: cross_correlate(NINE, FOUR[..., None]), "kernel has shape"),
+        (lambda: cross_correlate(NINE[..., None], np.ones((2, 2, 3, 1))), "kernel has shape"),
+        (lambda: max_pool(NINE[0], 2), "image has shape (3,)"),
+        (lambda: max_pool(NINE, 4), "kernel=4"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_told(ask, message):
+    with pytest.raises(ConfigError) as raised:
+        ask()
+    assert message in raised.value.message
+
+
+# --- filters and maps
+
+
+@pytest.fixture(scope="module")
+def lenet() -> keras.Model:
+    return build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=(0.1,), std=(0.3,))
+
+
+@pytest.fixture(scope="module")
+def digit() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
+
+
+def test_maps_are_those_of_the_layers(lenet, digit):
+    maps = feature_maps(lenet, digit, ["standardise", "conv_1", "pool_1"])
+    np.testing.assert_allclose(maps["standardise"], (digit / 255 - 0.1) / 0.3, rtol=1e-4, atol=1e-5)
+    by_hand = np.maximum(cross_correlate(maps["standardise"], filters_of(lenet, "conv_1")), 0)
+    np.testing.assert_allclose(maps["conv_1"], by_hand, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(maps["pool_1"], max_pool(maps["conv_1"], 2))
+
+
+def test_layers_that_give_maps_are_named_in_order(lenet):
+    assert map_layers(lenet) == ["to_unit_range", "standardise", "conv_1", "pool_1", "conv_2", "pool_2"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda model, image: feature_maps(model, image, ["conv_3"]), "did you mean conv_2?"),
+        (lambda model, image: feature_maps(model, image, ["?"]), "take one of to_unit_range, standardise, conv_1"),
+        (lambda model, image: feature_maps(model, image, ["hidden_1"]), "layer=hidden_1 is no layer of lenet"),
+        (lambda model, image: filters_of(model, "pool_1"), "has no filters, it is a MaxPooling2D; take one of conv_1"),
+        (lambda model, image: feature_maps(model, image[1:], ["conv_1"]), "(27, 28, 1), lenet takes (28, 28, 1)"),
+        (lambda model, image: grad_cam(model, image[None], [10]), "labels=[10]: give each of 1 images one from 0 to 9"),
+        (lambda model, image: grad_cam(model, image[None], [1, 2]), "labels=[1, 2]"),
+        (lambda model, image: grad_cam(model, image[None], [1], layer="flatten"), "layer=flatten is no layer"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_line(lenet, digit, ask, message):
+    with pytest.raises(ConfigError) as raised:
+        ask(lenet, digit)
+    assert message in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+# --- Grad-CAM
+
+
+def stripes_model(side: int, stride: int = 1) -> keras.Model:
+    """Class 0 counts dark pixels over light ones, class 1 light over dark; twice as much for the latter."""
+    images = keras.Input((side, side, 1), dtype="uint8", name="image")
+    values = keras.layers.Rescaling(1 / 255)(images)
+    maps = keras.layers.Conv2D(2, (2, 1), stride, padding="same", activation="relu", name="stripes")(values)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    model = keras.Model(images, keras.layers.Dense(2, name="logits")(pooled), name="striped")
+    model.get_layer("stripes").set_weights([np.array([[-1, 1], [1, -1]], np.float32).reshape(2, 1, 1, 2), np.zeros(2)])
+    model.get_layer("logits").set_weights([np.array([[1, 0], [0, 2]], np.float32), np.zeros(2)])
+    return model
+
+
+def stripes() -> np.ndarray:
+    """16 x 16: in the upper left dark falls upon light at row 4, in the lower right light upon dark at row 12."""
+    image = np.full((16, 16, 1), 51, np.uint8)
+    image[4:8, :8] = 255
+    image[8:, :8] = 255
+    image[:8, 8:] = 255
+    image[8:12, 8:] = 255
+    # What the same padding lays below is dark: no edge there for class 0, one for class 1.
+    return image
+
+
+def test_grad_cam_is_high_where_the_classs_pattern_is_and_zero_elsewhere():
+    image = stripes()
+    heats = grad_cam(stripes_model(16), np.stack([image, image]), [0, 1])
+    expected = np.zeros((2, 16, 16), np.float32)
+    # The edge's 0.8 times the weight: logits' 1 or 2, over 256 pixels.
+    expected[0, 3, :8] = 0.8 / 256
+    expected[1, 11, 8:] = 0.8 * 2 / 256
+    # Against the zeros below the image.
+    expected[1, 15, :8] = 1.0 * 2 / 256
+    expected[1, 15, 8:] = 0.2 * 2 / 256
+    np.testing.assert_allclose(heats, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_grad_cam_asks_each_image_about_its_own_class():
+    image = stripes()
+    model = stripes_model(16)
+    together = grad_cam(model, np.stack([image, image[::-1], image]), [0, 1, 1])
+    apart = [grad_cam(model, one[None], [label])[0] for one, label in ((image, 0), (image[::-1], 1), (image, 1))]
+    np.testing.assert_allclose(together, apart, rtol=1e-6)
+
+
+def test_grad_cam_comes_in_the_images_size():
+    image = np.zeros((16, 16, 1), np.uint8)
+    # Rows 2i and 2i + 1 of the image make row i of the maps: an edge in one of them, at (2, 5).
+    image[5, 10] = 255
+    (heat,) = grad_cam(stripes_model(16, stride=2), image[None], [0])
+    assert heat.shape == (16, 16)
+    assert np.unravel_index(heat.argmax(), heat.shape) in {(4, 10), (4, 11), (5, 10), (5, 11)}
+    # Halfway to the neighbouring map values, which are 0, on each side.
+    assert set(zip(*np.nonzero(heat), strict=True)) == {(row, column) for row in range(3, 7) for column in range(9, 13)}
+    assert heat.sum() == pytest.approx(4 * 1 / 64, rel=1e-5)
+
+
+def test_grad_cam_of_frozen_layers_is_the_same():
+    model, image = stripes_model(16), stripes()
+    trained = grad_cam(model, image[None], [0])
+    model.trainable = False
+    np.testing.assert_array_equal(grad_cam(model, image[None], [0]), trained)
+
+
+def test_grad_cam_leaves_out_what_speaks_against_the_class():
+    model, image = stripes_model(16), stripes()
+    model.get_layer("logits").set_weights([np.array([[-1, 0], [0, 2]], np.float32), np.zeros(2)])
+    assert not grad_cam(model, image[None], [0]).any()
+
+
+def test_grad_cam_of_a_network_without_convolution():
+    model = build_model("mlp", image_shape=(28, 28, 1), classes=10)
+    with pytest.raises(ConfigError, match="mlp has no convolution"):
+        grad_cam(model, np.zeros((1, 28, 28, 1), np.uint8), [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("lenet", "conv_2"),
+        ("resnet18", "stage_4_block_2_relu"),
+        ("densenet121", "relu"),
+        ("googlenet", "inception_5b"),
+        ("mobilenet_v2", "out_relu"),
+    ],
+)
+def test_last_maps_are_those_behind_the_whole_block(name, layer):
+    model = build_model(name, image_shape=(64, 64, 3), classes=3)
+    assert last_maps(model) == layer
+    heat = grad_cam(model, np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8), [1])
+    assert heat.shape == (1, 64, 64)
+    assert np.isfinite(heat).all()
+    assert (heat >= 0).all()
+
+
+# --- gradients, figures
+
+
+def test_gradient_vanishes_in_a_plain_stack_and_not_with_shortcuts_and_normalisation():
+    plain = relative_gradients(12, residual=False, normalised=False)
+    residual = relative_gradients(12, residual=True, normalised=True)
+    assert plain.shape == residual.shape == (12,)
+    assert plain[-1] == residual[-1] == 1
+    # Glorot's weights behind a ReLU halve the gradient's square: 2 ** (-11 / 2) is 0.022.
+    assert 0.005 < plain[0] < 0.1
+    assert 0.5 < residual[0] < 20
+    np.testing.assert_allclose(relative_gradients(12, residual=False, normalised=False), plain, rtol=1e-3)
+
+
+def test_names_cover_neither_each_other_nor_points():
+    random = np.random.default_rng(0)
+    across, up = 10 ** random.uniform(6, 8, (2, 25))
+    figure = Figure((10, 7), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog(across, up, "o")
+    labels = label_points(figure, axes, across, up, [f"network_{number}" for number in range(25)])
+    boxes = [label.get_window_extent() for label in labels]
+    assert [label.get_text() for label in labels] == [f"network_{number}" for number in range(25)]
+    assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
+    points = axes.transData.transform(np.column_stack([across, up]))
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: figures.arithmetic_figure(NINE, FOUR, cross_correlate(NINE, FOUR), "title"),
+        lambda: figures.filters_figure(np.ones((3, 3, 1, 40)), "title"),
+        lambda: figures.maps_figure(np.zeros((4, 4, 7)), "title"),
+        lambda: figures.grad_cam_figure(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8)), "ab", "title"),
+        lambda: figures.grad_cam_figure(np.zeros((0, 8, 8, 1), np.uint8), np.zeros((0, 8, 8)), "", "title"),
+        lambda: figures.cost_figure({"a": 10, "b": 1000}, {"a": 100, "b": 5}, "title"),
+        lambda: figures.gradients_figure({"a": np.array([0.1, 1.0])}, "title"),
+    ],
+    ids=["arithmetic", "filters", "maps", "grad_cam", "grad_cam_of_none", "cost", "gradients"],
+)
+def test_figure_is_saved_as_a_notebook_shows_it(figure, tmp_path):
+    saved = figures.save_figure(figure(), tmp_path / "deep" / "figure.png")
+    assert saved._repr_png_() == saved.path.read_bytes()
+    assert min(Image.open(saved.path).size) > 200
+
+
+def test_heat_is_laid_where_its_maps_look():
+    images, heats = np.zeros((1, 28, 28, 1), np.uint8), np.ones((1, 28, 28))
+    figure = figures.grad_cam_figure(images, heats, ["a"], "title", covered=(5.5, 21.5))
+    below = figure.axes[1]
+    assert below.images[1].get_extent() == (5.5, 21.5, 21.5, 5.5)
+    assert below.axis() == (-0.5, 27.5, 27.5, -0.5)
