@@ -58,7 +58,7 @@ def arithmetic_figure(image: np.ndarray, kernel: np.ndarray, output: np.ndarray,
     with rc_context(_SETTINGS):
         widths = [table.shape[1] for table in tables.values()]
         tallest = max(table.shape[0] for table in tables.values())
-        figure = Figure((2 + 0.6 * sum(widths), 1.5 + 0.6 * tallest), layout="compressed")
+        figure = Figure((2 + 0.6 * sum(widths), 1.2 + 0.6 * tallest), layout="compressed")
         figure.suptitle(title)
         for axes, (name, table) in zip(figure.subplots(1, 3, width_ratios=widths), tables.items(), strict=True):
             # A sign has a colour; the larger the value, the darker.
@@ -130,15 +130,16 @@ def grad_cam_figure(
         for above, below, image, heat, caption in zip(*rows, images, heats, captions, strict=True):
             above.set_title(caption)
             _show_image(above, image)
-            _show_image(below, image)
+            # Dark, so that no part of it outshines the heat.
+            _show_image(below, image // 2)
             limits = below.axis()
             extent = (*covered, *reversed(covered)) if covered else limits
             share = heat / (heat.max() or 1)
-            below.imshow(share, cmap="inferno", alpha=0.65, vmin=0, vmax=1, extent=extent)
+            below.imshow(share, cmap="inferno", alpha=0.6, vmin=0, vmax=1, extent=extent)
             below.axis(limits)
             _without_ticks(above, below)
         scale = ScalarMappable(Normalize(0, 1), "inferno")
-        figure.colorbar(scale, ax=list(rows[1]), label="share of the highest value", shrink=0.9)
+        figure.colorbar(scale, ax=list(rows.flat), label="share of the highest value", shrink=0.8)
         rows[0, 0].set_ylabel("image")
         rows[1, 0].set_ylabel("Grad-CAM")
         return figure

@@ -37,8 +37,6 @@ def grad_cam(
         )
     both = keras.Model(model.input, [maps_layer.output, model.output])
     with tf.GradientTape() as tape:
-        # Of weights that are not trained, and so of maps made with them, a tape keeps nothing unless it is told to.
-        tape.watch([weight.value for weight in model.weights if tf.as_dtype(weight.dtype).is_floating])
         maps, logits = both(images, training=False)
         scores = tf.gather(logits, labels, axis=1, batch_dims=1)
     # (batch, height, width, channels) of the maps -> (batch, channels)

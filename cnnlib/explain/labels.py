@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _DISTANCES = (7, 14, 24, 36, 50, 66)
 _TURNS = (0, 1 / 2, 1 / 8, 7 / 8, 3 / 8, 5 / 8, 1 / 4, 3 / 4)
 # From here on a line leads to the point.
 _FAR = 10
-_MARKER = 9  # pixels around another's point that stay free: a name belongs to what it is nearest to
+_MARKER = 8  # pixels around another's point that stay free: a name belongs to what it is nearest to
 _SIZE = 8.5
 
 
@@ -42,7 +43,9 @@ def label_points(
         others = [*marked[:number], *marked[number + 1 :], *taken]
         for distance, turn in itertools.product(_DISTANCES, _TURNS):
             label = _label(axes, name, (point[0], point[1]), distance, turn)
-            box = label.get_window_extent(canvas.get_renderer())
+            label.update_positions(canvas.get_renderer())
+            # The name's alone: an annotation's own has the line in it.
+            box = Text.get_window_extent(label, canvas.get_renderer())
             within = inside.containsx(box.x0) and inside.containsx(box.x1)
             within = within and inside.containsy(box.y0) and inside.containsy(box.y1)
             if within and not box.count_overlaps(others):

@@ -12,9 +12,11 @@ import_tensorflow_quietly()
 
 import keras  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 from PIL import Image  # noqa: E402
 from scipy.signal import correlate2d  # noqa: E402
 
+from cnnlib.cost.layers import weightless  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.explain import figures  # noqa: E402
 from cnnlib.explain.convolution import average_pool, cross_correlate, draw_cases, max_pool, output_size  # noqa: E402
@@ -181,14 +183,17 @@ def test_what_does_not_fit_is_told_in_a_line(lenet, digit, ask, message):
 # --- Grad-CAM
 
 
-def stripes_model(side: int, stride: int = 1) -> keras.Model:
+def stripes_model(side: int, stride: int = 1, trainable: bool = True) -> keras.Model:
     """Class 0 counts dark pixels over light ones, class 1 light over dark; twice as much for the latter."""
     images = keras.Input((side, side, 1), dtype="uint8", name="image")
     values = keras.layers.Rescaling(1 / 255)(images)
-    maps = keras.layers.Conv2D(2, (2, 1), stride, padding="same", activation="relu", name="stripes")(values)
+    maps = keras.layers.Conv2D(
+        2, (2, 1), stride, padding="same", activation="relu", name="stripes", trainable=trainable
+    )(values)
     pooled = keras.layers.GlobalAveragePooling2D()(maps)
-    model = keras.Model(images, keras.layers.Dense(2, name="logits")(pooled), name="striped")
-    model.get_layer("stripes").set_weights([np.array([[-1, 1], [1, -1]], np.float32).reshape(2, 1, 1, 2), np.zeros(2)])
+    model = keras.Model(images, keras.layers.Dense(2, name="logits", trainable=trainable)(pooled), name="striped")
+    edges = np.array([[-1, 1], [1, -1]], np.float32).reshape(2, 1, 1, 2)
+    model.get_layer("stripes").set_weights([edges, np.zeros(2)])
     model.get_layer("logits").set_weights([np.array([[1, 0], [0, 2]], np.float32), np.zeros(2)])
     return model
 
@@ -238,10 +243,9 @@ def test_grad_cam_comes_in_the_images_size():
 
 
 def test_grad_cam_of_frozen_layers_is_the_same():
-    model, image = stripes_model(16), stripes()
-    trained = grad_cam(model, image[None], [0])
-    model.trainable = False
-    np.testing.assert_array_equal(grad_cam(model, image[None], [0]), trained)
+    image = stripes()[None]
+    frozen = grad_cam(stripes_model(16, trainable=False), image, [0])
+    np.testing.assert_array_equal(frozen, grad_cam(stripes_model(16), image, [0]))
 
 
 def test_grad_cam_leaves_out_what_speaks_against_the_class():
@@ -261,9 +265,7 @@ def test_grad_cam_of_a_network_without_convolution():
     [
         ("lenet", "conv_2"),
         ("resnet18", "stage_4_block_2_relu"),
-        ("densenet121", "relu"),
         ("googlenet", "inception_5b"),
-        ("mobilenet_v2", "out_relu"),
     ],
 )
 def test_last_maps_are_those_behind_the_whole_block(name, layer):
@@ -273,6 +275,12 @@ def test_last_maps_are_those_behind_the_whole_block(name, layer):
     assert heat.shape == (1, 64, 64)
     assert np.isfinite(heat).all()
     assert (heat >= 0).all()
+
+
+def test_last_maps_of_a_dense_network_are_all_that_were_joined():
+    with weightless():
+        model = build_model("densenet121", image_shape=(64, 64, 3), classes=3)
+    assert last_maps(model) == "relu"
 
 
 # --- gradients, figures
@@ -296,7 +304,7 @@ def test_names_cover_neither_each_other_nor_points():
     axes = figure.subplots()
     axes.loglog(across, up, "o")
     labels = label_points(figure, axes, across, up, [f"network_{number}" for number in range(25)])
-    boxes = [label.get_window_extent() for label in labels]
+    boxes = [Text.get_window_extent(label) for label in labels]
     assert [label.get_text() for label in labels] == [f"network_{number}" for number in range(25)]
     assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
     points = axes.transData.transform(np.column_stack([across, up]))
@@ -326,5 +334,5 @@ def test_heat_is_laid_where_its_maps_look():
     images, heats = np.zeros((1, 28, 28, 1), np.uint8), np.ones((1, 28, 28))
     figure = figures.grad_cam_figure(images, heats, ["a"], "title", covered=(5.5, 21.5))
     below = figure.axes[1]
-    assert below.images[1].get_extent() == (5.5, 21.5, 21.5, 5.5)
+    assert tuple(below.images[1].get_extent()) == (5.5, 21.5, 21.5, 5.5)
     assert below.axis() == (-0.5, 27.5, 27.5, -0.5)
