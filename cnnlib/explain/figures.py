@@ -29,8 +29,8 @@ _SETTINGS: dict[Any, Any] = {
     "axes.edgecolor": LINE,
 }
 _DPI = 120
-# As many maps of a layer as are still large enough to see.
-MOST_MAPS = 32
+# As many maps of a layer as are still large enough to see: three rows.
+MOST_MAPS = 30
 _COLUMNS = 10
 
 
