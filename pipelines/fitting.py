@@ -15,9 +15,10 @@ from cnnlib.training.advice import advice_on
 from cnnlib.training.callbacks import IMAGES_PER_SECOND
 from cnnlib.training.checkpoints import History, TrainingState, read_state, write_checkpoint
 from cnnlib.training.fit import fit_model
+from cnnlib.training.preconditions import REGISTERED
 from cnnlib.training.ranks import Ranks
 from pipelines.publisher import Publisher
-from pipelines.registry import REGISTERED, fetch_model
+from pipelines.registry import fetch_model
 from pipelines.tracking import Tracker
 
 

@@ -27,13 +27,12 @@ from cnnlib.predictions import ScoredWith
 from cnnlib.sealed import ARTIFACTS, seal
 from cnnlib.splits import TRAIN
 from cnnlib.stability import shares_of
+from cnnlib.training.preconditions import REGISTERED
 
 if TYPE_CHECKING:
     import keras
 
 NAME = "model"
-# How the URI of a registered model begins.
-REGISTERED = "models:/"
 _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 CODE_FILE = "sealed_model.py"

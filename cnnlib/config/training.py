@@ -77,6 +77,9 @@ class FitSettings(Settings):
         "float32",
         description="mixed computes in 16 bits, with weights in 32: for GPUs (Micikevicius et al. 2017)",
     )
+    find_rate: bool = Field(
+        False, description="sweep the learning rate from 1e-7 to 10 instead of training, and suggest one"
+    )
     watch_layers: bool = Field(
         True, description="log each layer's dead units and gradient norm on a validation batch, after every epoch"
     )

@@ -17,11 +17,7 @@ from cnnlib.models import build_model
 from cnnlib.models.applications import network_of
 from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.pixels import STANDARDISE, standardise
-from cnnlib.predict import MODEL_FILE
-
-IMAGENET_WEIGHTS = "imagenet"
-# Keras' weights of a network of keras.applications without its head, and whole models as training saves them.
-WEIGHTS_SUFFIX, MODEL_SUFFIX = ".h5", ".keras"
+from cnnlib.training.preconditions import IMAGENET_WEIGHTS, WEIGHTS_SUFFIX, weights_file
 
 # What Keras says: the address, a number that may be None, and a reason.
 _FAILED_URL = re.compile(r"URL fetch failure on (\S+): (?:None -- )?(.*)", re.DOTALL)
@@ -69,6 +65,8 @@ def build_pretrained(
     """
     if weights == IMAGENET_WEIGHTS or weights.endswith(WEIGHTS_SUFFIX):
         _check_imagenet(name, image_shape)
+        if weights != IMAGENET_WEIGHTS:
+            weights_file(weights)
         pixels = PREPROCESSING[name]
         with _download_explained(name, weights):
             model = build_model(
@@ -169,15 +167,8 @@ def _take_rgb(model: keras.Model) -> None:
 
 
 def _read_model(weights: str) -> keras.Model:
-    path = Path(weights)
-    file = path if path.suffix == MODEL_SUFFIX else path / MODEL_FILE
-    if not file.is_file():
-        raise ConfigError(
-            f"model.weights={weights} is not there; expected imagenet, a {WEIGHTS_SUFFIX} or {MODEL_SUFFIX} file, a "
-            f"folder with {MODEL_FILE}, or models:/NAME/VERSION"
-        )
     try:
-        return keras.saving.load_model(file, compile=False)
+        return keras.saving.load_model(weights_file(weights), compile=False)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"model.weights={weights} cannot be read as a Keras model: {first_line(error)}") from error
 

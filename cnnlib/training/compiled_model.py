@@ -1,13 +1,21 @@
 """Settings and an image set -> a model that is ready to be trained."""
 
 import keras
+import tensorflow as tf
 
-from cnnlib.config import OptimizerSettings, TrainSettings
+from cnnlib.config import FitSettings, OptimizerSettings, TrainSettings
 from cnnlib.imageset import ImageSet
 from cnnlib.models import build_model
 from cnnlib.models.pretrained import build_pretrained
 from cnnlib.training.optimizers import make_optimizer
 from cnnlib.training.targets import make_loss
+
+
+def make_repeatable(settings: FitSettings) -> None:
+    """Have weights, order and dropout follow from the seed; with `train.deterministic`, every bit."""
+    keras.utils.set_random_seed(settings.seed)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 def new_model(image_set: ImageSet, settings: TrainSettings, weights: str | None = None) -> keras.Model:

@@ -1,25 +1,24 @@
 """An image set and settings -> a trained model and its history, on one rank of however many."""
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from cnnlib.config import TrainSettings
-from cnnlib.feed import make_dataset
-from cnnlib.feed.blocks import read_split
 from cnnlib.feed.data_wait import DataWait
-from cnnlib.feed.replay import image_ids_of_step
-from cnnlib.feed.sharding import steps_per_epoch
 from cnnlib.imageset import ImageSet
-from cnnlib.splits import TRAIN, VAL
-from cnnlib.training.augmentation import Augmentation
+from cnnlib.splits import TRAIN
+from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, read_checkpoint
-from cnnlib.training.compiled_model import compile_model, global_batch_size, new_model, scaled_learning_rate
+from cnnlib.training.compiled_model import (
+    compile_model,
+    global_batch_size,
+    make_repeatable,
+    new_model,
+    scaled_learning_rate,
+)
 from cnnlib.training.divergence import Divergence
 from cnnlib.training.epochs import is_over, state_after
 from cnnlib.training.layer_monitor import LayerMonitor
@@ -27,8 +26,7 @@ from cnnlib.training.optimizer_callbacks import AveragedWeights, LearningRate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
 from cnnlib.training.schedules import learning_rate_at
-from cnnlib.training.targets import as_targets
-from cnnlib.training.training_model import TrainingModel
+from cnnlib.training.training_model import trained_by
 from cnnlib.training.transfer import TransferPhases, rate_share
 
 # (the model as the epoch left it, where training stands)
@@ -57,9 +55,7 @@ def fit_model(
     checkpoint do not fit one another.
     """
     check_fit(image_set, settings)
-    keras.utils.set_random_seed(settings.train.seed)
-    if settings.train.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    make_repeatable(settings.train)
     if resume_from is None:
         plain, history = compile_model(new_model(image_set, settings, weights), settings), {}
     else:
@@ -75,93 +71,46 @@ def fit_model(
     past_epochs = len(history.get(settings.train.monitor, ()))
     if past_epochs < settings.train.epochs and not is_over(history, settings):
         data_wait = DataWait(settings.train.deterministic)
+        batches = Batches(image_set, settings, ranks)
         callbacks = [
             EpochSeeds(settings.train.seed, ranks.rank),
             LearningRate(_rate(settings, history)),
             StepReport(on_step),
-            Divergence(len(image_set.classes), partial(_ids_of_step, image_set, settings, ranks)),
+            Divergence(batches.classes, batches.ids_of_step),
             # Before the report, which stops the clock: this is work of the epoch.
             AverageStatistics(),
-            *_layer_monitor(plain, image_set, settings, ranks),
             EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report),
         ]
+        if settings.train.watch_layers and ranks.rank == 0:
+            # On the rank whose metrics are kept, before the report that takes them.
+            callbacks.insert(-1, LayerMonitor(plain, *batches.first_val_images()))
         if settings.model.weights is not None:
             # First of all: those behind it find every layer trainable in validation.
             callbacks.insert(0, TransferPhases(plain, settings.transfer))
         if settings.optimizer.average:
             callbacks.append(AveragedWeights(resumed=past_epochs > 0))
-        _fit(
-            _trained_by(plain, image_set, settings, ranks),
-            image_set,
-            settings,
-            ranks,
-            data_wait,
-            past_epochs,
-            callbacks,
-        )
+        _fit(trained_by(plain, image_set.image.shape, settings, ranks), batches, data_wait, past_epochs, callbacks)
     return plain, history
 
 
 def _fit(
     model: keras.Model,
-    image_set: ImageSet,
-    settings: TrainSettings,
-    ranks: Ranks,
+    batches: Batches,
     data_wait: DataWait,
     past_epochs: int,
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    train, split, classes = settings.train, image_set.split(TRAIN), len(image_set.classes)
-    feed = partial(
-        make_dataset,
-        image_set,
-        worker_batch_size=train.worker_batch_size,
-        timeout_s=settings.data.timeout_s,
-        shard=ranks.shard,
-    )
-    shuffled = {"seed": train.seed, "shuffle_mb": settings.data.shuffle_mb}
-    with ExitStack() as feeds:
-        train_batches = feeds.enter_context(
-            feed(TRAIN, **shuffled, first_epoch=past_epochs, repeat=True, data_wait=data_wait)
-        )
-        # Not repeated: Keras drops an endless data set's iterator after every validation.
-        val_batches = feeds.enter_context(feed(VAL))
+    with batches.train(past_epochs, data_wait) as train_batches, batches.val() as val_batches:
         model.fit(
-            as_targets(train_batches, classes, settings, split.class_counts),
-            steps_per_epoch=steps_per_epoch(split.rows, train.worker_batch_size, ranks.count),
-            validation_data=as_targets(val_batches, classes, settings),
+            train_batches,
+            steps_per_epoch=batches.steps_per_epoch,
+            validation_data=val_batches,
             initial_epoch=past_epochs,
-            epochs=train.epochs,
+            epochs=batches.settings.train.epochs,
             callbacks=callbacks,
             shuffle=False,  # the feed has shuffled already
             verbose=0,
         )
-
-
-def _ids_of_step(image_set: ImageSet, settings: TrainSettings, ranks: Ranks, epoch: int, step: int) -> list[str]:
-    return image_ids_of_step(
-        image_set,
-        TRAIN,
-        epoch=epoch,
-        step=step,
-        worker_batch_size=settings.train.worker_batch_size,
-        seed=settings.train.seed,
-        timeout_s=settings.data.timeout_s,
-        shuffle_mb=settings.data.shuffle_mb,
-        shard=ranks.shard,
-    )
-
-
-def _layer_monitor(
-    plain: keras.Model, image_set: ImageSet, settings: TrainSettings, ranks: Ranks
-) -> list[keras.callbacks.Callback]:
-    """One, with a validation batch, on the rank whose metrics are kept."""
-    if ranks.rank or not settings.train.watch_layers:
-        return []
-    with closing(read_split(image_set, VAL, timeout_s=settings.data.timeout_s)) as blocks:
-        images, labels = next(blocks)
-    rows = settings.train.worker_batch_size
-    return [LayerMonitor(plain, images[:rows], labels[:rows])]
 
 
 def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int], float]:
@@ -181,17 +130,3 @@ def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int]
         )
 
     return rate
-
-
-def _trained_by(plain: keras.Model, image_set: ImageSet, settings: TrainSettings, ranks: Ranks) -> keras.Model:
-    """What is trained in place of `plain`, whose layers it has: itself, where Keras' own steps will do."""
-    augmentation = Augmentation(settings.augment, image_set.image.shape) if settings.augment.is_on else None
-    if ranks.count == 1 and augmentation is None:
-        return plain
-    trained = TrainingModel(plain, ranks, augmentation)
-    # The same optimizer object: a checkpoint of `plain` has its state. XLA, for which Keras would ask on GPUs, compiles
-    # neither the sums over the ranks nor the moving of images.
-    trained.compile(
-        optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"], jit_compile=False, auto_scale_loss=False
-    )
-    return trained

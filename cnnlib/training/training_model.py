@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cnnlib.config import TrainSettings
 from cnnlib.training.augmentation import Augmentation
 from cnnlib.training.ranks import Ranks
 
@@ -68,3 +69,19 @@ class TrainingModel(keras.Model):
         total = self._ranks.sum([tf.convert_to_tensor(variable.value) for variable in statistics])
         for variable, value in zip(statistics, total, strict=True):
             variable.assign(value / self._ranks.count)
+
+
+def trained_by(
+    plain: keras.Model, image_shape: tuple[int, int, int], settings: TrainSettings, ranks: Ranks
+) -> keras.Model:
+    """What is trained in place of a compiled `plain`, whose layers it has: itself, where Keras' own steps will do."""
+    augmentation = Augmentation(settings.augment, image_shape) if settings.augment.is_on else None
+    if ranks.count == 1 and augmentation is None:
+        return plain
+    trained = TrainingModel(plain, ranks, augmentation)
+    # The same optimizer object: a checkpoint of `plain` has its state. XLA, for which Keras would ask on GPUs, compiles
+    # neither the sums over the ranks nor the moving of images.
+    trained.compile(
+        optimizer=plain.optimizer, loss=plain.loss, metrics=["accuracy"], jit_compile=False, auto_scale_loss=False
+    )
+    return trained

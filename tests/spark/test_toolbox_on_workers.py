@@ -1,0 +1,111 @@
+"""The training toolbox in the driver and on two workers: augmentation, transfer, and a loss that runs away."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from cnnlib.config import TrainSettings
+from cnnlib.errors import ConfigError, DivergenceError, ModelError
+from cnnlib.training.checkpoints import read_checkpoint
+from pipelines.store import connect
+from pipelines.tracking import WARNINGS_TAG, Tracker
+from pipelines.train import TrainedModel, train
+from tests.spark.conftest import Trained
+
+TOOLBOX = {
+    "augment": {"rotation": 5, "crop_padding": 1, "mixup": 0.1},
+    "transfer": {"frozen_epochs": 1, "layers": 1, "rate": 0.5},
+    "optimizer": {
+        "name": "momentum",
+        "learning_rate": 0.01,
+        "average": 0.5,
+        "clip_norm": 5.0,
+        "weight_decay": 1e-4,
+        "schedule": {"name": "cosine", "warmup_epochs": 0.5},
+    },
+}
+
+
+def training(trained: Trained, **sections: object) -> TrainSettings:
+    """The settings of `trained` with other sections, in the same store; nothing is registered."""
+    values = trained.settings.model_dump() | {"register": {}}
+    for name, section in sections.items():
+        values[name] = values[name] | section
+    return TrainSettings(**values)
+
+
+def checkpoint_of(model: TrainedModel, trained: Trained, epoch: int, folder: Path) -> dict[str, list[np.ndarray]]:
+    """The weights of a run's checkpoint, by layer."""
+    tracker = Tracker(model.run_id, "", connect(trained.settings.tracking))
+    network, _ = read_checkpoint(tracker.fetch_checkpoint(epoch, folder))
+    return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
+
+
+@pytest.fixture(scope="module")
+def registered(spark: SparkSession, trained: Trained) -> str:
+    """The alias of a model to begin with."""
+    train(spark, training(trained, train={"epochs": 1}, register={"name": "toolbox", "alias": "base"}))
+    return "models:/toolbox@base"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_of_it_trains(spark: SparkSession, trained: Trained, registered: str, workers: int, tmp_path: Path) -> None:
+    settings = training(
+        trained,
+        model={"weights": registered},
+        train={"workers": workers, "worker_batch_size": 16, "epochs": 2, "patience": 0},
+        **TOOLBOX,
+    )
+    model = train(spark, settings)
+    run = mlflow.MlflowClient(connect(settings.tracking)).get_run(model.run_id)
+    # The alias as it was; and every setting of the toolbox.
+    assert run.data.params["model.weights"] == "models:/toolbox/1"
+    assert run.data.params["augment.mixup"] == "0.1"
+    assert run.data.params["transfer.layers"] == "1"
+    # One step of the cosine before its end.
+    assert model.history["learning_rate"][1] < 0.5 * model.history["learning_rate"][0]
+    first, last = (checkpoint_of(model, trained, epoch, tmp_path) for epoch in (1, 2))
+    moved = [
+        name for name in first if any(not np.array_equal(*pair) for pair in zip(first[name], last[name], strict=True))
+    ]
+    assert moved == ["hidden_1", "logits"]
+    assert {f"dead_units/{name}" for name in ("conv_1", "conv_2", "hidden_1")} <= model.history.keys()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loss_that_runs_away_ends_the_job_with_the_ids_of_the_step(
+    spark: SparkSession, trained: Trained, workers: int
+) -> None:
+    settings = training(
+        trained,
+        train={"workers": workers, "worker_batch_size": 16, "epochs": 2},
+        optimizer={"name": "sgd", "learning_rate": 1e20},
+    )
+    with pytest.raises(DivergenceError, match=r"with a learning rate of 1e\+20: too high") as raised:
+        train(spark, settings)
+    ids = raised.value.quoted
+    assert len(set(ids)) == len(ids) == 16
+    files = [trained.image_set.folder.path(file.path) for file in trained.image_set.split("train").files]
+    known = {row.image_id for row in spark.read.parquet(*files).select("image_id").collect()}
+    assert set(ids) <= known
+
+
+def test_what_a_training_warns_of_is_said_at_its_end(spark: SparkSession, trained: Trained) -> None:
+    slow = training(trained, train={"epochs": 2, "patience": 0}, optimizer={"name": "sgd", "learning_rate": 1e-7})
+    model = train(spark, slow)
+    (warning,) = model.warnings
+    assert warning.startswith("the learning rate may be too low: after 2 epochs loss is 2.")
+    run = mlflow.MlflowClient(connect(slow.tracking)).get_run(model.run_id)
+    assert run.data.tags[WARNINGS_TAG] == warning
+
+
+def test_weights_that_are_not_registered_are_refused_before_anything_starts(
+    spark: SparkSession, trained: Trained
+) -> None:
+    with pytest.raises(ModelError, match=r"model=models:/nothing@champion cannot be had"):
+        train(spark, training(trained, model={"weights": "models:/nothing@champion"}))
+    with pytest.raises(ConfigError, match=r"model\.weights=nowhere is not there"):
+        train(spark, training(trained, model={"weights": "nowhere"}))
