@@ -25,8 +25,9 @@ from pipelines.assessed import assessed_images, evaluation_of
 from pipelines.progress import Progress
 from pipelines.published import literal_path, read_split
 from pipelines.registry import fetch_model
+from pipelines.runs import model_run
 from pipelines.store import connect
-from pipelines.tracking import EVALUATION, Tracker, as_tracking_error, model_run
+from pipelines.tracking import EVALUATION, Tracker, as_tracking_error
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from pipelines.aliases import Version, find_version, move_alias, move_back, prom
 from pipelines.contest import Contest
 from pipelines.evaluate import keep_evaluation, open_labelled
 from pipelines.progress import Progress
+from pipelines.runs import image_set_of, model_run
 from pipelines.store import connect
-from pipelines.tracking import EVALUATION, as_tracking_error, image_set_of, model_run
+from pipelines.tracking import EVALUATION, as_tracking_error
 
 
 @dataclass(frozen=True)

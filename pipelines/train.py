@@ -24,8 +24,9 @@ from pipelines.aliases import find_version, move_alias
 from pipelines.fitting import fit_and_publish
 from pipelines.progress import Advance, Progress
 from pipelines.registry import log_sealed_model, pin_version
+from pipelines.runs import tracked_run
 from pipelines.store import connect
-from pipelines.tracking import Tracker, tracked_run
+from pipelines.tracking import Tracker
 from pipelines.train_on_workers import check_workers, fit_on_workers
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import pytest
 
 from cnnlib.config import TrackingSettings
 from cnnlib.imageset import ImageSet
+from pipelines.runs import tracked_run
 from pipelines.store import connect
-from pipelines.tracking import FINGERPRINT_TAG, tracked_run
+from pipelines.tracking import FINGERPRINT_TAG
 from tests.unit.image_sets import write_image_set
 
 SETTINGS = {"train.epochs": 4, "train.seed": 1}

@@ -1,0 +1,176 @@
+"""Starting MLflow runs, going on with them, ending them, and reading what earlier ones have."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
+
+from cnnlib.config import StoreSettings
+from cnnlib.errors import ConfigError, TrackingError, first_line
+from cnnlib.imageset import ImageSet
+from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
+from pipelines.store import SQLITE, quieten, reach_store, sqlite_file
+from pipelines.tracking import ARTIFACTS_FOLDER, FINGERPRINT_TAG, MODEL_TAG, Tracker, as_tracking_error, log_input
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run as its store has it: its parameters, and every value of one metric, an epoch each."""
+
+    params: dict[str, str]
+    values: list[float]
+
+
+def read_run(settings: StoreSettings, run_id: str, metric: str) -> PastRun:
+    """Read a run. Raises TrackingError where the store does not answer, ConfigError where it has no such run."""
+    uri = reach_store(settings)
+    if uri.startswith(SQLITE) and not sqlite_file(uri).exists():
+        raise ConfigError(f"run={run_id} is not there: {uri} does not exist; name its store with tracking.uri")
+    quieten()
+    client = MlflowClient(uri)
+    try:
+        params = client.get_run(run_id).data.params
+        return PastRun(params, [value.value for value in client.get_metric_history(run_id, metric)])
+    except MlflowException as error:
+        raise ConfigError(f"run={run_id} is no run of {uri}: {first_line(error)}") from error
+
+
+def image_set_of(run_id: str) -> str | None:
+    """Where the image set lies that a run of the connected store has trained on; None where it does not tell."""
+    try:
+        inputs = MlflowClient().get_run(run_id).inputs
+    except MlflowException:
+        return None
+    sources = [json.loads(one.dataset.source) for one in (inputs.dataset_inputs if inputs else ())]
+    # By the kind of place MLflow calls it one or the other.
+    return next((source.get("uri") or source.get("url") for source in sources), None)
+
+
+@contextmanager
+def tracked_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    resume: str | None,
+    settings: Mapping[str, Any],
+    image_set: ImageSet,
+) -> Iterator[Tracker]:
+    """Start a run in an experiment of a connected store, or go on with one; it ends with the body.
+
+    A new run gets the name, the settings and the image set; what `resume` may be, see `TrainSettings`. The run ends
+    as finished, failed, or killed (by an interrupt). Raises TrackingError where the store cannot be opened, ConfigError
+    for a run that cannot be resumed.
+    """
+    _refuse_active_run()
+    with as_tracking_error(uri):
+        experiment_id = _experiment_id(uri, experiment)
+        resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
+        if resumed:
+            run = mlflow.start_run(run_id=resumed)
+        else:
+            run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
+    with _ended_with_its_body(run, uri) as tracker:
+        if resumed is None:
+            tracker.log_settings(settings)
+            tracker.log_image_set(image_set)
+        yield tracker
+
+
+@contextmanager
+def model_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    settings: Mapping[str, Any],
+    model: Mapping[str, str | None],
+    source: tuple[str, str] | None,
+    purpose: Literal["scoring", "evaluation"],
+) -> Iterator[Tracker]:
+    """Start a run for what is done with a registered model; it ends with the body.
+
+    It gets the settings, tags that name the `model` (name, version, sha256), and the `source`, if any: where it is, and
+    what changes when it does. Raises TrackingError where the store cannot be opened.
+    """
+    _refuse_active_run()
+    with as_tracking_error(uri):
+        run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
+    with _ended_with_its_body(run, uri) as tracker:
+        with as_tracking_error(uri):
+            tracker.log_settings(settings)
+            for key, value in model.items():
+                if value is not None:
+                    tracker.set_tag(f"{MODEL_TAG}.{key}", value)
+            if source is not None:
+                log_input(*source, purpose)
+        yield tracker
+
+
+def _refuse_active_run() -> None:
+    active = mlflow.active_run()
+    if active is not None:
+        raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
+
+
+@contextmanager
+def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
+    """The run is finished, failed, or killed (by an interrupt). Raises TrackingError where it cannot be ended."""
+    status = "FAILED"
+    try:
+        yield Tracker(run.info.run_id, run.info.experiment_id, uri)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        try:
+            mlflow.end_run(status)
+        except MlflowException as error:
+            # The body's own error says more.
+            if status == "FINISHED":
+                raise TrackingError(
+                    f"all is done, but tracking.uri={uri} did not take the end of run {run.info.run_id}: "
+                    f"{first_line(error)}"
+                ) from error
+
+
+def _run_to_resume(resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str) -> str | None:
+    """The id of the run named, or for "auto" of the newest that fits, if any."""
+    client = MlflowClient()
+    if resume == AUTO:
+        runs = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"])
+        return newest_fitting(map(_logged, runs), settings, fingerprint)
+    try:
+        run = client.get_run(resume)
+    except MlflowException as error:
+        raise ConfigError(f"train.resume={resume} is no run of this store: {first_line(error)}") from error
+    check_resumable(_logged(run), settings, fingerprint)
+    return resume
+
+
+def _logged(run: Run) -> LoggedRun:
+    finished = run.info.status == RunStatus.to_string(RunStatus.FINISHED)
+    return LoggedRun(run.info.run_id, finished, run.data.params, run.data.tags.get(FINGERPRINT_TAG))
+
+
+def _experiment_id(uri: str, name: str) -> str:
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        return experiment.experiment_id
+    location = None
+    if uri.startswith(SQLITE):
+        # Beside the store, wherever MLflow's default would be: the two belong together.
+        location = sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
+    try:
+        return mlflow.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        # Another job has made it meanwhile.
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return experiment.experiment_id
