@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from cnnlib.errors import INTERRUPTED, ConfigError
 
-JOBS = ("ingest", "train", "score", "evaluate", "promote", "demo", "doctor", "plan", "models", "cost", "show")
+JOBS = ("ingest", "train", "compare", "score", "evaluate", "promote", "demo", "doctor", "plan", "models", "cost", "show")
 
 
 def main() -> int:

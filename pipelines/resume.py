@@ -7,7 +7,7 @@ from cnnlib.errors import ConfigError
 
 AUTO = "auto"
 # Settings that say how to go on, or where the store is, not what is trained.
-FREE = frozenset({"train.resume", "train.max_restarts", "train.keep_last", "tracking.uri"})
+FREE = frozenset({"train.resume", "train.max_restarts", "train.keep_last", "tracking.uri", "tune.parallel"})
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,11 @@ def newest_fitting(runs: Iterable[LoggedRun], settings: Mapping[str, object], fi
     return next(fitting, None)
 
 
-def check_resumable(run: LoggedRun, settings: Mapping[str, object], fingerprint: str) -> None:
+def check_resumable(run: LoggedRun, settings: Mapping[str, object], fingerprint: str, job: str = "train") -> None:
     """Raise ConfigError for a run that is finished, or has other settings or images; it names what differs."""
+    given = f"{job}.resume={run.run_id}"
     if run.finished:
-        raise ConfigError(f"train.resume={run.run_id} is finished already; train anew without train.resume")
+        raise ConfigError(f"{given} is finished already; {job} anew without {job}.resume")
     differences = run.differences(settings, fingerprint)
     if differences:
-        raise ConfigError(
-            f"train.resume={run.run_id} was started otherwise: {'; '.join(differences)}; give the same, or train anew"
-        )
+        raise ConfigError(f"{given} was started otherwise: {'; '.join(differences)}; give the same, or {job} anew")

@@ -1,7 +1,7 @@
 """Starting MLflow runs, going on with them, ending them, and reading what earlier ones have."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +10,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
@@ -17,6 +18,9 @@ from cnnlib.imageset import ImageSet
 from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
 from pipelines.store import SQLITE, quieten, reach_store, sqlite_file
 from pipelines.tracking import ARTIFACTS_FOLDER, FINGERPRINT_TAG, MODEL_TAG, Tracker, as_tracking_error, log_input
+
+# Of a nested run whose job was killed: its trial is asked for again.
+LOST_TAG = "sparkcnn.lost"
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,25 @@ def tracked_run(
     resume: str | None,
     settings: Mapping[str, Any],
     image_set: ImageSet,
+    *,
+    job: str = "train",
+    create: Callable[[str, str], str] | None = None,
 ) -> Iterator[Tracker]:
     """Start a run in an experiment of a connected store, or go on with one; it ends with the body.
 
     A new run gets the name, the settings and the image set; what `resume` may be, see `TrainSettings`. The run ends
-    as finished, failed, or killed (by an interrupt). Raises TrackingError where the store cannot be opened, ConfigError
-    for a run that cannot be resumed.
+    as finished, failed, or killed (by an interrupt). `job` is whose `resume` it is; `create` makes the new run, where
+    that is not MLflow's own way: (experiment's id, name) -> the run's id. Raises TrackingError where the store cannot
+    be opened, ConfigError for a run that cannot be resumed.
     """
     _refuse_active_run()
     with as_tracking_error(uri):
         experiment_id = _experiment_id(uri, experiment)
-        resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint) if resume else None
+        resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint, job) if resume else None
         if resumed:
             run = mlflow.start_run(run_id=resumed)
+        elif create:
+            run = mlflow.start_run(run_id=create(experiment_id, name))
         else:
             run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
     with _ended_with_its_body(run, uri) as tracker:
@@ -80,6 +90,70 @@ def tracked_run(
             tracker.log_settings(settings)
             tracker.log_image_set(image_set)
         yield tracker
+
+
+@contextmanager
+def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_set: ImageSet) -> Iterator[Tracker]:
+    """Start a run below the active one, which is the parent's; it ends with the body, as `tracked_run` does."""
+    with as_tracking_error(parent.uri):
+        run = mlflow.start_run(experiment_id=parent.experiment_id, run_name=name, nested=True)
+    with _ended_with_its_body(run, parent.uri) as tracker:
+        tracker.log_settings(settings)
+        tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        yield tracker
+
+
+@dataclass(frozen=True)
+class NestedRun:
+    """A run below another one, with its status as MLflow names it."""
+
+    run_id: str
+    name: str
+    status: str
+    seconds: float
+    tags: Mapping[str, str]
+    logged: LoggedRun
+
+
+def nested_runs(parent: Tracker) -> list[NestedRun]:
+    """The runs below a run, in the order in which they were started."""
+    runs = MlflowClient(parent.uri).search_runs(
+        [parent.experiment_id],
+        filter_string=f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'",
+        order_by=["attributes.start_time ASC"],
+    )
+    return [
+        NestedRun(
+            run.info.run_id,
+            run.info.run_name or run.info.run_id,
+            run.info.status,
+            ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
+            run.data.tags,
+            _logged(run),
+        )
+        for run in runs
+    ]
+
+
+def end_lost_runs(parent: Tracker) -> list[str]:
+    """Say that runs below a run have failed which a killed job left RUNNING. Gives their ids."""
+    client = MlflowClient(parent.uri)
+    lost = [run.run_id for run in nested_runs(parent) if run.status == "RUNNING"]
+    for run_id in lost:
+        client.set_tag(run_id, LOST_TAG, "the job that it belonged to was ended")
+        client.set_terminated(run_id, "FAILED")
+    return lost
+
+
+def read_history(uri: str, run_id: str, metrics: Iterable[str]) -> dict[str, list[float]]:
+    """The values of metrics, one an epoch; those that the run does not have are left out."""
+    client = MlflowClient(uri)
+    values = {name: client.get_metric_history(run_id, name) for name in metrics}
+    return {
+        name: [value.value for value in sorted(found, key=lambda value: value.step)]
+        for name, found in values.items()
+        if found
+    }
 
 
 @contextmanager
@@ -139,17 +213,21 @@ def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
                 ) from error
 
 
-def _run_to_resume(resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str) -> str | None:
+def _run_to_resume(
+    resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str, job: str
+) -> str | None:
     """The id of the run named, or for "auto" of the newest that fits, if any."""
     client = MlflowClient()
     if resume == AUTO:
         runs = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"])
-        return newest_fitting(map(_logged, runs), settings, fingerprint)
+        # One training of a comparison has the settings of a training, but goes on with the comparison alone.
+        own = [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+        return newest_fitting(map(_logged, own), settings, fingerprint)
     try:
         run = client.get_run(resume)
     except MlflowException as error:
-        raise ConfigError(f"train.resume={resume} is no run of this store: {first_line(error)}") from error
-    check_resumable(_logged(run), settings, fingerprint)
+        raise ConfigError(f"{job}.resume={resume} is no run of this store: {first_line(error)}") from error
+    check_resumable(_logged(run), settings, fingerprint, job)
     return resume
 
 

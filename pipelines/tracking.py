@@ -120,6 +120,10 @@ class Tracker:
         self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items() if math.isfinite(value)])
         self._upload(folder, EVALUATION)
 
+    def log_files(self, folder: Path) -> None:
+        """Keep the files of a folder as artifacts of the run."""
+        self._upload(folder, None)
+
     def place_of(self, artifact: str) -> str:
         """Where people find an artifact of the run: a path on this machine, or a page of the MLflow UI."""
         uri = self._client.get_run(self.run_id).info.artifact_uri
@@ -143,7 +147,7 @@ class Tracker:
         self.set_tag(LATEST_TAG, str(epoch))
 
     @_again_where_cut_short
-    def _upload(self, folder: Path, place: str) -> None:
+    def _upload(self, folder: Path, place: str | None) -> None:
         """Upload a folder's files; those that the run has already are replaced."""
         self._client.log_artifacts(self.run_id, str(folder), place)
 

@@ -5,6 +5,7 @@ A class is a section (`train`), a field of it a setting (`train.epochs`); a modu
 """
 
 from cnnlib.config.augmentation import AugmentSettings
+from cnnlib.config.comparison import ComparedSettings, CompareSettings, ComparisonOutputSettings
 from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelsSettings
 from cnnlib.config.demo import DemoSettings
 from cnnlib.config.evaluation import (
@@ -50,6 +51,9 @@ from cnnlib.config.training import (
 
 __all__ = [
     "AugmentSettings",
+    "CompareSettings",
+    "ComparedSettings",
+    "ComparisonOutputSettings",
     "CostImageSettings",
     "CostSettings",
     "DeviceSettings",

@@ -3,6 +3,7 @@
 from pydantic.fields import FieldInfo
 
 from cnnlib.config import (
+    CompareSettings,
     CostSettings,
     DemoSettings,
     DoctorSettings,
@@ -20,6 +21,7 @@ from cnnlib.config import (
 JOBS: dict[str, type[Settings]] = {
     "ingest": IngestSettings,
     "train": TrainSettings,
+    "compare": CompareSettings,
     "score": ScoreSettings,
     "evaluate": EvaluateSettings,
     "promote": PromoteSettings,

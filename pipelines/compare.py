@@ -1,0 +1,196 @@
+"""One training with several values of a setting and several seeds: a nested MLflow run each, curves and a table."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from pyspark.sql import SparkSession
+
+from cnnlib.comparison import Attempt, Comparison, Contender, as_csv
+from cnnlib.config import CompareSettings, TrainSettings, flatten
+from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.reports.curves import comparison_figure
+from cnnlib.training.buildable import check_buildable
+from cnnlib.training.callbacks import EPOCH_SECONDS
+from cnnlib.training.checkpoints import History, TrainingState
+from cnnlib.training.fit import fit_model
+from pipelines.progress import Advance, Progress
+from pipelines.results import keep_results, make_results_folder
+from pipelines.runs import end_lost_runs, nested_run, nested_runs, read_history, tracked_run
+from pipelines.store import connect
+from pipelines.tracking import Tracker
+from pipelines.train import described_settings
+from pipelines.train_on_workers import check_workers, fit_on_workers
+
+FIGURE = "curves.png"
+TABLE = "comparison.csv"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison, its MLflow run's id and page, and the folder with figure and table."""
+
+    comparison: Comparison
+    run_id: str
+    run_url: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A training that is to be: `value` is its text."""
+
+    value: str
+    seed: int
+    settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        return f"{self.value}, seed {self.seed}"
+
+
+def compare(spark: SparkSession, settings: CompareSettings, progress: Progress | None = None) -> Compared:
+    """Train with every value and seed, each in a run nested in one of the comparison; nothing is registered.
+
+    Every value is validated, and its model built, before anything is trained. Where `compare.resume` goes on with a
+    comparison, its finished trainings stay. Raises ImageSetError, ConfigError, HostError and TrackingError before
+    training starts, FeedError and TrainingError after.
+    """
+    progress = progress or Progress()
+    image_set = open_image_set(settings.data.path)
+    planned = [
+        _Planned(value, seed, settings.training(value, seed))
+        for value in settings.compare.values
+        for seed in settings.seeds
+    ]
+    for one in planned[:: len(settings.seeds)]:
+        check_buildable(image_set, one.settings, f"{settings.compare.setting}={one.value}")
+    folder = make_results_folder(settings.output.path)
+    uri = connect(settings.tracking)
+    if settings.train.workers:
+        check_workers(spark, planned[0].settings, uri)
+    name = f"compare {settings.compare.setting} on {image_set.name}"
+    described = _described(settings, uri)
+    resume = settings.compare.resume
+    with tracked_run(uri, settings.tracking.experiment, name, resume, described, image_set, job="compare") as parent:
+        attempts = _attempts(spark, image_set, settings, planned, parent, progress)
+        comparison = _comparison(settings, attempts)
+        files = {FIGURE: comparison_figure(comparison), TABLE: as_csv(comparison.rows()).encode()}
+        keep_results(files, parent, folder)
+        return Compared(comparison, parent.run_id, parent.run_url, folder)
+
+
+def _described(settings: CompareSettings, uri: str) -> dict[str, object]:
+    """What the comparison's run logs: not where its files go, nor how it goes on."""
+    left_out = ("compare.resume", "train.resume", "output.path")
+    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {"tracking.uri": uri}
+
+
+def _attempts(
+    spark: SparkSession,
+    image_set: ImageSet,
+    settings: CompareSettings,
+    planned: list[_Planned],
+    parent: Tracker,
+    progress: Progress,
+) -> dict[str, list[Attempt]]:
+    """Train all that is planned and not finished yet. Gives the trainings of each value."""
+    end_lost_runs(parent)
+    finished = [run for run in nested_runs(parent) if run.status == "FINISHED"]
+    attempts: dict[str, list[Attempt]] = {value: [] for value in settings.compare.values}
+    with _shown(settings, image_set, len(planned), progress) as shown:
+        for number, one in enumerate(planned, start=1):
+            described = described_settings(one.settings, parent.uri)
+            same = (run for run in finished if not run.logged.differences(described, image_set.fingerprint))
+            earlier = next(same, None)
+            if earlier is None:
+                with nested_run(parent, one.name, described, image_set) as tracker:
+                    history = _trained(spark, image_set, one.settings, tracker, progress, shown(number, one))
+                    run_id = tracker.run_id
+            else:
+                run_id = earlier.run_id
+                history = read_history(parent.uri, run_id, {settings.train.monitor, "loss", EPOCH_SECONDS})
+            seconds = sum(history[EPOCH_SECONDS])
+            attempts[one.value].append(Attempt(one.seed, run_id, seconds, history))
+            _say(settings, one, attempts[one.value][-1], f"{number}/{len(planned)}", earlier is not None, progress)
+    return attempts
+
+
+def _say(
+    settings: CompareSettings, one: _Planned, attempt: Attempt, number: str, earlier: bool, progress: Progress
+) -> None:
+    """Tell a finished training in a line."""
+    metric, direction = settings.train.monitor, settings.train.best_direction
+    best = Contender(one.value, (attempt,)).best(metric, direction)
+    when = "finished before" if earlier else f"{attempt.seconds:.1f} s"
+    progress.say(f"{number} {settings.compare.setting}={one.name}: best {metric} {best}, {when}")
+
+
+OnStep = Callable[[int, int, str], None]
+
+
+@contextmanager
+def _shown(
+    settings: CompareSettings, image_set: ImageSet, trainings: int, progress: Progress
+) -> Iterator[Callable[[int, _Planned], OnStep]]:
+    """One live line for all trainings in the driver; trainings on workers have a line of their own each."""
+    if settings.train.workers:
+        yield lambda number, one: lambda done, total, note: None
+        return
+    title = f"compare {settings.compare.setting} on {image_set.name}"
+    with progress.step(title) as advance:
+
+        def shown(number: int, one: _Planned) -> OnStep:
+            return _Line(advance, number, trainings, one.name).step
+
+        yield shown
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The live line during one training."""
+
+    advance: Advance
+    number: int
+    trainings: int
+    name: str
+
+    def step(self, done: int, total: int, note: str) -> None:
+        self.advance(self.number - 1, self.trainings, f"trainings; {self.name}: {done:,}/{total:,} {note}")
+
+
+def _trained(
+    spark: SparkSession,
+    image_set: ImageSet,
+    settings: TrainSettings,
+    tracker: Tracker,
+    progress: Progress,
+    on_step: OnStep,
+) -> History:
+    """Train once, log every epoch, and give the history.
+
+    In the driver no checkpoint is written: a training of a comparison that was interrupted is trained anew.
+    """
+    if settings.train.workers:
+        # Ranks have working folders of their own.
+        data = settings.data.model_copy(update={"path": image_set.folder.uri})
+        fit_on_workers(spark, settings.model_copy(update={"data": data}), tracker, progress)
+        metrics = (settings.train.monitor, "loss", EPOCH_SECONDS)
+        return read_history(tracker.uri, tracker.run_id, metrics)
+
+    def on_epoch(model: keras.Model, state: TrainingState) -> None:
+        tracker.log_epoch(state.epoch, state.logs(state.epoch))
+
+    try:
+        _, history = fit_model(image_set, settings, on_epoch=on_epoch, on_step=on_step)
+    finally:
+        # Keras keeps a graph of every model; after dozens of trainings that is memory and time.
+        keras.backend.clear_session()
+    return history
+
+
+def _comparison(settings: CompareSettings, attempts: dict[str, list[Attempt]]) -> Comparison:
+    contenders = tuple(Contender(value, tuple(its)) for value, its in attempts.items())
+    return Comparison(settings.compare.setting, settings.train.monitor, settings.train.best_direction, contenders)
