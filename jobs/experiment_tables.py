@@ -9,6 +9,10 @@ from jobs.tables import pairs_table
 
 if TYPE_CHECKING:  # it imports TensorFlow
     from pipelines.compare import Compared
+    from pipelines.tune import Tuned
+
+# The others are in trials.csv.
+TRIALS_SHOWN = 20
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -36,3 +40,47 @@ def compared_table(compared: "Compared") -> Table:
     table.add_row("folder", str(compared.folder))
     table.add_row("run", compared.run_url)
     return table
+
+
+def trials_table(tuned: "Tuned") -> Table:
+    """The trials of a study, the best first."""
+    table = Table(title="trials, the best first", title_justify="left", caption_justify="left")
+    names = list(dict.fromkeys(name for trial in tuned.trials for name in trial.settings))
+    for name in ("trial", tuned.metric, "epochs", "seconds"):
+        table.add_column(name, justify="right")
+    for name in ("state", *names):
+        table.add_column(name, overflow="fold")
+    for trial in tuned.trials[:TRIALS_SHOWN]:
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        drawn = [_shown(trial.settings.get(name, "")) for name in names]
+        table.add_row(f"{trial.number}", value, f"{trial.epochs}", f"{trial.seconds:.1f}", trial.state, *drawn)
+    failed = next((trial for trial in tuned.trials if trial.error), None)
+    if failed is not None:
+        table.caption = f"trial {failed.number} failed: {failed.error}"
+    return table
+
+
+def tuned_table(tuned: "Tuned") -> Table:
+    """What mattered, and where the best settings are."""
+    table = pairs_table("study")
+    counts = {state: sum(trial.state == state for trial in tuned.trials) for state in ("complete", "pruned", "failed")}
+    added = " + ".join(f"{count} {state}" for state, count in counts.items())
+    table.add_row("trials", f"{len(tuned.trials)} = {added}")
+    table.add_row(f"best {tuned.metric}", f"{tuned.trials[0].value:.4f}, trial {tuned.trials[0].number}")
+    if tuned.importances:
+        shares = sorted(tuned.importances.items(), key=lambda pair: -pair[1])
+        table.add_row("importance", ", ".join(f"{name} {share:.2f}" for name, share in shares))
+    else:
+        table.add_row("importance", "not known: it takes two complete trials of different values")
+    table.add_row("best settings", f"{tuned.folder}/best.yaml")
+    table.add_row("run", tuned.run_url)
+    return table
+
+
+def _shown(value: object) -> str:
+    """A drawn value, with as many digits as people read.
+
+    >>> _shown(0.00123456789), _shown("adam"), _shown(8)
+    ('0.001235', 'adam', '8')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

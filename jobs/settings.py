@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
 
 from jsonargparse import ArgumentParser
 from pydantic import ValidationError
@@ -13,6 +13,10 @@ from cnnlib.config import Settings
 from cnnlib.errors import ConfigError
 
 SettingsClass = TypeVar("SettingsClass", bound=Settings)
+
+# Stands for a dot in the key of a mapping while jsonargparse reads it: of two options with the keys a.b and a.c it
+# would keep the second alone.
+KEY_DOT = "\N{ONE DOT LEADER}"
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(\S+)|(?:Key|option) ['\"](\S+)['\"]", re.IGNORECASE)
 
@@ -32,13 +36,33 @@ def parse_settings(
     if config_file is not None and not any(argument.startswith("--config") for argument in arguments):
         text = files("jobs.conf").joinpath(config_file).read_text()
         arguments = ["--config", text, *arguments]
-    values = parser.parse_args(list(arguments)).as_dict()
+    values = parser.parse_args([parser.with_whole_keys(argument) for argument in arguments]).as_dict()
     try:
-        return kind(**{name: values[name] for name in kind.model_fields})
+        return kind(**{name: with_nested_keys(values[name]) for name in kind.model_fields})
     except ValidationError as error:
         # jsonargparse lets a few things pass, such as a number out of the range of an optional setting.
         first = error.errors()[0]
         parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, received {first['input']}", error)
+
+
+def with_nested_keys(values: Any) -> Any:
+    """Make KEY_DOT in the keys of mappings what a dot means to people.
+
+    >>> with_nested_keys({"a": {"b": 1}, f"a{KEY_DOT}c": 2})
+    {'a': {'b': 1, 'c': 2}}
+    """
+    if not isinstance(values, dict):
+        return values
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *above, last = str(key).split(KEY_DOT)
+        place = nested
+        for name in above:
+            # What was given before may be a file's, or no mapping: the later one stands.
+            place[name] = dict(place[name]) if isinstance(place.get(name), dict) else {}
+            place = place[name]
+        place[last] = with_nested_keys(value)
+    return nested
 
 
 class _Parser(ArgumentParser):
@@ -47,6 +71,15 @@ class _Parser(ArgumentParser):
         for action in self._actions:
             if getattr(action, "_typehint", None) is bool:
                 action.nargs, action.const = "?", True
+
+    def with_whole_keys(self, argument: str) -> str:
+        """Have --model.options.head.units 8 give one key, `head.units`: see KEY_DOT."""
+        option, equals, value = argument.partition("=")
+        for action in self._actions:
+            prefix = f"--{action.dest}."
+            if get_origin(getattr(action, "_typehint", None)) is dict and option.startswith(prefix):
+                return prefix + option.removeprefix(prefix).replace(".", KEY_DOT) + equals + value
+        return argument
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = {action.dest for action in self._actions}

@@ -8,7 +8,20 @@ from importlib.resources import files
 
 from cnnlib.errors import INTERRUPTED, ConfigError
 
-JOBS = ("ingest", "train", "compare", "score", "evaluate", "promote", "demo", "doctor", "plan", "models", "cost", "show")
+JOBS = (
+    "ingest",
+    "train",
+    "compare",
+    "tune",
+    "score",
+    "evaluate",
+    "promote",
+    "demo",
+    "doctor",
+    "plan",
+    "models",
+    "cost",
+)
 
 
 def main() -> int:

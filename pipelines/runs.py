@@ -105,13 +105,14 @@ def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_se
 
 @dataclass(frozen=True)
 class NestedRun:
-    """A run below another one, with its status as MLflow names it."""
+    """A run below another one, with its status as MLflow names it, and the last value of each metric."""
 
     run_id: str
     name: str
     status: str
     seconds: float
     tags: Mapping[str, str]
+    metrics: Mapping[str, float]
     logged: LoggedRun
 
 
@@ -129,6 +130,7 @@ def nested_runs(parent: Tracker) -> list[NestedRun]:
             run.info.status,
             ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
             run.data.tags,
+            run.data.metrics,
             _logged(run),
         )
         for run in runs

@@ -19,11 +19,13 @@ CONNECT_SECONDS = 10
 SQLITE = "sqlite:///"
 
 # What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
-# validates an example, and that a virtual environment made by uv has no pip.
+# validates an example, what becomes of each trial of a study, and that a virtual environment made by uv has no pip.
 _LOG_LEVELS = {
     "alembic": logging.WARNING,
     "mlflow.store.db.utils": logging.WARNING,
     "mlflow.pyfunc": logging.WARNING,
+    "mlflow.pyspark.optuna": logging.WARNING,
+    "optuna": logging.WARNING,
     "mlflow.utils.environment": logging.ERROR,
 }
 

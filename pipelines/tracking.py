@@ -41,6 +41,7 @@ DIGEST_CHARACTERS = 36
 FINGERPRINT_TAG = "sparkcnn.fingerprint"
 IMAGES_TAG = "sparkcnn.images"
 BEST_EPOCH_TAG = "sparkcnn.best_epoch"
+BEST_TRIAL_TAG = "sparkcnn.best_trial"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
 WARNINGS_TAG = "sparkcnn.warnings"
@@ -160,6 +161,10 @@ class Tracker:
         """Keep what a training warned of at its end, if anything."""
         if warnings:
             self.set_tag(WARNINGS_TAG, "\n".join(warnings))
+    def log_best_trial(self, number: int, metric: str, value: float) -> None:
+        """Log which trial of a study is the best one, and its value, by which studies can be sorted."""
+        self.set_tag(BEST_TRIAL_TAG, str(number))
+        self._log(metrics=[Metric(f"best_{metric}", value, int(time.time() * 1000), 0)])
 
     @_again_where_cut_short
     def set_tag(self, name: str, value: str) -> None:

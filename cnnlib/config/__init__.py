@@ -6,6 +6,7 @@ A class is a section (`train`), a field of it a setting (`train.epochs`); a modu
 
 from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.comparison import ComparedSettings, CompareSettings, ComparisonOutputSettings
+from cnnlib.config.comparison import ComparedSettings, CompareSettings
 from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelsSettings
 from cnnlib.config.demo import DemoSettings
 from cnnlib.config.evaluation import (
@@ -40,6 +41,7 @@ from cnnlib.config.preflight import (
 from cnnlib.config.scoring import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, ScoringSettings
 from cnnlib.config.settings import Settings, flatten, flatten_values
 from cnnlib.config.show import ShowSettings
+from cnnlib.config.space import Distribution
 from cnnlib.config.tracking import StoreSettings, TrackingSettings
 from cnnlib.config.training import (
     DataSettings,
@@ -48,12 +50,18 @@ from cnnlib.config.training import (
     TrainSettings,
     TransferSettings,
 )
+from cnnlib.config.tuning import StudySettings, TuneSettings
+from cnnlib.config.varied import ResultsSettings, VariedSettings
 
 __all__ = [
     "AugmentSettings",
     "CompareSettings",
     "ComparedSettings",
-    "ComparisonOutputSettings",
+    "Distribution",
+    "ResultsSettings",
+    "StudySettings",
+    "TuneSettings",
+    "VariedSettings",
     "CostImageSettings",
     "CostSettings",
     "DeviceSettings",

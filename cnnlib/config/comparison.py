@@ -4,12 +4,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from cnnlib.config.model import ModelSettings
-from cnnlib.config.optimizer import OptimizerSettings
-from cnnlib.config.overrides import override, read_value, split_values
+from cnnlib.config.overrides import read_value, split_values
 from cnnlib.config.settings import Settings
-from cnnlib.config.tracking import TrackingSettings
-from cnnlib.config.training import DataSettings, FitSettings, TrainSettings
+from cnnlib.config.training import TrainSettings
+from cnnlib.config.varied import ResultsSettings, VariedSettings
 
 
 class ComparedSettings(Settings):
@@ -55,22 +53,11 @@ class ComparedSettings(Settings):
         return {text: read_value(text) for text in split_values(self.over.partition("=")[2])}
 
 
-class ComparisonOutputSettings(Settings):
-    """Where figure and tables go, beside the MLflow run."""
-
-    path: str = Field("comparison", description="folder on this machine; its files of the same names are replaced")
-
-
-class CompareSettings(Settings):
+class CompareSettings(VariedSettings):
     """The same training with several values of one setting, each with several seeds: curves and a table."""
 
-    data: DataSettings
-    model: ModelSettings = ModelSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    train: FitSettings = FitSettings()
-    tracking: TrackingSettings = TrackingSettings()
     compare: ComparedSettings
-    output: ComparisonOutputSettings = ComparisonOutputSettings()
+    output: ResultsSettings = ResultsSettings()
 
     @property
     def seeds(self) -> list[int]:
@@ -80,14 +67,10 @@ class CompareSettings(Settings):
 
     def training(self, value: str, seed: int) -> TrainSettings:
         """The settings of one training: of a value, by its text, and a seed. Raises ConfigError, see `override`."""
-        sections = {name: getattr(self, name) for name in ("data", "model", "optimizer", "tracking")}
-        train = self.train.model_copy(update={"seed": seed, "resume": None})
-        return override(TrainSettings(**sections, train=train), {self.compare.setting: self.compare.values[value]})
+        return self.varied({self.compare.setting: self.compare.values[value]}, seed=seed)
 
     @model_validator(mode="after")
     def _can_all_train(self) -> "CompareSettings":
-        if self.train.resume is not None:
-            raise ValueError("train.resume goes on with one training; give compare.resume")
         for value in self.compare.values:
             self.training(value, self.seeds[0])
         return self

@@ -126,8 +126,8 @@ def test_workers_train_too(spark: SparkSession, striped: ImageSet, tmp_path: Pat
 def test_killed_comparison_goes_on_and_keeps_what_is_finished(striped: ImageSet, tmp_path: Path) -> None:
     arguments = (
         *("--data.path", striped.folder.uri, "--compare.over", "optimizer.name=sgd,adam", "--compare.seeds", "2"),
-        *("--train.epochs", "40", "--train.patience", "0", "--train.worker_batch_size", "8"),
-        *("--compare.resume", "auto"),
+        *("--train.epochs", "12", "--train.patience", "0", "--train.worker_batch_size", "32"),
+        *("--compare.resume", "auto", "--tracking.uri", f"sqlite:///{tmp_path}/mlflow.db"),
     )
 
     def start() -> subprocess.Popen:
@@ -161,7 +161,7 @@ def test_killed_comparison_goes_on_and_keeps_what_is_finished(striped: ImageSet,
     assert (resumed.info.run_id, resumed.info.status) == (parent.info.run_id, "FINISHED")
     assert [run.info.run_id for run in runs[:2]] == [first.info.run_id, second.info.run_id]
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED", "FINISHED", "FINISHED", "FINISHED"]
-    with open(tmp_path / "comparison" / "comparison.csv") as file:
+    with open(tmp_path / "results" / "comparison.csv") as file:
         assert sorted((row["optimizer.name"], row["seeds"]) for row in csv.DictReader(file)) == [
             ("adam", "2"),
             ("sgd", "2"),

@@ -16,12 +16,14 @@ from cnnlib.config import (
     Settings,
     ShowSettings,
     TrainSettings,
+    TuneSettings,
 )
 
 JOBS: dict[str, type[Settings]] = {
     "ingest": IngestSettings,
     "train": TrainSettings,
     "compare": CompareSettings,
+    "tune": TuneSettings,
     "score": ScoreSettings,
     "evaluate": EvaluateSettings,
     "promote": PromoteSettings,

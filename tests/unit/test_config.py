@@ -158,7 +158,7 @@ def test_recipe_is_a_whole_demo_with_its_own_limit(recipe):
     assert (settings.train.train.monitor.startswith("val_"), settings.score.input.split) == (True, "test")
 
 
-@pytest.mark.parametrize("job", ["ingest", "train", "compare", "score", "doctor", "plan"])
+@pytest.mark.parametrize("job", ["ingest", "train", "compare", "tune", "score", "doctor", "plan"])
 def test_file_parses_with_the_options_that_its_first_line_names(job):
     path = CONF / f"{job}.yaml"
     text = path.read_text()

@@ -17,7 +17,9 @@ FLOORS = {"cnnlib": 0, "pipelines": 1, "jobs": 2, "notebooks": 2, "benchmarks": 
 
 # Its own UDF is a peer.
 MLFLOW_MEASURED = {"benchmarks/scoring_ways.py"}
-MLFLOW_USERS = {f"pipelines/{name}.py" for name in ("aliases", "registry", "runs", "sealed_model", "store", "tracking")}
+MLFLOW_USERS = {
+    f"pipelines/{name}.py" for name in ("aliases", "registry", "runs", "sealed_model", "store", "study", "tracking")
+}
 
 # A Spark task that only decodes, and a driver that only checks settings, must not pay for these.
 HEAVY = ("tensorflow", "keras", "mlflow")
