@@ -1,0 +1,225 @@
+"""`tune` on images that are learnt in seconds: its trials' runs, its files, and what a kill leaves of it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from cnnlib.config import TrainSettings, TuneSettings
+from cnnlib.errors import ConfigError, HostError, TrainingError
+from cnnlib.imageset import ImageSet
+from jobs.settings import parse_settings
+from pipelines.tune import Tuned, tune
+from tests.unit.trainings import striped_set
+
+TIMEOUT_S = 150.0
+
+HAS_SPARK_STUDY = (
+    find_spec("mlflow.pyspark.optuna") is not None and find_spec("mlflow.pyspark.optuna.study") is not None
+)
+needs_spark_study = pytest.mark.skipif(not HAS_SPARK_STUDY, reason="this MLflow has no study on Spark")
+
+# At the low rate nothing is learnt; sgd has no beta_1, and fails.
+SPACE = {
+    "optimizer.learning_rate": "choice(1e-7,1e-2)",
+    "optimizer.name": "choice(adam,sgd)",
+    "optimizer.options.beta_1": "uniform(0.8,0.9)",
+}
+
+
+@pytest.fixture(scope="module")
+def striped(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    return striped_set(tmp_path_factory.mktemp("striped"))
+
+
+def settings_of(image_set: ImageSet, folder: Path, space: dict[str, str], **tuning: object) -> TuneSettings:
+    return TuneSettings(
+        data={"path": image_set.folder.uri},
+        model={"name": "mlp"},
+        train={"epochs": 3, "worker_batch_size": 32, "patience": 0},
+        tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
+        tune={"space": space, **tuning},
+        output={"path": str(folder / "out")},
+    )
+
+
+@pytest.mark.skipif(HAS_SPARK_STUDY, reason="this MLflow has a study on Spark")
+def test_without_a_spark_study_what_is_needed_is_told(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="tune needs MLflow's study on Spark .* install MLflow 3"):
+        tune(spark, settings_of(striped, tmp_path, SPACE))
+
+
+@pytest.fixture(scope="module")
+def tuned(
+    spark: SparkSession, striped: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Tuned, mlflow.MlflowClient]:
+    settings = settings_of(striped, tmp_path_factory.mktemp("tuned"), SPACE, trials=10, startup_trials=2, seed=1)
+    return tune(spark, settings), mlflow.MlflowClient(settings.tracking.uri)
+
+
+def nested(client: mlflow.MlflowClient, run_id: str) -> list[Run]:
+    experiment = client.get_run(run_id).info.experiment_id
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+@needs_spark_study
+def test_each_trial_is_a_nested_run_with_its_settings_and_epochs(tuned: tuple, striped: ImageSet) -> None:
+    result, client = tuned
+    runs = {run.info.run_id: run for run in nested(client, result.run_id)}
+    assert len(runs) == len(result.trials) == 10
+    assert sorted(trial.number for trial in result.trials) == list(range(10))
+    for trial in result.trials:
+        run = runs[trial.run_id]
+        assert run.info.run_name == f"trial {trial.number}"
+        for name, value in trial.settings.items():
+            assert run.data.params[name] == str(value)
+        epochs = [value.step for value in client.get_metric_history(trial.run_id, "val_accuracy")]
+        assert epochs == list(range(1, trial.epochs + 1))
+        if trial.epochs:
+            assert run.data.tags["sparkcnn.fingerprint"] == striped.fingerprint
+            assert run.data.params["train.worker_batch_size"] == "32"
+    assert client.get_run(result.run_id).info.status == "FINISHED"
+    assert client.search_registered_models() == []
+
+
+@needs_spark_study
+def test_trials_that_learn_nothing_are_pruned_and_those_that_cannot_train_failed(tuned: tuple) -> None:
+    result, client = tuned
+    by_state = {state: [t for t in result.trials if t.state == state] for state in ("complete", "pruned", "failed")}
+    assert [trial.epochs for trial in by_state["complete"]] == [3] * len(by_state["complete"])
+    assert by_state["pruned"]
+    for trial in by_state["pruned"]:
+        assert (trial.epochs < 3, trial.settings["optimizer.learning_rate"]) == (True, 1e-7)
+        assert client.get_run(trial.run_id).info.status == "KILLED"
+    assert by_state["failed"]
+    for trial in by_state["failed"]:
+        assert trial.settings["optimizer.name"] == "sgd"
+        assert trial.error.startswith("ConfigError: ")
+        assert "beta_1" in trial.error
+        assert client.get_run(trial.run_id).info.status == "FAILED"
+
+
+@needs_spark_study
+def test_best_trial_is_the_best_and_its_settings_are_a_file_that_train_takes(tuned: tuple) -> None:
+    result, client = tuned
+    best = result.trials[0]
+    complete = [trial for trial in result.trials if trial.state == "complete"]
+    values = [max(v.value for v in client.get_metric_history(t.run_id, "val_accuracy")) for t in complete]
+    assert [trial.value for trial in complete] == pytest.approx(values)
+    assert best.value == max(values)
+    assert best.settings["optimizer.learning_rate"] == 0.01
+    settings = parse_settings("train", TrainSettings, ["--config", str(result.folder / "best.yaml")])
+    assert settings == result.best
+    assert settings.optimizer.options == {"beta_1": best.settings["optimizer.options.beta_1"]}
+    assert (settings.optimizer.learning_rate, settings.model.name, settings.train.epochs) == (0.01, "mlp", 3)
+
+
+@needs_spark_study
+def test_files_are_kept_twice(tuned: tuple, tmp_path: Path) -> None:
+    result, client = tuned
+    for name in ("best.yaml", "trials.csv", "importance.png"):
+        kept = Path(client.download_artifacts(result.run_id, name, str(tmp_path)))
+        assert kept.read_bytes() == (result.folder / name).read_bytes()
+    with open(result.folder / "trials.csv") as file:
+        assert [int(row["trial"]) for row in csv.DictReader(file)] == [trial.number for trial in result.trials]
+    with Image.open(result.folder / "importance.png") as figure:
+        assert (figure.format, len(figure.getcolors(2**20)) > 20) == ("PNG", True)
+    assert sum(result.importances.values()) == pytest.approx(1)
+    assert max(result.importances, key=result.importances.__getitem__) == "optimizer.learning_rate"
+
+
+@needs_spark_study
+def test_study_whose_trials_all_fail_says_why(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
+    space = SPACE | {"optimizer.name": "choice(sgd)"}
+    settings = settings_of(striped, tmp_path, space, trials=3, parallel=2)
+    with pytest.raises(
+        TrainingError, match="none of the 3 trials came to its end; the first says: ConfigError: .*beta"
+    ):
+        tune(spark, settings)
+    client = mlflow.MlflowClient(settings.tracking.uri)
+    (study,) = [r for r in client.search_runs(["1"]) if "mlflow.parentRunId" not in r.data.tags]
+    assert study.info.status == "FAILED"
+
+
+@needs_spark_study
+def test_value_that_gives_no_model_is_told_before_anything_is_tried(
+    spark: SparkSession, striped: ImageSet, tmp_path: Path
+) -> None:
+    space = SPACE | {"model.options.activation": "choice(relu,rleu)"}
+    with pytest.raises(ConfigError, match="model.options.activation=rleu cannot be trained: "):
+        tune(spark, settings_of(striped, tmp_path, space))
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@needs_spark_study
+@pytest.mark.slow
+def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    arguments = (
+        *("--data.path", striped.folder.uri, "--model.name", "mlp", "--train.epochs", "10", "--train.patience", "0"),
+        *("--tune.space.optimizer.learning_rate", "loguniform(1e-4,1e-2)", "--tune.startup_trials", "9"),
+        *("--tune.space.optimizer.name", "choice(adam,rmsprop)", "--train.worker_batch_size", "32"),
+        *("--tune.trials", "6", "--tune.parallel", "2", "--tune.resume", "auto", "--tracking.uri", uri),
+    )
+
+    def start() -> subprocess.Popen:
+        with open(tmp_path / "log", "a") as log:
+            command = [sys.executable, "-m", "jobs.sparkcnn", "tune", *arguments]
+            return subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+
+    client = mlflow.MlflowClient(uri)
+
+    def study_and_trials() -> tuple[Run | None, list[Run]]:
+        try:
+            runs = client.search_runs([client.get_experiment_by_name("sparkcnn").experiment_id])
+        except (AttributeError, MlflowException):  # in the making still
+            return None, []
+        studies = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        return (studies[0], nested(client, studies[0].info.run_id)) if studies else (None, [])
+
+    def has(runs: list[Run], status: str) -> set[str]:
+        return {run.info.run_id for run in runs if run.info.status == status}
+
+    process = start()
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        study, before = study_and_trials()
+        training = [run for run in before if run.info.status == "RUNNING" and run.data.metrics.get("val_accuracy")]
+        if has(before, "FINISHED") and training:
+            break
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
+    _, before = study_and_trials()
+    lost = has(before, "RUNNING")
+    assert lost
+
+    assert start().wait(TIMEOUT_S) == 0, (tmp_path / "log").read_text()
+    resumed, after = study_and_trials()
+    assert (resumed.info.run_id, resumed.info.status) == (study.info.run_id, "FINISHED")
+    assert has(before, "FINISHED") < has(after, "FINISHED")
+    assert len(has(after, "FINISHED")) == 6
+    assert has(after, "FAILED") == lost
+    drawn = {run.data.params["optimizer.learning_rate"] for run in after}
+    assert len(drawn) == len(after)  # none was tried twice
+    with open(tmp_path / "results" / "trials.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["run_id"] for row in rows} == has(after, "FINISHED")
+    assert len({row["trial"] for row in rows}) == 6
