@@ -81,7 +81,7 @@ class FeedError(SparkcnnError):
 
 
 class TrainingError(SparkcnnError):
-    """Workers of a training were lost more often than `train.max_restarts` allows."""
+    """Workers were lost more often than `train.max_restarts` allows, or no trial of a study came to its end."""
 
     code = "training"
 

@@ -69,8 +69,9 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
         check_buildable(image_set, one.settings, f"{settings.compare.setting}={one.value}")
     folder = make_results_folder(settings.output.path)
     uri = connect(settings.tracking)
-    if settings.train.workers:
-        check_workers(spark, planned[0].settings, uri)
+    for one in planned:
+        if one.settings.train.workers:
+            check_workers(spark, one.settings, uri)
     name = f"compare {settings.compare.setting} on {image_set.name}"
     described = _described(settings, uri)
     resume = settings.compare.resume
@@ -100,7 +101,7 @@ def _attempts(
     end_lost_runs(parent)
     finished = [run for run in nested_runs(parent) if run.status == "FINISHED"]
     attempts: dict[str, list[Attempt]] = {value: [] for value in settings.compare.values}
-    with _shown(settings, image_set, len(planned), progress) as shown:
+    with _shown(settings, image_set, planned, progress) as shown:
         for number, one in enumerate(planned, start=1):
             described = described_settings(one.settings, parent.uri)
             same = (run for run in finished if not run.logged.differences(described, image_set.fingerprint))
@@ -133,17 +134,17 @@ OnStep = Callable[[int, int, str], None]
 
 @contextmanager
 def _shown(
-    settings: CompareSettings, image_set: ImageSet, trainings: int, progress: Progress
+    settings: CompareSettings, image_set: ImageSet, planned: list[_Planned], progress: Progress
 ) -> Iterator[Callable[[int, _Planned], OnStep]]:
     """One live line for all trainings in the driver; trainings on workers have a line of their own each."""
-    if settings.train.workers:
+    if any(one.settings.train.workers for one in planned):
         yield lambda number, one: lambda done, total, note: None
         return
     title = f"compare {settings.compare.setting} on {image_set.name}"
     with progress.step(title) as advance:
 
         def shown(number: int, one: _Planned) -> OnStep:
-            return _Line(advance, number, trainings, one.name).step
+            return _Line(advance, number, len(planned), one.name).step
 
         yield shown
 

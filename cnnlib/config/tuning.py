@@ -13,7 +13,10 @@ from cnnlib.errors import ConfigError
 class StudySettings(Settings):
     """How many trials, and what they try."""
 
-    trials: int = Field(20, gt=0, description="trainings in all, those of a study that is gone on with included")
+    # MLflow's storage of studies reads no more runs than these.
+    trials: int = Field(
+        20, gt=0, le=1000, description="trainings in all, those of a study that is gone on with included"
+    )
     parallel: int = Field(
         1, gt=0, description="Spark tasks that train at once, each with spark.task.cpus threads; 1 draws the same again"
     )

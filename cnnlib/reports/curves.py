@@ -86,7 +86,7 @@ def _draw(axes: "Axes", curve: tuple[np.ndarray, np.ndarray], style: tuple[str, 
     colour, marker, dashes = style
     epochs = np.arange(1, len(means) + 1)
     axes.plot(epochs, means, color=colour, marker=marker, markersize=4, linestyle=dashes, linewidth=1.4, label=label)
-    axes.fill_between(epochs, means - deviations, means + deviations, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(epochs, means - deviations, means + deviations, color=colour, alpha=0.12, linewidth=0)
 
 
 def _png(figure: Figure) -> bytes:

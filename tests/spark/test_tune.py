@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ needs_spark_study = pytest.mark.skipif(not HAS_SPARK_STUDY, reason="this MLflow 
 # At the low rate nothing is learnt; sgd has no beta_1, and fails.
 SPACE = {
     "optimizer.learning_rate": "choice(1e-7,1e-2)",
-    "optimizer.name": "choice(adam,sgd)",
+    "optimizer.name": "choice(adam,nadam,sgd)",
     "optimizer.options.beta_1": "uniform(0.8,0.9)",
 }
 
@@ -48,7 +49,7 @@ def settings_of(image_set: ImageSet, folder: Path, space: dict[str, str], **tuni
     return TuneSettings(
         data={"path": image_set.folder.uri},
         model={"name": "mlp"},
-        train={"epochs": 3, "worker_batch_size": 32, "patience": 0},
+        train={"epochs": 3, "worker_batch_size": 32, "patience": 0, "monitor": "val_loss"},
         tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
         tune={"space": space, **tuning},
         output={"path": str(folder / "out")},
@@ -65,7 +66,7 @@ def test_without_a_spark_study_what_is_needed_is_told(spark: SparkSession, strip
 def tuned(
     spark: SparkSession, striped: ImageSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tuned, mlflow.MlflowClient]:
-    settings = settings_of(striped, tmp_path_factory.mktemp("tuned"), SPACE, trials=10, startup_trials=2, seed=1)
+    settings = settings_of(striped, tmp_path_factory.mktemp("tuned"), SPACE, trials=12, startup_trials=3, seed=1)
     return tune(spark, settings), mlflow.MlflowClient(settings.tracking.uri)
 
 
@@ -79,8 +80,8 @@ def nested(client: mlflow.MlflowClient, run_id: str) -> list[Run]:
 def test_each_trial_is_a_nested_run_with_its_settings_and_epochs(tuned: tuple, striped: ImageSet) -> None:
     result, client = tuned
     runs = {run.info.run_id: run for run in nested(client, result.run_id)}
-    assert len(runs) == len(result.trials) == 10
-    assert sorted(trial.number for trial in result.trials) == list(range(10))
+    assert len(runs) == len(result.trials) == 12
+    assert sorted(trial.number for trial in result.trials) == list(range(12))
     for trial in result.trials:
         run = runs[trial.run_id]
         assert run.info.run_name == f"trial {trial.number}"
@@ -101,9 +102,11 @@ def test_trials_that_learn_nothing_are_pruned_and_those_that_cannot_train_failed
     by_state = {state: [t for t in result.trials if t.state == state] for state in ("complete", "pruned", "failed")}
     assert [trial.epochs for trial in by_state["complete"]] == [3] * len(by_state["complete"])
     assert by_state["pruned"]
+    median = statistics.median(trial.value for trial in by_state["complete"])
     for trial in by_state["pruned"]:
-        assert (trial.epochs < 3, trial.settings["optimizer.learning_rate"]) == (True, 1e-7)
+        assert (trial.epochs < 3, trial.value > median) == (True, True)
         assert client.get_run(trial.run_id).info.status == "KILLED"
+    assert 1e-7 in {trial.settings["optimizer.learning_rate"] for trial in by_state["pruned"]}
     assert by_state["failed"]
     for trial in by_state["failed"]:
         assert trial.settings["optimizer.name"] == "sgd"
@@ -117,9 +120,9 @@ def test_best_trial_is_the_best_and_its_settings_are_a_file_that_train_takes(tun
     result, client = tuned
     best = result.trials[0]
     complete = [trial for trial in result.trials if trial.state == "complete"]
-    values = [max(v.value for v in client.get_metric_history(t.run_id, "val_accuracy")) for t in complete]
+    values = [min(v.value for v in client.get_metric_history(t.run_id, "val_loss")) for t in complete]
     assert [trial.value for trial in complete] == pytest.approx(values)
-    assert best.value == max(values)
+    assert best.value == min(values)
     assert best.settings["optimizer.learning_rate"] == 0.01
     settings = parse_settings("train", TrainSettings, ["--config", str(result.folder / "best.yaml")])
     assert settings == result.best
@@ -138,7 +141,7 @@ def test_files_are_kept_twice(tuned: tuple, tmp_path: Path) -> None:
     with Image.open(result.folder / "importance.png") as figure:
         assert (figure.format, len(figure.getcolors(2**20)) > 20) == ("PNG", True)
     assert sum(result.importances.values()) == pytest.approx(1)
-    assert max(result.importances, key=result.importances.__getitem__) == "optimizer.learning_rate"
+    assert set(result.importances) == set(SPACE)
 
 
 @needs_spark_study
@@ -169,10 +172,10 @@ def test_value_that_gives_no_model_is_told_before_anything_is_tried(
 def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     arguments = (
-        *("--data.path", striped.folder.uri, "--model.name", "mlp", "--train.epochs", "10", "--train.patience", "0"),
+        *("--data.path", striped.folder.uri, "--model.name", "mlp", "--train.epochs", "6", "--train.patience", "0"),
         *("--tune.space.optimizer.learning_rate", "loguniform(1e-4,1e-2)", "--tune.startup_trials", "9"),
         *("--tune.space.optimizer.name", "choice(adam,rmsprop)", "--train.worker_batch_size", "32"),
-        *("--tune.trials", "6", "--tune.parallel", "2", "--tune.resume", "auto", "--tracking.uri", uri),
+        *("--tune.trials", "4", "--tune.parallel", "2", "--tune.resume", "auto", "--tracking.uri", uri),
     )
 
     def start() -> subprocess.Popen:
@@ -215,11 +218,11 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
     resumed, after = study_and_trials()
     assert (resumed.info.run_id, resumed.info.status) == (study.info.run_id, "FINISHED")
     assert has(before, "FINISHED") < has(after, "FINISHED")
-    assert len(has(after, "FINISHED")) == 6
+    assert len(has(after, "FINISHED")) == 4
     assert has(after, "FAILED") == lost
     drawn = {run.data.params["optimizer.learning_rate"] for run in after}
     assert len(drawn) == len(after)  # none was tried twice
     with open(tmp_path / "results" / "trials.csv") as file:
         rows = list(csv.DictReader(file))
     assert {row["run_id"] for row in rows} == has(after, "FINISHED")
-    assert len({row["trial"] for row in rows}) == 6
+    assert len({row["trial"] for row in rows}) == 4
