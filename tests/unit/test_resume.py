@@ -6,7 +6,7 @@ import pytest
 
 from cnnlib.config import TrackingSettings
 from cnnlib.imageset import ImageSet
-from pipelines.runs import tracked_run
+from pipelines.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
 from pipelines.store import connect
 from pipelines.tracking import FINGERPRINT_TAG
 from tests.unit.image_sets import write_image_set
@@ -53,3 +53,29 @@ def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_settings(
     with tracked_run(uri, name, "a name", "auto", SETTINGS, image_set) as tracker:
         assert (tracker.run_id == ids.get(expected)) is (expected is not None)
         assert (tracker.run_id in ids.values()) is (expected is not None)
+
+
+def test_auto_never_goes_on_with_one_training_of_a_comparison(uri: str, image_set: ImageSet) -> None:
+    with (
+        tracked_run(uri, "compared", "comparison", None, {}, image_set) as parent,
+        pytest.raises(KeyError),
+        nested_run(parent, "adam, seed 1", SETTINGS, image_set) as nested,
+    ):
+        raise KeyError("training")
+    with tracked_run(uri, "compared", "training", "auto", SETTINGS, image_set) as tracker:
+        assert tracker.run_id not in (parent.run_id, nested.run_id)
+
+
+def test_lost_runs_are_told_from_those_that_ended(uri: str, image_set: ImageSet) -> None:
+    client = mlflow.MlflowClient(uri)
+    with tracked_run(uri, "lost", "comparison", None, {}, image_set) as parent:
+        with nested_run(parent, "ended", SETTINGS, image_set) as ended:
+            pass
+        tags = {"mlflow.parentRunId": parent.run_id}
+        lost = client.create_run(parent.experiment_id, tags=tags, run_name="lost").info.run_id
+        other = client.create_run(parent.experiment_id, run_name="of nobody").info.run_id
+        assert end_lost_runs(parent) == [lost]
+        assert end_lost_runs(parent) == []
+        found = {run.run_id: (run.name, run.status, LOST_TAG in run.tags) for run in nested_runs(parent)}
+    assert found == {ended.run_id: ("ended", "FINISHED", False), lost: ("lost", "FAILED", True)}
+    assert client.get_run(other).info.status == "RUNNING"

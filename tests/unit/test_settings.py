@@ -89,6 +89,14 @@ def test_value_is_read_as_its_type(arguments, section, name, value):
     assert getattr(getattr(settings, section), name) == value
 
 
+def test_options_of_one_mapping_add_up_however_deep(file):
+    text = file("model: {options: {head: {units: 8, bias: true}, activation: relu}}")
+    options = ["--model.options.head.units", "9", "--model.options.head.rate=0.5", "--model.options.depth", "2"]
+    settings = parse_settings("train", TrainSettings, ["--config", text, *TRAIN, *options])
+    head = {"units": 9, "bias": True, "rate": 0.5}
+    assert settings.model.options == {"head": head, "activation": "relu", "depth": 2}
+
+
 # --- mistakes
 
 
