@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from cnnlib.comparison import Comparison
 
@@ -21,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
 LINE = "#8a94a2"
-DPI = 110
+DPI = 100
 
 _SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -90,7 +91,9 @@ def _draw(axes: "Axes", curve: tuple[np.ndarray, np.ndarray], style: tuple[str, 
 
 
 def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
+    drawn, file = io.BytesIO(), io.BytesIO()
     # Equal data, equal file: without the version of Matplotlib in it.
-    figure.savefig(file, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    figure.savefig(drawn, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    # Without the transparency that nothing has, and packed: figures lie in repositories and pages.
+    Image.open(drawn).convert("RGB").save(file, format="png", optimize=True)
     return file.getvalue()
