@@ -113,7 +113,8 @@ def importances_of(trials: Sequence[FrozenTrial], direction: str, seed: int) -> 
     with _quietly():
         study = optuna.create_study(direction=_DIRECTIONS[direction])
         study.add_trials(complete)
-        return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+    return {name: float(share) for name, share in found.items()}
 
 
 @contextmanager

@@ -34,7 +34,7 @@ needs_spark_study = pytest.mark.skipif(not HAS_SPARK_STUDY, reason="this MLflow 
 
 # At the low rate nothing is learnt; sgd has no beta_1, and fails.
 SPACE = {
-    "optimizer.learning_rate": "choice(1e-7,1e-2)",
+    "optimizer.learning_rate": "choice(1e-7,1e-3)",
     "optimizer.name": "choice(adam,nadam,sgd)",
     "optimizer.options.beta_1": "uniform(0.8,0.9)",
 }
@@ -123,11 +123,11 @@ def test_best_trial_is_the_best_and_its_settings_are_a_file_that_train_takes(tun
     values = [min(v.value for v in client.get_metric_history(t.run_id, "val_loss")) for t in complete]
     assert [trial.value for trial in complete] == pytest.approx(values)
     assert best.value == min(values)
-    assert best.settings["optimizer.learning_rate"] == 0.01
+    assert best.settings["optimizer.learning_rate"] == 0.001
     settings = parse_settings("train", TrainSettings, ["--config", str(result.folder / "best.yaml")])
     assert settings == result.best
     assert settings.optimizer.options == {"beta_1": best.settings["optimizer.options.beta_1"]}
-    assert (settings.optimizer.learning_rate, settings.model.name, settings.train.epochs) == (0.01, "mlp", 3)
+    assert (settings.optimizer.learning_rate, settings.model.name, settings.train.epochs) == (0.001, "mlp", 3)
 
 
 @needs_spark_study
