@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able
     from cnnlib.predictions import Predictions
     from cnnlib.stability import Stability
     from pipelines.demo import DemoResult
+    from pipelines.find_rate import FoundRate
     from pipelines.train import TrainedModel
 
 # Of a thousand classes those that moved most are enough.
@@ -45,6 +46,17 @@ def training_table(trained: "TrainedModel", settings: "TrainSettings") -> Table:
     table = pairs_table("training")
     _add_training(table, trained)
     _add_registered(table, trained, settings)
+    return table
+
+
+def rate_table(found: "FoundRate") -> Table:
+    """The learning rate that a sweep suggests."""
+    table = pairs_table("learning rate")
+    rates = found.sweep.rates
+    table.add_row("suggested", f"--optimizer.learning_rate {found.suggested:.2g}")
+    table.add_row("tried", f"{rates[0]:.1e} to {rates[-1]:.1e}, a step each")
+    table.add_row("figure", found.figure)
+    table.add_row("run", found.run_url)
     return table
 
 

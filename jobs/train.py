@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cnnlib.config import TrainSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
-from jobs.tables import show, training_table
+from jobs.tables import rate_table, show, training_table
 from pipelines.session import job_session
 
 
@@ -17,10 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: TrainSettings) -> None:
     import_tensorflow_quietly()
+    from pipelines.find_rate import find_rate
     from pipelines.train import train
 
     with job_session("sparkcnn train") as spark:
-        show(training_table(train(spark, settings), settings))
+        if settings.train.find_rate:
+            show(rate_table(find_rate(spark, settings)))
+        else:
+            show(training_table(train(spark, settings), settings))
 
 
 if __name__ == "__main__":

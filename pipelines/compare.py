@@ -19,6 +19,7 @@ from cnnlib.training.fit import fit_model
 from pipelines.progress import Advance, Progress
 from pipelines.results import keep_results, make_results_folder
 from pipelines.runs import end_lost_runs, nested_run, nested_runs, read_history, tracked_run
+from pipelines.starting_weights import starting_weights, with_pinned_weights
 from pipelines.store import connect
 from pipelines.tracking import Tracker
 from pipelines.train import described_settings
@@ -60,6 +61,8 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
     """
     progress = progress or Progress()
     image_set = open_image_set(settings.data.path)
+    uri = connect(settings.tracking)
+    settings = with_pinned_weights(settings)
     planned = [
         _Planned(value, seed, settings.training(value, seed))
         for value in settings.compare.values
@@ -68,7 +71,6 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
     for one in planned[:: len(settings.seeds)]:
         check_buildable(image_set, one.settings, f"{settings.compare.setting}={one.value}")
     folder = make_results_folder(settings.output.path)
-    uri = connect(settings.tracking)
     for one in planned:
         if one.settings.train.workers:
             check_workers(spark, one.settings, uri)
@@ -185,7 +187,8 @@ def _trained(
         tracker.log_epoch(state.epoch, state.logs(state.epoch))
 
     try:
-        _, history = fit_model(image_set, settings, on_epoch=on_epoch, on_step=on_step)
+        with starting_weights(settings) as weights:
+            _, history = fit_model(image_set, settings, on_epoch=on_epoch, on_step=on_step, weights=weights)
     finally:
         # Keras keeps a graph of every model; after dozens of trainings that is memory and time.
         keras.backend.clear_session()

@@ -1,6 +1,7 @@
 """One rank's training, in the driver or in a process of its own: rank 0 alone writes to the MLflow run."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,16 +11,19 @@ import keras
 
 from cnnlib.config import TrainSettings
 from cnnlib.imageset import ImageSet
-from cnnlib.sealed import ARTIFACTS
+from cnnlib.reports.rate_sweep import rate_sweep_figure
 from cnnlib.training.advice import advice_on
 from cnnlib.training.callbacks import IMAGES_PER_SECOND
-from cnnlib.training.checkpoints import History, TrainingState, read_state, write_checkpoint
+from cnnlib.training.checkpoints import TrainingState, read_state, write_checkpoint
 from cnnlib.training.fit import fit_model
-from cnnlib.training.preconditions import REGISTERED
 from cnnlib.training.ranks import Ranks
+from cnnlib.training.rate_finder import sweep_rates
 from pipelines.publisher import Publisher
-from pipelines.registry import fetch_model
+from pipelines.starting_weights import starting_weights
 from pipelines.tracking import Tracker
+
+# Of a sweep of the learning rate.
+SWEEP_FILE, SWEEP_FIGURE = "sweep.json", "sweep.png"
 
 
 class Narrator(Protocol):
@@ -37,26 +41,25 @@ def fit_and_publish(
     *,
     ranks: Ranks,
     narrator: Callable[[Publisher], Narrator],
-) -> tuple[keras.Model, History]:
+) -> keras.Model:
     """Train from the run's latest checkpoint on, or from scratch; rank 0 publishes every epoch.
 
-    Gives the model as the last epoch left it, and the history of all epochs. `narrator` makes rank 0's of its
-    publisher. Raises what `fit_model` raises, and TrackingError where the run does not take a checkpoint.
+    Where `train.find_rate` says so, sweep the learning rate instead. Gives the model as it was left. `narrator` makes
+    rank 0's of its publisher. Raises what `fit_model` raises, and TrackingError where the run does not take a
+    checkpoint.
     """
-    with TemporaryDirectory(prefix="sparkcnn-checkpoints-") as temporary:
-        folder = Path(temporary)
+    if settings.train.find_rate:
+        return _sweep_and_publish(image_set, settings, tracker, ranks=ranks, narrator=narrator)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="sparkcnn-checkpoints-")))
         latest = tracker.latest_epoch()
         resume_from = tracker.fetch_checkpoint(latest, folder) if latest else None
-        fit = partial(
-            fit_model,
-            image_set,
-            settings,
-            ranks=ranks,
-            resume_from=resume_from,
-            weights=_weights(settings, folder, resume_from),
-        )
+        # A checkpoint has its own.
+        weights = None if resume_from else stack.enter_context(starting_weights(settings))
+        fit = partial(fit_model, image_set, settings, ranks=ranks, resume_from=resume_from, weights=weights)
         if ranks.rank != 0:
-            return fit(on_epoch=lambda model, state: None, on_step=lambda done, total, note: None)
+            model, _ = fit(on_epoch=lambda model, state: None, on_step=_tell_nobody)
+            return model
         if resume_from is not None:
             log_missing_epochs(tracker, read_state(resume_from), settings.train.monitor)
         with Publisher(tracker, folder / "written", settings.train.keep_last) as publisher:
@@ -72,15 +75,35 @@ def fit_and_publish(
                         told.say(f"warning: {words}")
                         warned.add(kind)
 
-            return fit(on_epoch=on_epoch, on_step=told.step)
+            model, _ = fit(on_epoch=on_epoch, on_step=told.step)
+            return model
 
 
-def _weights(settings: TrainSettings, folder: Path, resume_from: Path | None) -> str | None:
-    """What `model.weights` names, on this machine: a registered model is downloaded. None where none are needed."""
-    weights = settings.model.weights
-    if weights is None or resume_from is not None:
-        return None
-    return str(fetch_model(weights, folder).folder / ARTIFACTS) if weights.startswith(REGISTERED) else weights
+def _sweep_and_publish(
+    image_set: ImageSet,
+    settings: TrainSettings,
+    tracker: Tracker,
+    *,
+    ranks: Ranks,
+    narrator: Callable[[Publisher], Narrator],
+) -> keras.Model:
+    with starting_weights(settings) as weights:
+        sweep = partial(sweep_rates, image_set, settings, ranks=ranks, weights=weights)
+        if ranks.rank != 0:
+            return sweep(on_step=_tell_nobody)[0]
+        with TemporaryDirectory(prefix="sparkcnn-sweep-") as temporary:
+            folder = Path(temporary)
+            with Publisher(tracker, folder, settings.train.keep_last) as publisher:
+                model, found = sweep(on_step=narrator(publisher).step)
+            found.write(folder / SWEEP_FILE)
+            figure = rate_sweep_figure(found.rates, found.losses, found.smoothed, found.suggested)
+            (folder / SWEEP_FIGURE).write_bytes(figure)
+            tracker.log_rate_sweep(folder)
+            return model
+
+
+def _tell_nobody(done: int, total: int, note: str) -> None:
+    pass
 
 
 def log_missing_epochs(tracker: Tracker, state: TrainingState, metric: str) -> None:

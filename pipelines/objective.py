@@ -69,6 +69,7 @@ class Objective:
         from cnnlib.imageset import open_image_set
         from cnnlib.training.epochs import best_epoch_of
         from cnnlib.training.fit import fit_model
+        from pipelines.starting_weights import starting_weights
         from pipelines.train import described_settings
 
         image_set = open_image_set(settings.data.path)
@@ -87,7 +88,10 @@ class Objective:
                 raise optuna.TrialPruned(f"{monitor} {logs[monitor]:.4f} is worse than the median at {state.epoch}")
 
         try:
-            _, history = fit_model(image_set, settings, on_epoch=on_epoch, on_step=lambda done, total, note: None)
+            with starting_weights(settings) as weights:
+                _, history = fit_model(
+                    image_set, settings, on_epoch=on_epoch, on_step=lambda done, total, note: None, weights=weights
+                )
         finally:
             # The worker goes on to the next trial; Keras would keep this one's model.
             keras.backend.clear_session()

@@ -65,7 +65,7 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
     tracker = Tracker(**spec["tracker"])
     use_store(tracker.uri)
     ranks = _connected(spec)
-    model, _ = fit_and_publish(open_image_set(settings.data.path), settings, tracker, ranks=ranks, narrator=_Told)
+    model = fit_and_publish(open_image_set(settings.data.path), settings, tracker, ranks=ranks, narrator=_Told)
     # None leaves before rank 0 has published all: to TensorFlow's collectives a rank that is gone has failed.
     ranks.gather([0.0])
     digest = hashlib.sha256()

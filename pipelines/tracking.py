@@ -44,6 +44,7 @@ BEST_EPOCH_TAG = "sparkcnn.best_epoch"
 BEST_TRIAL_TAG = "sparkcnn.best_trial"
 LATEST_TAG = "sparkcnn.latest_checkpoint"
 PROGRESS_TAG = "sparkcnn.progress"
+RATE_SWEEP = "learning_rate"
 WARNINGS_TAG = "sparkcnn.warnings"
 MODEL_TAG = "sparkcnn.model"
 PREDICTIONS_TAG = "sparkcnn.predictions"
@@ -157,10 +158,20 @@ class Tracker:
         self.set_tag(BEST_EPOCH_TAG, str(epoch))
         self._log(metrics=[Metric(f"best_{metric}", value, int(time.time() * 1000), 0)])
 
+    def log_rate_sweep(self, folder: Path) -> None:
+        """Keep the files of a sweep of the learning rate, under learning_rate/."""
+        self._upload(folder, RATE_SWEEP)
+
+    @_again_where_cut_short
+    def fetch_rate_sweep(self, file: str, folder: Path) -> Path:
+        """Download one of them into a folder, and give where it lies."""
+        return Path(self._client.download_artifacts(self.run_id, f"{RATE_SWEEP}/{file}", str(folder)))
+
     def log_warnings(self, warnings: Sequence[str]) -> None:
         """Keep what a training warned of at its end, if anything."""
         if warnings:
             self.set_tag(WARNINGS_TAG, "\n".join(warnings))
+
     def log_best_trial(self, number: int, metric: str, value: float) -> None:
         """Log which trial of a study is the best one, and its value, by which studies can be sorted."""
         self.set_tag(BEST_TRIAL_TAG, str(number))

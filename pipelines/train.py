@@ -23,8 +23,9 @@ from cnnlib.training.ranks import ALONE
 from pipelines.aliases import find_version, move_alias
 from pipelines.fitting import fit_and_publish
 from pipelines.progress import Advance, Progress
-from pipelines.registry import log_sealed_model, pin_version
+from pipelines.registry import log_sealed_model
 from pipelines.runs import tracked_run
+from pipelines.starting_weights import with_pinned_weights
 from pipelines.store import connect
 from pipelines.tracking import Tracker
 from pipelines.train_on_workers import check_workers, fit_on_workers
@@ -67,7 +68,7 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
     # Before a run is started that could only fail.
     check_fit(image_set, settings)
     uri = connect(settings.tracking)
-    settings = _with_pinned_weights(settings)
+    settings = with_pinned_weights(settings)
     if settings.train.workers:
         check_workers(spark, settings, uri)
     described = described_settings(settings, uri)
@@ -76,16 +77,8 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
         latest = tracker.latest_epoch()
         if latest:
             progress.say(f"going on with run {tracker.run_id} after epoch {latest}")
-        _fit(spark, image_set, settings, tracker, progress)
+        fit_or_launch(spark, image_set, settings, tracker, progress)
         return _registered(image_set, settings, tracker)
-
-
-def _with_pinned_weights(settings: TrainSettings) -> TrainSettings:
-    """An alias may move while ranks start, or before the run is gone on with: its version stands in its place."""
-    if settings.model.weights is None:
-        return settings
-    model = settings.model.model_copy(update={"weights": pin_version(settings.model.weights)})
-    return settings.model_copy(update={"model": model})
 
 
 def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
@@ -100,9 +93,10 @@ def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, 
     return described
 
 
-def _fit(
+def fit_or_launch(
     spark: SparkSession, image_set: ImageSet, settings: TrainSettings, tracker: Tracker, progress: Progress
 ) -> None:
+    """Train, or sweep the learning rate, in this process or on workers; all that comes of it is in the run."""
     if settings.train.workers:
         # Ranks have working folders of their own.
         data = settings.data.model_copy(update={"path": image_set.folder.uri})

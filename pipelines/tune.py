@@ -22,6 +22,7 @@ from pipelines.cluster import environment_for_ranks, store_problem
 from pipelines.progress import Advance, Progress, watched_step
 from pipelines.results import keep_results, make_results_folder
 from pipelines.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
+from pipelines.starting_weights import with_pinned_weights
 from pipelines.store import connect
 from pipelines.tracking import Tracker
 
@@ -69,6 +70,7 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
     problem = store_problem(spark, uri)
     if problem:
         raise TrackingError(problem)
+    settings = with_pinned_weights(settings)
     # MLflow finds a study by its name, which stands in quotes in its query.
     name = f"tune {settings.model.name} on {image_set.name} {uuid.uuid4().hex[:8]}".replace("'", "")
     direction = settings.train.best_direction

@@ -5,7 +5,6 @@ A class is a section (`train`), a field of it a setting (`train.epochs`); a modu
 """
 
 from cnnlib.config.augmentation import AugmentSettings
-from cnnlib.config.comparison import ComparedSettings, CompareSettings, ComparisonOutputSettings
 from cnnlib.config.comparison import ComparedSettings, CompareSettings
 from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelsSettings
 from cnnlib.config.demo import DemoSettings

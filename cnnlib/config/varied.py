@@ -5,12 +5,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.overrides import override
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
-from cnnlib.config.training import DataSettings, FitSettings, TrainSettings
+from cnnlib.config.training import DataSettings, FitSettings, TrainSettings, TransferSettings
+
+SECTIONS = ("data", "model", "augment", "transfer", "optimizer", "tracking")
 
 
 class VariedSettings(Settings):
@@ -18,6 +21,8 @@ class VariedSettings(Settings):
 
     data: DataSettings
     model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
+    transfer: TransferSettings = TransferSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: FitSettings = FitSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -26,6 +31,8 @@ class VariedSettings(Settings):
     def _goes_on_by_its_own_setting(self) -> "VariedSettings":
         if self.train.resume is not None:
             raise ValueError("train.resume goes on with a single training; leave it out")
+        if self.train.find_rate:
+            raise ValueError("train.find_rate is for a single training; leave it out")
         return self
 
     def varied(self, values: Mapping[str, Any], **train: Any) -> TrainSettings:
@@ -33,7 +40,7 @@ class VariedSettings(Settings):
 
         Raises ConfigError, see `override`.
         """
-        sections = {name: getattr(self, name) for name in ("data", "model", "optimizer", "tracking")}
+        sections = {name: getattr(self, name) for name in SECTIONS}
         return override(TrainSettings(**sections, train=self.train.model_copy(update=train)), values)
 
 

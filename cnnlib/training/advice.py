@@ -9,8 +9,9 @@ from cnnlib.training.layer_monitor import DEAD_UNITS, GRADIENT_NORM
 
 # Epochs after the lowest val_loss, and how far above it, from which on it is no accident.
 _OVERFIT_EPOCHS, _OVERFIT_RISE = 2, 1.05
-# Of the loss of guessing: above, an epoch did harm; above the other, it did next to nothing.
-_WORSE_THAN_GUESSING, _LIKE_GUESSING = 1.05, 0.9
+# Of the loss of guessing: an untrained model may be a little above, no training stays far above, and below 0.9 of it
+# something was learnt.
+_FAR_ABOVE_GUESSING, _LIKE_GUESSING = 2.0, 0.9
 _MANY_DEAD = 0.5
 _VANISHING = 1e-6
 _EXPLODING = 1e3
@@ -48,7 +49,7 @@ def _overfitting(loss: Sequence[float], val_loss: Sequence[float]) -> str:
 
 
 def _rate_too_high(loss: Sequence[float], guessing: float) -> str:
-    if loss[-1] > _WORSE_THAN_GUESSING * guessing:
+    if loss[-1] > _FAR_ABOVE_GUESSING * guessing:
         what = f"loss is {loss[-1]:.4f}, above the {guessing:.4f} of guessing"
     elif len(loss) > 2 and loss[-1] > loss[-2] > loss[-3]:
         what = f"loss rose twice, from {loss[-3]:.4f} to {loss[-1]:.4f}"

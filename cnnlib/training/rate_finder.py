@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from cnnlib.config import TrainSettings
-from cnnlib.errors import ConfigError
 from cnnlib.imageset import ImageSet
 from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import EpochSeeds, Logs, ReportStep, StepReport
@@ -25,8 +24,8 @@ from cnnlib.training.transfer import TransferPhases
 LOWEST_RATE, HIGHEST_RATE, STEPS = 1e-7, 10.0, 200
 # Of the exponential average of the losses; where it is this many times its lowest, the sweep is over.
 _SMOOTHING, _RISEN = 0.9, 4.0
-# Steps before the lowest loss that a slope can be told from.
-_FEWEST = 5
+# Of the first loss: less is no fall, but chance.
+_LEAST_FALL = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,12 @@ class RateSweep:
         return smoothed
 
     @property
-    def suggested(self) -> float:
-        """The rate at which the smoothed loss falls most steeply, of those before it is lowest.
-
-        Raises ConfigError where it never falls.
-        """
+    def suggested(self) -> float | None:
+        """The rate at which the smoothed loss falls most steeply, of those before it is lowest; None without a fall."""
         smoothed = self.smoothed
         lowest = int(np.argmin(smoothed))
-        if lowest < _FEWEST:
-            raise ConfigError(
-                f"no learning rate from {self.rates[0]:.0e} to {self.rates[-1]:.0e} lowered the loss, which began at "
-                f"{self.losses[0]:.4f}; look at the labels, the augmentation and the model"
-            )
+        if smoothed[0] - smoothed[lowest] < _LEAST_FALL * smoothed[0]:
+            return None
         slopes = np.gradient(smoothed[: lowest + 1], np.log(self.rates[: lowest + 1]))
         return self.rates[int(np.argmin(slopes))]
 
@@ -83,11 +76,11 @@ def sweep_rates(
     on_step: ReportStep,
     ranks: Ranks = ALONE,
     weights: str | None = None,
-) -> RateSweep:
+) -> tuple[keras.Model, RateSweep]:
     """Train at ever higher rates, from 1e-7 up to 10, until the loss has risen to four times its lowest.
 
-    The arguments are those of `fit_model`, and it raises the same. Every rank gets the same sweep; what was trained is
-    dropped.
+    The arguments are those of `fit_model`, and it raises the same. Every rank gets the same sweep, and the model as it
+    was left, which is good for nothing else.
     """
     check_fit(image_set, settings)
     make_repeatable(settings.train)
@@ -101,7 +94,7 @@ def sweep_rates(
         trained_by(plain, image_set.image.shape, settings, ranks).fit(
             train_batches, steps_per_epoch=STEPS, epochs=1, callbacks=callbacks, shuffle=False, verbose=0
         )
-    return RateSweep(tuple(sweep.rates), tuple(sweep.losses))
+    return plain, RateSweep(tuple(sweep.rates), tuple(sweep.losses))
 
 
 def rate_of(step: int) -> float:

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError, DivergenceError, ModelError
 from cnnlib.training.checkpoints import read_checkpoint
+from pipelines.find_rate import find_rate
 from pipelines.store import connect
 from pipelines.tracking import WARNINGS_TAG, Tracker
 from pipelines.train import TrainedModel, train
@@ -96,10 +97,9 @@ def test_loss_that_runs_away_ends_the_job_with_the_ids_of_the_step(
 def test_what_a_training_warns_of_is_said_at_its_end(spark: SparkSession, trained: Trained) -> None:
     slow = training(trained, train={"epochs": 2, "patience": 0}, optimizer={"name": "sgd", "learning_rate": 1e-7})
     model = train(spark, slow)
-    (warning,) = model.warnings
-    assert warning.startswith("the learning rate may be too low: after 2 epochs loss is 2.")
+    assert model.warnings[0].startswith("the learning rate may be too low: after 2 epochs loss is 2.")
     run = mlflow.MlflowClient(connect(slow.tracking)).get_run(model.run_id)
-    assert run.data.tags[WARNINGS_TAG] == warning
+    assert run.data.tags[WARNINGS_TAG].splitlines() == list(model.warnings)
 
 
 def test_weights_that_are_not_registered_are_refused_before_anything_starts(
@@ -109,3 +109,23 @@ def test_weights_that_are_not_registered_are_refused_before_anything_starts(
         train(spark, training(trained, model={"weights": "models:/nothing@champion"}))
     with pytest.raises(ConfigError, match=r"model\.weights=nowhere is not there"):
         train(spark, training(trained, model={"weights": "nowhere"}))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sweep_suggests_a_rate_that_learns(spark: SparkSession, trained: Trained, workers: int) -> None:
+    sgd = {"name": "sgd"}
+    found = find_rate(
+        spark,
+        training(trained, train={"workers": workers, "worker_batch_size": 16, "find_rate": True}, optimizer=sgd),
+    )
+    # Where the loss fell, and far from where it ran away.
+    assert 1e-3 < found.suggested < 1.0
+    assert found.sweep.rates[0] == pytest.approx(1e-7)
+    assert list(found.sweep.rates) == sorted(found.sweep.rates)
+    assert min(found.sweep.smoothed) < 0.8 * found.sweep.losses[0]
+    assert Path(found.figure).read_bytes().startswith(b"\x89PNG")
+    run = mlflow.MlflowClient(connect(trained.settings.tracking)).get_run(found.run_id)
+    assert (run.info.status, run.data.params["train.find_rate"]) == ("FINISHED", "True")
+    suggested = {"learning_rate": found.suggested}
+    model = train(spark, training(trained, train={"epochs": 3, "worker_batch_size": 16}, optimizer=sgd | suggested))
+    assert model.history["val_accuracy"][-1] > 0.5

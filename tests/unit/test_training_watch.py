@@ -119,10 +119,12 @@ def advice(loss, val_loss=None, **others) -> dict[str, str]:
         # An accident of one epoch, and one too small to tell.
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.5, 0.8], []),
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.61, 0.62], []),
-        ([2.5], None, ["rate_too_high"]),
+        ([5.0], None, ["rate_too_high"]),
+        ([2.5], None, []),
         ([1.0, 1.1, 1.3], None, ["rate_too_high"]),
         ([1.0, 1.1, 0.9], None, []),
         ([2.30, 2.28], None, ["rate_too_low"]),
+        ([2.44, 2.42], None, ["rate_too_low"]),
         ([2.30], None, []),
         ([2.30, 1.9], None, []),
         ([2.302, 2.303], None, []),

@@ -1,0 +1,37 @@
+"""What `model.weights` names, for a training to begin with: a registered model is pinned, and then downloaded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from cnnlib.config import CompareSettings, TrainSettings, TuneSettings
+from cnnlib.sealed import ARTIFACTS
+from cnnlib.training.preconditions import REGISTERED
+from pipelines.registry import fetch_model, pin_version
+
+SettingsWithModel = TypeVar("SettingsWithModel", TrainSettings, CompareSettings, TuneSettings)
+
+
+def with_pinned_weights(settings: SettingsWithModel) -> SettingsWithModel:
+    """The same with a version in the place of an alias, which may move while ranks and trials start.
+
+    Raises ModelError where the store that is connected has no such model or alias.
+    """
+    weights = settings.model.weights
+    if weights is None or not weights.startswith(REGISTERED):
+        return settings
+    model = settings.model.model_copy(update={"weights": pin_version(weights)})
+    return settings.model_copy(update={"model": model})
+
+
+@contextmanager
+def starting_weights(settings: TrainSettings) -> Iterator[str | None]:
+    """`model.weights` as `fit_model` takes it: what is registered lies in a folder that is there within the block."""
+    weights = settings.model.weights
+    if weights is None or not weights.startswith(REGISTERED):
+        yield weights
+        return
+    with TemporaryDirectory(prefix="sparkcnn-weights-") as temporary:
+        yield str(fetch_model(weights, Path(temporary)).folder / ARTIFACTS)

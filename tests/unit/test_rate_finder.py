@@ -1,0 +1,55 @@
+"""What a sweep of the learning rate suggests."""
+
+import numpy as np
+import pytest
+
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+from cnnlib.reports.rate_sweep import rate_sweep_figure  # noqa: E402
+from cnnlib.training.rate_finder import HIGHEST_RATE, LOWEST_RATE, STEPS, RateSweep, rate_of, sweep_rates  # noqa: E402
+from tests.unit.trainings import settings, striped_set  # noqa: E402
+
+
+def sweep_with_a_fall_at(rate: float) -> RateSweep:
+    rates = [rate_of(step) for step in range(150)]
+    losses = 2.3 - 2 / (1 + np.exp(-4 * np.log(np.array(rates) / rate)))
+    return RateSweep(tuple(rates), tuple(losses.tolist()))
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-2])
+def test_suggested_rate_is_where_the_loss_falls_most_steeply(rate):
+    # The average is behind by some steps, of which there are 25 to a tenfold rate.
+    assert rate <= sweep_with_a_fall_at(rate).suggested < 3 * rate
+
+
+def test_nothing_is_suggested_where_nothing_falls():
+    rates = tuple(rate_of(step) for step in range(100))
+    assert RateSweep(rates, (2.3,) * 99 + (2.2,)).suggested is None
+    assert RateSweep(rates, tuple(np.linspace(2.3, 9.2, 100))).suggested is None
+
+
+def test_written_sweep_is_read_again(tmp_path):
+    sweep = sweep_with_a_fall_at(1e-3)
+    sweep.write(tmp_path / "sweep.json")
+    assert RateSweep.read(tmp_path / "sweep.json") == sweep
+
+
+def test_rates_rise_evenly_in_their_logarithm():
+    steps = np.diff(np.log([rate_of(step) for step in range(STEPS)]))
+    np.testing.assert_allclose(steps, np.log(HIGHEST_RATE / LOWEST_RATE) / (STEPS - 1))
+
+
+def test_sweep_ends_where_the_loss_has_risen_far(tmp_path):
+    image_set = striped_set(tmp_path)
+    steps = []
+    given = settings(image_set, optimizer={"name": "sgd"})
+    _, sweep = sweep_rates(image_set, given, on_step=lambda done, total, note: steps.append(done))
+    assert len(sweep.losses) == len(sweep.rates) == len(steps) - 1 < STEPS
+    assert np.isfinite(sweep.losses).all()
+    assert sweep.suggested is not None
+    assert min(sweep.smoothed) < 0.7 * sweep.losses[0]
+    figure = rate_sweep_figure(sweep.rates, sweep.losses, sweep.smoothed, sweep.suggested)
+    assert figure.startswith(b"\x89PNG")
+    assert figure != rate_sweep_figure(sweep.rates, sweep.losses, sweep.smoothed, None)
