@@ -4,9 +4,14 @@ MLflow 3 brings the study; nothing else imports this module before that is known
 """
 
 import logging
+import secrets
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import optuna
@@ -18,6 +23,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from py4j.protocol import Py4JJavaError
+from pyspark import inheritable_thread_target
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -25,6 +31,7 @@ from cnnlib.errors import TrainingError
 from pipelines.session import is_classic, root_cause, user_errors_from_tasks
 from pipelines.tracking import Tracker
 
+SECONDS_TO_CANCEL = 10.0
 JOB_GROUP = "spark.jobGroup.id"
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -68,12 +75,16 @@ class SparkTrials:
         )
         try:
             with user_errors_from_tasks(spark), _in_own_job_group(spark, self.name):
-                study.optimize(
-                    objective,
-                    n_trials=trials,
-                    n_jobs=min(parallel, trials),
-                    catch=(Exception,),
-                    callbacks=[_StopAfter(earlier + trials)],
+                _run_in_thread(
+                    spark,
+                    partial(
+                        study.optimize,
+                        objective,
+                        n_trials=trials,
+                        n_jobs=min(parallel, trials),
+                        catch=(Exception,),
+                        callbacks=[_StopAfter(earlier + trials)],
+                    ),
                 )
         except (ExecutionException, PySparkException, Py4JJavaError) as error:
             raise TrainingError(
@@ -115,6 +126,37 @@ def importances_of(trials: Sequence[FrozenTrial], direction: str, seed: int) -> 
         study.add_trials(complete)
         found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
     return {name: float(share) for name, share in found.items()}
+
+
+def _run_in_thread(spark: SparkSession, work: Callable[[], None]) -> None:
+    """Run Spark jobs in a thread, so that an interrupt meets this one outside of a call to the JVM, and ends them.
+
+    See `pipelines.launch`, which collects so.
+    """
+    tag = f"sparkcnn-{secrets.token_hex(8)}"
+    classic = is_classic(spark)
+    done: Future[None] = Future()
+
+    def run() -> None:
+        (spark.sparkContext.addJobTag if classic else spark.addTag)(tag)
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    with warnings.catch_warnings():
+        # Job group, pool and the like are the caller's; that tags are not is told as a warning.
+        warnings.simplefilter("ignore", UserWarning)
+        target = inheritable_thread_target(run) if classic else run
+    threading.Thread(target=target, name="sparkcnn-study", daemon=True).start()
+    try:
+        done.result()
+    except BaseException:
+        with suppress(Exception):  # the jobs may be over, and Spark with them
+            (spark.sparkContext.cancelJobsWithTag if classic else spark.interruptTag)(tag)
+        wait([done], SECONDS_TO_CANCEL)
+        raise
 
 
 @contextmanager
