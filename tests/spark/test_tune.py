@@ -220,8 +220,9 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
     assert has(before, "FINISHED") < has(after, "FINISHED")
     assert len(has(after, "FINISHED")) == 4
     assert has(after, "FAILED") == lost
-    drawn = {run.data.params["optimizer.learning_rate"] for run in after}
-    assert len(drawn) == len(after)  # none was tried twice
+    # One that was killed as it began has drawn nothing yet.
+    drawn = [run.data.params["optimizer.learning_rate"] for run in after if run.data.params]
+    assert len(set(drawn)) == len(drawn) >= 4  # none was tried twice
     with open(tmp_path / "results" / "trials.csv") as file:
         rows = list(csv.DictReader(file))
     assert {row["run_id"] for row in rows} == has(after, "FINISHED")
