@@ -21,6 +21,7 @@ JOBS = (
     "plan",
     "models",
     "cost",
+    "show",
 )
 
 

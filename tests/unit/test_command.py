@@ -26,6 +26,7 @@ STATUS = {
     "ModelError": 2,
     "FeedError": 1,
     "TrainingError": 1,
+    "DivergenceError": 3,
     "TrackingError": 2,
     "PromotionError": 2,
     "LimitError": 3,

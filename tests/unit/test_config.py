@@ -118,13 +118,14 @@ def test_flatten_names_each_option():
     flat = flatten(settings)
     assert {name: value for name, value in flat.items() if name.startswith("model.")} == {
         "model.name": "lenet",
+        "model.weights": None,
         "model.options.activation": "tanh",
         "model.options.deep.a": 1,
     }
 
 
 def test_flatten_keeps_an_empty_section_of_options():
-    assert flatten(ModelSettings()) == {"name": "lenet", "options": {}}
+    assert flatten(ModelSettings()) == {"name": "lenet", "weights": None, "options": {}}
 
 
 # --- conf/*.yaml
