@@ -38,7 +38,7 @@ def prepare(subject: Subject, images: int) -> dict[str, Any]:
     from cnnlib.config import IngestSettings, StoreSettings
     from cnnlib.models import build_model
     from pipelines.ingest import ingest
-    from pipelines.registry import log_sealed_model
+    from pipelines.registry import TrainedOn, log_sealed_model
     from pipelines.session import spark_session
     from pipelines.store import connect
 
@@ -53,7 +53,7 @@ def prepare(subject: Subject, images: int) -> dict[str, Any]:
     connect(StoreSettings(uri=f"sqlite:///{folder}/mlflow.db"))
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("benchmark", artifact_location=f"{folder}/artifacts"))
     with mlflow.start_run():
-        log_sealed_model(model, image_set, np.zeros(subject.spec.shape, np.uint8), register_as=MODEL_NAME)
+        log_sealed_model(model, TrainedOn.of(image_set), np.zeros(subject.spec.shape, np.uint8), register_as=MODEL_NAME)
     model.save(f"{folder}/model.keras")
     return {"images": images}
 

@@ -22,6 +22,7 @@ JOBS = (
     "models",
     "cost",
     "show",
+    "imagenet",
 )
 
 

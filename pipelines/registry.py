@@ -20,7 +20,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from cnnlib import predict
 from cnnlib.errors import ModelError, first_line
-from cnnlib.images import encode_png
+from cnnlib.images import ImageSpec, encode_png
 from cnnlib.imageset import IMAGE, ImageSet
 from cnnlib.predict import ModelCard
 from cnnlib.predictions import ScoredWith
@@ -79,9 +79,26 @@ class RegisteredModel:
         return ScoredWith(self.name, self.version, self.card.model_sha256)
 
 
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a model's images are, and what it was trained on; `class_shares` of the classes in it, where known."""
+
+    image: ImageSpec
+    classes: tuple[str, ...]
+    fingerprint: str
+    class_shares: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, image_set: ImageSet) -> "TrainedOn":
+        """An image set's train split."""
+        train = image_set.splits[TRAIN]
+        shares = tuple(shares_of(train.class_counts)) if train.rows else ()
+        return cls(image_set.image, image_set.classes, image_set.fingerprint, shares)
+
+
 def log_sealed_model(
     model: "keras.Model",
-    image_set: ImageSet,
+    trained_on: TrainedOn,
     example: np.ndarray,
     *,
     register_as: str | None,
@@ -92,15 +109,14 @@ def log_sealed_model(
     `example` is (height, width, channels) uint8 and becomes the input example, as PNG. `confidence_shares` are as in
     the model's card. Gives (model URI, version).
     """
-    train = image_set.splits[TRAIN]
     with TemporaryDirectory(prefix="sparkcnn-seal-") as temporary:
         sealed = seal(
             model,
             Path(temporary),
-            image=image_set.image,
-            classes=image_set.classes,
-            fingerprint=image_set.fingerprint,
-            class_shares=shares_of(train.class_counts) if train.rows else (),
+            image=trained_on.image,
+            classes=trained_on.classes,
+            fingerprint=trained_on.fingerprint,
+            class_shares=trained_on.class_shares,
             confidence_shares=confidence_shares,
         )
         # A file of its own: this package may lie in a zip, as spark-submit ships it.

@@ -23,7 +23,7 @@ from cnnlib.training.ranks import ALONE
 from pipelines.aliases import find_version, move_alias
 from pipelines.fitting import fit_and_publish
 from pipelines.progress import Advance, Progress
-from pipelines.registry import log_sealed_model
+from pipelines.registry import TrainedOn, log_sealed_model
 from pipelines.runs import tracked_run
 from pipelines.starting_weights import with_pinned_weights
 from pipelines.store import connect
@@ -132,7 +132,7 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
         model, _ = read_checkpoint(best)
         uri, version = log_sealed_model(
             model,
-            image_set,
+            TrainedOn.of(image_set),
             _example(image_set, settings),
             register_as=settings.register.name,
             confidence_shares=_confidence_shares(model, image_set, settings),

@@ -17,6 +17,7 @@ from cnnlib.config.evaluation import (
     PromoteSettings,
     PromotionDataSettings,
 )
+from cnnlib.config.imagenet import ImagenetSettings
 from cnnlib.config.ingest import (
     ImageSetOutputSettings,
     ImageSettings,
@@ -87,6 +88,7 @@ __all__ = [
     "PlanImageSettings",
     "PlanSettings",
     "PredictionsOutputSettings",
+    "ImagenetSettings",
     "PromoteSettings",
     "PromotionDataSettings",
     "RegisterSettings",

@@ -13,7 +13,7 @@ from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 
 # `register` is the section's name in the command line; the method it hides is one of Python's abstract classes.
-warnings.filterwarnings("ignore", message='Field name "register" in "TrainSettings" shadows', category=UserWarning)
+warnings.filterwarnings("ignore", message=r'Field name "register" in "\w+Settings" shadows', category=UserWarning)
 
 
 class DataSettings(Settings):

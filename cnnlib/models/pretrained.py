@@ -94,6 +94,8 @@ def build_imagenet(name: str, image_shape: tuple[int, int, int], weights: str = 
     `weights` is imagenet, or a .h5 file of the whole network. Raises ConfigError as `build_pretrained`.
     """
     _check_imagenet(name, image_shape)
+    if weights != IMAGENET_WEIGHTS:
+        weights_file(weights)
     images = keras.Input(image_shape, dtype="uint8", name="image")
     preprocessing = PREPROCESSING[name]
     pixels = standardise(images, preprocessing.mean, preprocessing.std)

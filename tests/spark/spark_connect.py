@@ -34,7 +34,7 @@ from pipelines.cluster import runs_here, store_problem, workers_problem
 from pipelines.ingest import ingest
 from pipelines.launch import launch
 from pipelines.promote import Promotion, promote
-from pipelines.registry import log_sealed_model
+from pipelines.registry import TrainedOn, log_sealed_model
 from pipelines.score import score
 from pipelines.session import spark_session
 from pipelines.store import connect
@@ -109,7 +109,9 @@ def registered_twice(image_set: ImageSet, folder: Path) -> TrackingSettings:
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("shades", artifact_location=f"{folder}/artifacts"))
     for _ in range(2):
         with mlflow.start_run():
-            log_sealed_model(model, image_set, np.zeros(image_set.image.shape, np.uint8), register_as="shades")
+            log_sealed_model(
+                model, TrainedOn.of(image_set), np.zeros(image_set.image.shape, np.uint8), register_as="shades"
+            )
     mlflow.MlflowClient().set_registered_model_alias("shades", "champion", "1")
     return tracking
 

@@ -32,7 +32,7 @@ from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.sealed import open_sealed
 from pipelines.evaluate import Evaluated, evaluate
 from pipelines.ingest import ingest
-from pipelines.registry import fetch_model, log_sealed_model
+from pipelines.registry import TrainedOn, fetch_model, log_sealed_model
 from pipelines.store import connect
 from tests.conftest import TEST_DIGITS, write_photos
 from tests.spark.conftest import Trained
@@ -180,7 +180,7 @@ def by_shade(photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Trac
     experiment = mlflow.create_experiment("registered", artifact_location=location)
     with mlflow.start_run(experiment_id=experiment):
         other = replace(photos, classes=("light", "emu", "dark"))
-        log_sealed_model(model, other, np.zeros((28, 28, 1), np.uint8), register_as="shades")
+        log_sealed_model(model, TrainedOn.of(other), np.zeros((28, 28, 1), np.uint8), register_as="shades")
     return tracking
 
 

@@ -26,7 +26,7 @@ from jobs import promote as job
 from pipelines import contest
 from pipelines.aliases import find_version, move_alias, version_with
 from pipelines.promote import Promotion, promote, roll_back
-from pipelines.registry import log_sealed_model
+from pipelines.registry import TrainedOn, log_sealed_model
 from pipelines.store import connect
 from pipelines.tracking import Tracker
 from pipelines.train import TrainedModel, train
@@ -179,9 +179,9 @@ def test_version_that_is_not_what_its_run_trained_fails_parity(
         best = rivals[STRONG].best_epoch
         tracker.log_checkpoint(best, strong.fetch_checkpoint(best, tmp_path))
         tracker.log_best(best, "val_accuracy", 1.0)
-        _, swapped = log_sealed_model(other, trained.image_set, example, register_as=NAME)
+        _, swapped = log_sealed_model(other, TrainedOn.of(trained.image_set), example, register_as=NAME)
     with mlflow.start_run(experiment_id=experiment):
-        _, without = log_sealed_model(other, trained.image_set, example, register_as=NAME)
+        _, without = log_sealed_model(other, TrainedOn.of(trained.image_set), example, register_as=NAME)
     keras.backend.clear_session()
     found = {}
     for version in (swapped, without):
@@ -266,7 +266,9 @@ def test_two_jobs_at_once_on_a_server(spark: SparkSession, trained: Trained, tmp
         model = build_model("lenet", image_shape=(28, 28, 1), classes=10)
         for _ in range(2):
             with mlflow.start_run():
-                log_sealed_model(model, trained.image_set, np.zeros((28, 28, 1), np.uint8), register_as=NAME)
+                log_sealed_model(
+                    model, TrainedOn.of(trained.image_set), np.zeros((28, 28, 1), np.uint8), register_as=NAME
+                )
         arguments = [
             *(sys.executable, "-m", "jobs.sparkcnn", "promote", "--model", NAME, "--gates.parity", "null"),
             *("--data.path", trained.image_set.folder.uri, "--tracking.uri", server.url),

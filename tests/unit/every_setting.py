@@ -8,6 +8,7 @@ from cnnlib.config import (
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
+    ImagenetSettings,
     IngestSettings,
     ModelsSettings,
     PlanSettings,
@@ -33,6 +34,7 @@ JOBS: dict[str, type[Settings]] = {
     "models": ModelsSettings,
     "cost": CostSettings,
     "show": ShowSettings,
+    "imagenet": ImagenetSettings,
 }
 
 

@@ -135,7 +135,7 @@ def test_unknown_job_is_told_the_nearest(name, hint, monkeypatch, capsys):
 
 def test_unknown_job_like_none_is_told_them_all(monkeypatch, capsys):
     assert run(monkeypatch, "zzz") == 2
-    known = "ingest, train, compare, tune, score, evaluate, promote, demo, doctor, plan, models, cost, show"
+    known = "ingest, train, compare, tune, score, evaluate, promote, demo, doctor, plan, models, cost, show, imagenet"
     assert capsys.readouterr().err == f"sparkcnn: zzz is no job; take one of {known}\n"
 
 
