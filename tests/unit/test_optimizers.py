@@ -11,7 +11,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
-from cnnlib.config import FitSettings, OptimizerSettings  # noqa: E402
+from cnnlib.config import OptimizerSettings, TrainSettings  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.training.optimizers import make_optimizer  # noqa: E402
 from cnnlib.training.targets import as_targets, balanced_weights, make_loss  # noqa: E402
@@ -76,9 +76,13 @@ def test_balanced_weights_have_all_classes_count_the_same():
     assert weights * counts == pytest.approx([100 / 3] * 3)
 
 
-def batches(labels: list[int], **settings) -> tuple[np.ndarray, ...]:
+def training(**train) -> TrainSettings:
+    return TrainSettings(data={"path": "set"}, train=train)
+
+
+def batches(labels: list[int], **train) -> tuple[np.ndarray, ...]:
     data = tf.data.Dataset.from_tensors((np.zeros((len(labels), 2, 2, 1), np.uint8), np.array(labels, np.int32)))
-    (batch,) = as_targets(data, 3, FitSettings(**settings), [60, 30, 10]).as_numpy_iterator()
+    (batch,) = as_targets(data, 3, training(**train), [60, 30, 10]).as_numpy_iterator()
     return batch[1:]
 
 
@@ -93,7 +97,7 @@ def test_without_settings_labels_stay_as_they_are():
 
 
 def test_smoothed_loss_is_cross_entropy_with_a_share_for_every_class():
-    settings = FitSettings(label_smoothing=0.3)
+    settings = training(label_smoothing=0.3)
     (targets,) = batches([1], label_smoothing=0.3)
     logits = np.array([[0.5, 2.0, -1.0]], np.float32)
     log_probabilities = logits[0] - np.log(np.exp(logits[0]).sum())
