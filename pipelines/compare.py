@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -61,8 +61,6 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
     """
     progress = progress or Progress()
     image_set = open_image_set(settings.data.path)
-    uri = connect(settings.tracking)
-    settings = with_pinned_weights(settings)
     planned = [
         _Planned(value, seed, settings.training(value, seed))
         for value in settings.compare.values
@@ -71,6 +69,8 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
     for one in planned[:: len(settings.seeds)]:
         check_buildable(image_set, one.settings, f"{settings.compare.setting}={one.value}")
     folder = make_results_folder(settings.output.path)
+    uri = connect(settings.tracking)
+    planned = [replace(one, settings=with_pinned_weights(one.settings)) for one in planned]
     for one in planned:
         if one.settings.train.workers:
             check_workers(spark, one.settings, uri)

@@ -6,12 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from cnnlib.config import CompareSettings, TrainSettings, TuneSettings
+from cnnlib.config import TrainSettings, TuneSettings
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.training.preconditions import REGISTERED
 from pipelines.registry import fetch_model, pin_version
 
-SettingsWithModel = TypeVar("SettingsWithModel", TrainSettings, CompareSettings, TuneSettings)
+SettingsWithModel = TypeVar("SettingsWithModel", TrainSettings, TuneSettings)
 
 
 def with_pinned_weights(settings: SettingsWithModel) -> SettingsWithModel:
