@@ -1,5 +1,6 @@
 """One training with several values of a setting and several seeds: a nested MLflow run each, curves and a table."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib.comparison import Attempt, Comparison, Contender, as_csv
 from cnnlib.config import CompareSettings, TrainSettings, flatten
+from cnnlib.errors import DivergenceError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.reports.curves import comparison_figure
 from cnnlib.training.buildable import check_buildable
@@ -109,9 +111,16 @@ def _attempts(
             same = (run for run in finished if not run.logged.differences(described, image_set.fingerprint))
             earlier = next(same, None)
             if earlier is None:
-                with nested_run(parent, one.name, described, image_set) as tracker:
-                    history = _trained(spark, image_set, one.settings, tracker, progress, shown(number, one))
-                    run_id = tracker.run_id
+                try:
+                    with nested_run(parent, one.name, described, image_set) as tracker:
+                        run_id = tracker.run_id
+                        history = _trained(spark, image_set, one.settings, tracker, progress, shown(number, one))
+                except DivergenceError as error:
+                    # That a value does so is a result too: its run is failed, the others go on.
+                    progress.say(f"{settings.compare.setting}={one.name}: {error.message}")
+                    history = {metric: [math.nan] for metric in (settings.train.monitor, "loss")} | {
+                        EPOCH_SECONDS: [0.0]
+                    }
             else:
                 run_id = earlier.run_id
                 history = read_history(parent.uri, run_id, {settings.train.monitor, "loss", EPOCH_SECONDS})

@@ -78,7 +78,8 @@ def _known_to_open(settings: DoctorSettings) -> ImageSet:
 
 def _train_settings(settings: DoctorSettings, image_set: ImageSet) -> TrainSettings:
     data = DataSettings(**{**settings.data.model_dump(), "path": image_set.folder.uri})
-    return TrainSettings(data=data, model=settings.model, optimizer=settings.optimizer, train=settings.train)
+    sections = ("model", "augment", "transfer", "optimizer", "train")
+    return TrainSettings(data=data, **{name: getattr(settings, name) for name in sections})
 
 
 def _read_footers(path: str, timeout_s: float) -> dict[str, Any]:

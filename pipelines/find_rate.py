@@ -9,8 +9,10 @@ from pyspark.sql import SparkSession
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError
 from cnnlib.imageset import open_image_set
+from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.rate_finder import RateSweep
+from cnnlib.training.transfer import rate_share
 from pipelines.fitting import SWEEP_FIGURE, SWEEP_FILE
 from pipelines.progress import Progress
 from pipelines.runs import tracked_run
@@ -35,8 +37,8 @@ class FoundRate:
 def find_rate(spark: SparkSession, settings: TrainSettings, progress: Progress | None = None) -> FoundRate:
     """Sweep the learning rate as the training of these settings would begin; nothing is registered.
 
-    The suggestion is for `optimizer.learning_rate` without `optimizer.scaling`. Raises what `pipelines.train.train`
-    raises, and ConfigError where no rate lowers the loss.
+    The suggestion is for `optimizer.learning_rate`, which `optimizer.scaling` and `transfer.rate` may change. Raises what
+    `pipelines.train.train` raises, and ConfigError where no rate lowers the loss.
     """
     progress = progress or Progress()
     image_set = open_image_set(settings.data.path)
@@ -58,4 +60,8 @@ def find_rate(spark: SparkSession, settings: TrainSettings, progress: Progress |
                 f"no learning rate from {sweep.rates[0]:.0e} to {sweep.rates[-1]:.0e} lowered the loss, which began at "
                 f"{sweep.losses[0]:.4f}; look at {figure}, at the labels and at the model"
             )
-        return FoundRate(sweep, suggested, figure, tracker.run_id, tracker.run_url)
+        optimizer = settings.optimizer
+        share = scaled_learning_rate(optimizer, global_batch_size(settings)) / optimizer.learning_rate
+        if settings.model.weights is not None:
+            share *= rate_share(settings.transfer, 0)
+        return FoundRate(sweep, suggested / share, figure, tracker.run_id, tracker.run_url)

@@ -7,6 +7,7 @@ import numpy as np
 from cnnlib.config import ImagenetSettings, flatten
 from cnnlib.errors import ConfigError
 from cnnlib.images import ImageSpec
+from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.pretrained import build_imagenet, imagenet_classes
 from pipelines.aliases import find_version, move_alias
 from pipelines.registry import TrainedOn, log_sealed_model
@@ -34,7 +35,8 @@ def register_imagenet(settings: ImagenetSettings) -> ImagenetModel:
     TrackingError.
     """
     name, image = settings.register.name, settings.image
-    spec = ImageSpec(image.height, image.width, 3, image.resize)
+    height, width, channels = ARCHITECTURES[settings.model.name].default_shape
+    spec = ImageSpec(image.height or height, image.width or width, channels, image.resize)
     classes = imagenet_classes()
     network = build_imagenet(settings.model.name, spec.shape, settings.model.weights)
     if network.output_shape[1] != len(classes):

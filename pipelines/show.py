@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from cnnlib.config import ShowSettings
+from cnnlib.config import AugmentSettings, ShowSettings
 from cnnlib.errors import ConfigError
 from cnnlib.feed import make_dataset
 from cnnlib.imageset import ImageSet, open_image_set
@@ -13,19 +13,20 @@ from cnnlib.reports.augmented import Pictures, before_and_after
 from cnnlib.splits import TRAIN
 from cnnlib.training.augmentation import Augmentation
 
+# What most photographs bear.
+EXAMPLE = AugmentSettings(rotation=10, shift=0.1, zoom=0.1)
+
 
 def show_batch(settings: ShowSettings) -> Path:
     """Write a picture of some train images, as they are stored and as training would see them; give its path.
 
-    Raises ConfigError where nothing is changed, or the file cannot be written, and ImageSetError.
+    Where the settings change nothing, the picture is of an example. Raises ConfigError where the file cannot be
+    written, and ImageSetError.
     """
-    if not settings.augment.is_on:
-        raise ConfigError(
-            "augment changes nothing, so there is no after to show; set one of its settings, e.g. --augment.rotation 10"
-        )
+    augment = settings.augment if settings.augment.is_on else EXAMPLE
     image_set = open_image_set(settings.data.path)
     keras.utils.set_random_seed(settings.data.seed)
-    augmentation = Augmentation(settings.augment, image_set.image.shape)
+    augmentation = Augmentation(augment, image_set.image.shape)
     images, labels = _first_batch(image_set, settings)
     # (batch, classes) float32
     targets = tf.one_hot(labels, len(image_set.classes))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cnnlib.config import TrainSettings, TuneSettings
 from cnnlib.sealed import ARTIFACTS
-from cnnlib.training.preconditions import REGISTERED
+from cnnlib.training.preconditions import IMAGENET_WEIGHTS, REGISTERED
 from pipelines.registry import fetch_model, pin_version
 
 SettingsWithModel = TypeVar("SettingsWithModel", TrainSettings, TuneSettings)
@@ -17,12 +17,14 @@ SettingsWithModel = TypeVar("SettingsWithModel", TrainSettings, TuneSettings)
 def with_pinned_weights(settings: SettingsWithModel) -> SettingsWithModel:
     """The same with a version in the place of an alias, which may move while ranks and trials start.
 
-    Raises ModelError where the store that is connected has no such model or alias.
+    A path becomes absolute: those have working folders of their own. Raises ModelError where the store that is
+    connected has no such model or alias.
     """
     weights = settings.model.weights
-    if weights is None or not weights.startswith(REGISTERED):
+    if weights is None or weights == IMAGENET_WEIGHTS:
         return settings
-    model = settings.model.model_copy(update={"weights": pin_version(weights)})
+    pinned = pin_version(weights) if weights.startswith(REGISTERED) else str(Path(weights).absolute())
+    model = settings.model.model_copy(update={"weights": pinned})
     return settings.model_copy(update={"model": model})
 
 

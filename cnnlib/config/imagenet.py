@@ -35,8 +35,12 @@ class ImagenetModelSettings(Settings):
 class ImagenetImageSettings(Settings):
     """What images become before the network sees them."""
 
-    height: int = Field(224, gt=0, description="pixels; Inception v3 was trained on 299")
-    width: int = Field(224, gt=0, description="pixels, likewise")
+    height: int | None = Field(
+        None,
+        gt=0,
+        description="pixels; null for what the network was trained on, 299 of inception_v3 and 224 of others",
+    )
+    width: int | None = Field(None, gt=0, description="pixels, likewise")
     resize: Literal["stretch", "fit_and_pad", "shorter_side_and_crop"] = Field(
         "shorter_side_and_crop", description="how an image of another size is brought to this one; as in ingest"
     )

@@ -14,6 +14,7 @@ from cnnlib.errors import ConfigError
 # With other values of these, trainings could not be compared, would not be kept together or would reach into others.
 _FIXED = (
     *("data.path", "train.seed", "train.monitor", "train.direction", "train.deterministic", "train.resume"),
+    "train.find_rate",
     *("tracking.uri", "tracking.experiment", "register.name", "register.alias"),
 )
 

@@ -5,12 +5,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.counts import parse_counts
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import StoreSettings, TrackingSettings
-from cnnlib.config.training import DataSettings, FitSettings, RegisterSettings
+from cnnlib.config.training import DataSettings, FitSettings, RegisterSettings, TransferSettings
 
 # As in `cnnlib.config.training`.
 warnings.filterwarnings("ignore", message='Field name "register" in "DoctorSettings" shadows', category=UserWarning)
@@ -33,6 +34,8 @@ class DoctorSettings(Settings):
 
     data: DoctorDataSettings = DoctorDataSettings()
     model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
+    transfer: TransferSettings = TransferSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: FitSettings = FitSettings()
     tracking: TrackingSettings = TrackingSettings()

@@ -21,7 +21,7 @@ class ShowOutputSettings(Settings):
 
 
 class ShowSettings(Settings):
-    """Image set and augmentation -> a picture of a batch before and after."""
+    """Image set and augmentation -> a picture of a batch before and after; without any augmentation, of an example."""
 
     data: ShownDataSettings
     augment: AugmentSettings = AugmentSettings()

@@ -115,6 +115,12 @@ class FitSettings(Settings):
             raise ValueError("gpus_per_worker=1 needs workers of 1 or more: Spark assigns GPUs to its tasks")
         return self
 
+    @model_validator(mode="after")
+    def _sweeps_anew(self) -> "FitSettings":
+        if self.find_rate and self.resume is not None:
+            raise ValueError("find_rate trains nothing that resume could go on with; leave out one of them")
+        return self
+
 
 class TransferSettings(Settings):
     """How a model is trained that begins with model.weights: first its new head, then more."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,7 +116,10 @@ def imagenet_classes() -> tuple[str, ...]:
         with _download_explained("ImageNet's classes", IMAGENET_WEIGHTS):
             keras.utils.get_file(_CLASS_INDEX, _CLASS_INDEX_URL, cache_subdir="models")
     index = json.loads(path.read_text())
-    return tuple(index[str(number)][1] for number in range(len(index)))
+    entries = [index[str(number)] for number in range(len(index))]
+    counts = Counter(name for _, name in entries)
+    # A crane is a bird and a machine: those that share a name have their WordNet id behind it.
+    return tuple(f"{name} {wordnet_id}" if counts[name] > 1 else name for wordnet_id, name in entries)
 
 
 def head_of(model: keras.Model) -> keras.layers.Layer:
@@ -150,6 +154,11 @@ def _download_explained(what: str, weights: str) -> Iterator[None]:
             raise ConfigError(
                 f"{what}: {url[1]} could not be downloaded ({url[2]}); have a machine that can download it, and put "
                 f"the file at {path}"
+            ) from error
+        if "input_shape should be" in str(error):
+            raise ConfigError(
+                f"{what} with its own head takes images of one size alone: {first_line(error)}; set image.height and "
+                "image.width"
             ) from error
         if weights == IMAGENET_WEIGHTS:
             raise

@@ -57,8 +57,8 @@ def label_of(target: np.ndarray, classes: Sequence[str]) -> str:
     >>> label_of(np.array([0.25, 0.75, 0.0]), ("cat", "dog", "cow"))
     '75% dog, 25% cat'
     """
-    shares = {classes[label][:_LONGEST_NAME]: float(target[label]) for label in np.argsort(-target, kind="stable")}
-    there = {name: share for name, share in shares.items() if round(share * 100)}
-    if len(there) == 1:
-        return next(iter(there))
-    return ", ".join(f"{share:.0%} {name}" for name, share in there.items())
+    there = [label for label in np.argsort(-target, kind="stable") if round(float(target[label]) * 100)]
+    names = [classes[label][:_LONGEST_NAME] for label in there]
+    if len(names) == 1:
+        return names[0]
+    return ", ".join(f"{target[label]:.0%} {name}" for label, name in zip(there, names, strict=True))

@@ -16,7 +16,7 @@ from cnnlib.feed.sharding import steps_per_epoch
 from cnnlib.imageset import ImageSet
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.training.ranks import Ranks
-from cnnlib.training.targets import as_targets
+from cnnlib.training.targets import as_targets, balanced_weights
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Batches:
     def classes(self) -> int:
         """How many there are."""
         return len(self.image_set.classes)
+
+    @property
+    def heaviest(self) -> float:
+        """The largest weight that an image has in training."""
+        if self.settings.train.class_weights == "none":
+            return 1.0
+        return max(balanced_weights(self.image_set.split(TRAIN).class_counts))
 
     @property
     def steps_per_epoch(self) -> int:

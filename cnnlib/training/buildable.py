@@ -5,6 +5,7 @@ import keras
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError
 from cnnlib.imageset import ImageSet
+from cnnlib.training.augmentation import Augmentation
 from cnnlib.training.compiled_model import compile_model, new_model
 from cnnlib.training.preconditions import check_fit
 
@@ -17,6 +18,7 @@ def check_buildable(image_set: ImageSet, settings: TrainSettings, given: str) ->
     check_fit(image_set, settings)
     try:
         compile_model(new_model(image_set, settings), settings)
+        Augmentation(settings.augment, image_set.image.shape)
     except ConfigError as error:
         raise ConfigError(f"{given} cannot be trained: {error.message}") from error
     finally:

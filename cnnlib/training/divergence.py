@@ -17,12 +17,13 @@ IdsOfStep = Callable[[int, int], Sequence[str]]
 class Divergence(keras.callbacks.Callback):
     """Raises DivergenceError in the step after which an epoch's mean loss is no number, or far beyond guessing.
 
-    Guessing among `classes` has a loss of ln(classes). The error quotes the ids of the step's images.
+    Guessing among `classes` has a loss of ln(classes); `heaviest` is the largest weight that an image has. The error
+    quotes the ids of the step's images.
     """
 
-    def __init__(self, classes: int, ids_of_step: IdsOfStep) -> None:
+    def __init__(self, classes: int, ids_of_step: IdsOfStep, heaviest: float = 1.0) -> None:
         super().__init__()
-        self._most = LARGEST_LOSS * math.log(classes)
+        self._most = LARGEST_LOSS * math.log(classes) * max(heaviest, 1.0)
         self._ids_of_step = ids_of_step
         self._epoch = 0
 

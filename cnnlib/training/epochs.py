@@ -11,9 +11,13 @@ def best_epoch_of(history: History, settings: TrainSettings) -> int:
 
 
 def is_over(history: History, settings: TrainSettings) -> bool:
-    """Whether the last `train.patience` epochs brought nothing better."""
+    """Whether the last `train.patience` epochs brought nothing better; a transfer's first phase never is the last."""
     if not history or not settings.train.patience:
         return False
+    if settings.model.weights is not None:
+        first_phase = min(settings.transfer.frozen_epochs, settings.train.epochs)
+        if len(history[settings.train.monitor]) < first_phase + settings.train.patience:
+            return False
     return len(history[settings.train.monitor]) - best_epoch_of(history, settings) >= settings.train.patience
 
 

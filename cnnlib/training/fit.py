@@ -76,7 +76,7 @@ def fit_model(
             EpochSeeds(settings.train.seed, ranks.rank),
             LearningRate(_rate(settings, history)),
             StepReport(on_step),
-            Divergence(batches.classes, batches.ids_of_step),
+            Divergence(batches.classes, batches.ids_of_step, batches.heaviest),
             # Before the report, which stops the clock: this is work of the epoch.
             AverageStatistics(),
             EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report),

@@ -17,6 +17,7 @@ MOST_IMAGES = 64
 # Of all activations of the images that are gone through together.
 _CHUNK_BYTES = 256 * 2**20
 _FLOAT_BYTES = 4
+_LOSS_SCALE = 2.0**10
 
 
 class LayerMonitor(keras.callbacks.Callback):
@@ -66,10 +67,16 @@ def gradient_norms(model: keras.Model, images: np.ndarray, labels: np.ndarray) -
         with tf.GradientTape() as tape:
             logits = model(images[chunk], training=False)
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels[chunk], logits)
-            summed = tf.reduce_sum(loss) / len(images)
-        gradients = tape.gradient(summed, [weight.value for weight in weights])
+            # Small gradients would be 0 in 16 bits.
+            scaled = tf.reduce_sum(loss) * (_LOSS_SCALE / len(images))
+        gradients = tape.gradient(
+            scaled, [weight.value for weight in weights], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         total = [before + tf.convert_to_tensor(now).numpy() for before, now in zip(total, gradients, strict=True)]
-    squares = {id(weight): float(np.square(gradient).sum()) for weight, gradient in zip(weights, total, strict=True)}
+    squares = {
+        id(weight): float(np.square(gradient / _LOSS_SCALE).sum())
+        for weight, gradient in zip(weights, total, strict=True)
+    }
     return {
         f"{GRADIENT_NORM}{layer.name}": math.sqrt(sum(squares[id(weight)] for weight in layer.trainable_weights))
         for layer in model.layers

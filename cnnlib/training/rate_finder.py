@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from cnnlib.config import TrainSettings
+from cnnlib.errors import ConfigError
 from cnnlib.imageset import ImageSet
 from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import EpochSeeds, Logs, ReportStep, StepReport
@@ -93,6 +94,11 @@ def sweep_rates(
     with batches.train(first_epoch=0) as train_batches:
         trained_by(plain, image_set.image.shape, settings, ranks).fit(
             train_batches, steps_per_epoch=STEPS, epochs=1, callbacks=callbacks, shuffle=False, verbose=0
+        )
+    if not sweep.rates:
+        raise ConfigError(
+            f"the loss of {settings.model.name} is no number in the first step already, before the learning rate has "
+            "any effect; look at the model"
         )
     return plain, RateSweep(tuple(sweep.rates), tuple(sweep.losses))
 

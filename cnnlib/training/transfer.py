@@ -37,6 +37,13 @@ class TransferPhases(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Thaw, as the training of the epoch is over."""
+        self._thaw()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Thaw, where nothing was validated."""
+        self._thaw()
+
+    def _thaw(self) -> None:
         for layer in self._plain.layers:
             layer.trainable = True
 

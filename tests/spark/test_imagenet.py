@@ -80,7 +80,7 @@ def test_names_that_are_not_one_a_class_are_refused(weights: tuple[keras.Model, 
     _, file = weights
     index = tmp_path / "keras" / "models" / "imagenet_class_index.json"
     index.write_text(json.dumps({"0": ["n0", "only"]}))
-    with pytest.raises(ConfigError, match=r"mobilenet_v2 has 1000 classes, the file with their names 1"):
+    with pytest.raises(ConfigError, match=r"mobilenet_v2 has 1000 classes, their file 1 names"):
         register_imagenet(settings(tmp_path, file))
     assert not (tmp_path / "mlflow.db").exists()
 

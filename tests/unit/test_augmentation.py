@@ -250,10 +250,15 @@ def test_picture_of_a_batch_is_written(image_set, tmp_path):
     assert path.read_bytes() == once
 
 
-def test_nothing_to_show_and_nowhere_to_write_are_refused(image_set, tmp_path):
+def test_picture_is_of_an_example_where_nothing_is_set(image_set, tmp_path):
+    shown = {"data": {"path": image_set.folder.uri}, "output": {"path": str(tmp_path / "batch.png")}}
+    example = show_batch(ShowSettings(**shown)).read_bytes()
+    given = {"rotation": 10, "shift": 0.1, "zoom": 0.1}
+    assert show_batch(ShowSettings(**shown, augment=given)).read_bytes() == example
+
+
+def test_nowhere_to_write_is_refused(image_set, tmp_path):
     data = {"path": image_set.folder.uri}
-    with pytest.raises(ConfigError, match="augment changes nothing"):
-        show_batch(ShowSettings(data=data))
     (tmp_path / "file").touch()
     output = {"path": str(tmp_path / "file" / "batch.png")}
     with pytest.raises(ConfigError, match=r"output\.path=.*batch\.png cannot be written: .*; name another file"):

@@ -14,7 +14,10 @@ from cnnlib.errors import DivergenceError  # noqa: E402
 from cnnlib.feed.replay import image_ids_of_step  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.training.advice import advice_on  # noqa: E402
+from cnnlib.training.batches import Batches  # noqa: E402
+from cnnlib.training.divergence import Divergence  # noqa: E402
 from cnnlib.training.layer_monitor import dead_units, gradient_norms  # noqa: E402
+from cnnlib.training.ranks import ALONE  # noqa: E402
 from tests.unit.trainings import Told, history_of, settings, striped_images, striped_set  # noqa: E402
 
 
@@ -41,6 +44,15 @@ def test_training_stops_where_the_loss_runs_away_with_the_ids_of_the_step(image_
         image_set, "train", epoch=epoch, step=step, worker_batch_size=32, seed=0, timeout_s=60, shuffle_mb=0.025
     )
     assert len(set(raised.value.quoted)) == 32
+
+
+def test_rare_class_with_a_large_weight_is_no_divergence(image_set):
+    limits = [Divergence(2, lambda epoch, step: ["id"], heaviest)._most for heaviest in (0.5, 1.0, 2500.0)]
+    assert limits == pytest.approx([69.3, 69.3, 173_287], rel=1e-3)
+    counts = image_set.split("train").class_counts
+    balanced = Batches(image_set, settings(image_set, class_weights="balanced"), ALONE)
+    assert balanced.heaviest == pytest.approx(sum(counts) / 3 / min(counts))
+    assert Batches(image_set, settings(image_set), ALONE).heaviest == 1.0
 
 
 # --- layers

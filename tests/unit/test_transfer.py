@@ -9,9 +9,11 @@ import_tensorflow_quietly()
 
 import keras  # noqa: E402
 
-from cnnlib.config import ModelSettings, TransferSettings  # noqa: E402
+from cnnlib.config import ModelSettings, TrainSettings, TransferSettings  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
+from cnnlib.training.epochs import is_over  # noqa: E402
+from cnnlib.training.rate_finder import sweep_rates  # noqa: E402
 from cnnlib.training.transfer import trained_layers  # noqa: E402
 from tests.unit.trainings import Told, settings, striped_set  # noqa: E402
 
@@ -88,6 +90,31 @@ def test_batch_normalisations_keep_what_they_came_with():
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in everything)
     # A stem, sixteen convolutions, three shortcuts and the head.
     assert len(everything) == 1 + 16 + 3 + 1
+
+
+def test_patience_does_not_end_the_first_phase():
+    given = TrainSettings(
+        data={"path": "set"},
+        model={"weights": "imagenet"},
+        train={"epochs": 10, "patience": 2},
+        transfer={"frozen_epochs": 4},
+    )
+    accuracies = [0.9] + [0.8] * 9
+    over = [epoch for epoch in range(1, 11) if is_over({"val_accuracy": accuracies[:epoch]}, given)]
+    assert over == [6, 7, 8, 9, 10]
+    plain = given.model_copy(update={"model": ModelSettings()})
+    assert is_over({"val_accuracy": accuracies[:3]}, plain)
+
+
+def test_rate_is_found_with_averaged_weights_and_frozen_layers(image_set, trained):
+    given = transferring(image_set, trained[1], transfer={"layers": 1}, optimizer={"average": 0.9})
+    model, sweep = sweep_rates(image_set, given, on_step=lambda done, total, note: None, weights=trained[1])
+    assert len(sweep.rates) > 20
+    for ours, theirs in zip(
+        model.get_layer("hidden_1").get_weights(), trained[0].get_layer("hidden_1").get_weights(), strict=True
+    ):
+        # An average of equal weights, of which the last bits differ.
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_normalisations_are_not_moved_by_training(image_set, tmp_path):
