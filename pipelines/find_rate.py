@@ -37,7 +37,7 @@ class FoundRate:
 def find_rate(spark: SparkSession, settings: TrainSettings, progress: Progress | None = None) -> FoundRate:
     """Sweep the learning rate as the training of these settings would begin; nothing is registered.
 
-    The suggestion is for `optimizer.learning_rate`, which `optimizer.scaling` and `transfer.rate` may change. Raises what
+    The suggestion is for `optimizer.learning_rate`, before `optimizer.scaling` and `transfer.rate`. Raises what
     `pipelines.train.train` raises, and ConfigError where no rate lowers the loss.
     """
     progress = progress or Progress()
