@@ -155,7 +155,7 @@ def _download_explained(what: str, weights: str) -> Iterator[None]:
                 f"{what}: {url[1]} could not be downloaded ({url[2]}); have a machine that can download it, and put "
                 f"the file at {path}"
             ) from error
-        if "input_shape should be" in str(error):
+        if isinstance(error, ValueError) and "input_shape" in str(error):
             raise ConfigError(
                 f"{what} with its own head takes images of one size alone: {first_line(error)}; set image.height and "
                 "image.width"

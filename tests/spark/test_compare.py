@@ -1,6 +1,7 @@
 """`compare` on images that are learnt in seconds: its runs, its files, and what a kill leaves of it."""
 
 import csv
+import math
 import os
 import signal
 import statistics
@@ -100,6 +101,20 @@ def test_value_that_gives_no_model_is_told_before_anything_is_trained(
     with pytest.raises(ConfigError, match="model.options.activation=rleu cannot be trained: "):
         compare(spark, settings_of(striped, tmp_path, "model.options.activation=relu,rleu"))
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_value_that_diverges_is_a_result_beside_the_others(
+    spark: SparkSession, striped: ImageSet, tmp_path: Path
+) -> None:
+    over = "optimizer.learning_rate=0.01,1e20"
+    settings = settings_of(striped, tmp_path, over, compare={"seeds": [3]}, train={"epochs": 1})
+    result = compare(spark, settings)
+    runs = nested(mlflow.MlflowClient(settings.tracking.uri), result.run_id)
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
+    learnt, diverged = (contender.best("val_accuracy", "max").mean for contender in result.comparison.contenders)
+    assert learnt > 0.3
+    assert math.isnan(diverged)
+    assert (result.folder / "curves.png").exists()
 
 
 def test_finished_comparison_is_not_gone_on_with(compared: tuple, spark: SparkSession, striped: ImageSet) -> None:

@@ -203,6 +203,11 @@ def test_weights_that_cannot_be_had_are_refused(name, weights, shape, message):
         build_pretrained(name, weights, image_shape=shape, classes=5)
 
 
+def test_own_head_takes_its_own_size_alone():
+    with pytest.raises(ConfigError, match=r"inception_v3 with its own head takes images of one size .*\(299, 299, 3\)"):
+        build_imagenet("inception_v3", (224, 224, 3))
+
+
 def test_weights_of_another_network_are_refused_with_the_layer(tmp_path):
     build_model("lenet", image_shape=(16, 16, 1), classes=3, filters=[6, 16]).save(tmp_path / "model.keras")
     with pytest.raises(ConfigError, match=r"have nothing that fits layer conv_1; take the model\.name"):
