@@ -17,13 +17,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: TrainSettings) -> None:
     import_tensorflow_quietly()
-    from pipelines.find_rate import find_rate
-    from pipelines.train import train
 
     with job_session("sparkcnn train") as spark:
         if settings.train.find_rate:
+            from pipelines.find_rate import find_rate
+
             show(rate_table(find_rate(spark, settings)))
         else:
+            from pipelines.train import train
+
             show(training_table(train(spark, settings), settings))
 
 

@@ -118,16 +118,19 @@ def _attempts(
                 except DivergenceError as error:
                     # That a value does so is a result too: its run is failed, the others go on.
                     progress.say(f"{settings.compare.setting}={one.name}: {error.message}")
-                    history = {metric: [math.nan] for metric in (settings.train.monitor, "loss")} | {
-                        EPOCH_SECONDS: [0.0]
-                    }
+                    history = dict.fromkeys(_metrics(one.settings), [math.nan]) | {EPOCH_SECONDS: [0.0]}
             else:
                 run_id = earlier.run_id
-                history = read_history(parent.uri, run_id, {settings.train.monitor, "loss", EPOCH_SECONDS})
+                history = read_history(parent.uri, run_id, _metrics(one.settings))
             seconds = sum(history[EPOCH_SECONDS])
             attempts[one.value].append(Attempt(one.seed, run_id, seconds, history))
             _say(settings, one, attempts[one.value][-1], f"{number}/{len(planned)}", earlier is not None, progress)
     return attempts
+
+
+def _metrics(settings: TrainSettings) -> tuple[str, ...]:
+    """What a comparison keeps of a training's epochs."""
+    return settings.train.monitor, "loss", EPOCH_SECONDS
 
 
 def _say(
@@ -186,11 +189,8 @@ def _trained(
     In the driver no checkpoint is written: a training of a comparison that was interrupted is trained anew.
     """
     if settings.train.workers:
-        # Ranks have working folders of their own.
-        data = settings.data.model_copy(update={"path": image_set.folder.uri})
-        fit_on_workers(spark, settings.model_copy(update={"data": data}), tracker, progress)
-        metrics = (settings.train.monitor, "loss", EPOCH_SECONDS)
-        return read_history(tracker.uri, tracker.run_id, metrics)
+        fit_on_workers(spark, image_set, settings, tracker, progress)
+        return read_history(tracker.uri, tracker.run_id, _metrics(settings))
 
     def on_epoch(model: keras.Model, state: TrainingState) -> None:
         tracker.log_epoch(state.epoch, state.logs(state.epoch))

@@ -78,8 +78,7 @@ def _known_to_open(settings: DoctorSettings) -> ImageSet:
 
 def _train_settings(settings: DoctorSettings, image_set: ImageSet) -> TrainSettings:
     data = DataSettings(**{**settings.data.model_dump(), "path": image_set.folder.uri})
-    sections = ("model", "augment", "transfer", "optimizer", "train")
-    return TrainSettings(data=data, **{name: getattr(settings, name) for name in sections})
+    return TrainSettings.model_validate(settings.sections() | {"data": data})
 
 
 def _read_footers(path: str, timeout_s: float) -> dict[str, Any]:

@@ -8,19 +8,16 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError
-from cnnlib.imageset import open_image_set
+from cnnlib.reports.rate_sweep import rate_sweep_figure
 from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate
-from cnnlib.training.preconditions import check_fit
 from cnnlib.training.rate_finder import RateSweep
 from cnnlib.training.transfer import rate_share
-from pipelines.fitting import SWEEP_FIGURE, SWEEP_FILE
+from pipelines.fitting import SWEEP_FILE
 from pipelines.progress import Progress
-from pipelines.runs import tracked_run
-from pipelines.starting_weights import with_pinned_weights
-from pipelines.store import connect
 from pipelines.tracking import RATE_SWEEP
-from pipelines.train import described_settings, fit_or_launch
-from pipelines.train_on_workers import check_workers
+from pipelines.train import fit_or_launch, training_run
+
+SWEEP_FIGURE = "sweep.png"
 
 
 @dataclass(frozen=True)
@@ -41,19 +38,15 @@ def find_rate(spark: SparkSession, settings: TrainSettings, progress: Progress |
     `pipelines.train.train` raises, and ConfigError where no rate lowers the loss.
     """
     progress = progress or Progress()
-    image_set = open_image_set(settings.data.path)
-    check_fit(image_set, settings)
-    uri = connect(settings.tracking)
-    settings = with_pinned_weights(settings)
-    if settings.train.workers:
-        check_workers(spark, settings, uri)
-    name = f"learning rate of {settings.model.name} on {image_set.name}"
-    described = described_settings(settings, uri)
-    with tracked_run(uri, settings.tracking.experiment, name, None, described, image_set) as tracker:
+    with training_run(spark, settings, "learning rate of ") as (image_set, settings, tracker):
         fit_or_launch(spark, image_set, settings, tracker, progress)
         with TemporaryDirectory(prefix="sparkcnn-sweep-") as temporary:
-            sweep = RateSweep.read(tracker.fetch_rate_sweep(SWEEP_FILE, Path(temporary)))
-        suggested = sweep.suggested
+            fetched = tracker.fetch_rate_sweep(SWEEP_FILE, Path(temporary))
+            sweep = RateSweep.read(fetched)
+            suggested = sweep.suggested
+            drawn = rate_sweep_figure(sweep.rates, sweep.losses, sweep.smoothed, suggested)
+            fetched.with_name(SWEEP_FIGURE).write_bytes(drawn)
+            tracker.log_rate_sweep(fetched.parent)
         figure = tracker.place_of(f"{RATE_SWEEP}/{SWEEP_FIGURE}")
         if suggested is None:
             raise ConfigError(

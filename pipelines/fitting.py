@@ -11,7 +11,6 @@ import keras
 
 from cnnlib.config import TrainSettings
 from cnnlib.imageset import ImageSet
-from cnnlib.reports.rate_sweep import rate_sweep_figure
 from cnnlib.training.advice import advice_on
 from cnnlib.training.callbacks import IMAGES_PER_SECOND
 from cnnlib.training.checkpoints import TrainingState, read_state, write_checkpoint
@@ -22,8 +21,8 @@ from pipelines.publisher import Publisher
 from pipelines.starting_weights import starting_weights
 from pipelines.tracking import Tracker
 
-# Of a sweep of the learning rate.
-SWEEP_FILE, SWEEP_FIGURE = "sweep.json", "sweep.png"
+# What a sweep of the learning rate leaves in the run.
+SWEEP_FILE = "sweep.json"
 
 
 class Narrator(Protocol):
@@ -96,8 +95,6 @@ def _sweep_and_publish(
             with Publisher(tracker, folder, settings.train.keep_last) as publisher:
                 model, found = sweep(on_step=narrator(publisher).step)
             found.write(folder / SWEEP_FILE)
-            figure = rate_sweep_figure(found.rates, found.losses, found.smoothed, found.suggested)
-            (folder / SWEEP_FIGURE).write_bytes(figure)
             tracker.log_rate_sweep(folder)
             return model
 

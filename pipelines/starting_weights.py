@@ -6,12 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from cnnlib.config import TrainSettings, TuneSettings
+from cnnlib.config import TrainSettings
+from cnnlib.config.training import TrainingSections
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.training.preconditions import IMAGENET_WEIGHTS, REGISTERED
 from pipelines.registry import fetch_model, pin_version
 
-SettingsWithModel = TypeVar("SettingsWithModel", TrainSettings, TuneSettings)
+SettingsWithModel = TypeVar("SettingsWithModel", bound=TrainingSections)
 
 
 def with_pinned_weights(settings: SettingsWithModel) -> SettingsWithModel:

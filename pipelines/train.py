@@ -1,6 +1,7 @@
 """Image set -> MLflow run: every setting, every epoch's metrics and checkpoint, and the best epoch registered."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,21 +65,32 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
     TrackingError before training starts, FeedError and TrainingError after.
     """
     progress = progress or Progress()
+    with training_run(spark, settings) as (image_set, settings, tracker):
+        latest = tracker.latest_epoch()
+        if latest:
+            progress.say(f"going on with run {tracker.run_id} after epoch {latest}")
+        fit_or_launch(spark, image_set, settings, tracker, progress)
+        return _registered(image_set, settings, tracker)
+
+
+@contextmanager
+def training_run(
+    spark: SparkSession, settings: TrainSettings, purpose: str = ""
+) -> Iterator[tuple[ImageSet, TrainSettings, Tracker]]:
+    """Check all that can be before a run is started that could only fail; then start it, or go on with one.
+
+    Gives the image set, the settings with their weights pinned, and the run, whose name `purpose` begins.
+    """
     image_set = open_image_set(settings.data.path)
-    # Before a run is started that could only fail.
     check_fit(image_set, settings)
     uri = connect(settings.tracking)
     settings = with_pinned_weights(settings)
     if settings.train.workers:
         check_workers(spark, settings, uri)
     described = described_settings(settings, uri)
-    name = f"{settings.model.name} on {image_set.name}"
+    name = f"{purpose}{settings.model.name} on {image_set.name}"
     with tracked_run(uri, settings.tracking.experiment, name, settings.train.resume, described, image_set) as tracker:
-        latest = tracker.latest_epoch()
-        if latest:
-            progress.say(f"going on with run {tracker.run_id} after epoch {latest}")
-        fit_or_launch(spark, image_set, settings, tracker, progress)
-        return _registered(image_set, settings, tracker)
+        yield image_set, settings, tracker
 
 
 def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
@@ -98,9 +110,7 @@ def fit_or_launch(
 ) -> None:
     """Train, or sweep the learning rate, in this process or on workers; all that comes of it is in the run."""
     if settings.train.workers:
-        # Ranks have working folders of their own.
-        data = settings.data.model_copy(update={"path": image_set.folder.uri})
-        fit_on_workers(spark, settings.model_copy(update={"data": data}), tracker, progress)
+        fit_on_workers(spark, image_set, settings, tracker, progress)
         return
     with progress.step(f"train {settings.model.name} on {image_set.split(TRAIN).rows:,} images") as advance:
         fit_and_publish(

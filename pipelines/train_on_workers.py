@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from cnnlib import errors
 from cnnlib.config import TrainSettings
 from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
+from cnnlib.imageset import ImageSet
 from pipelines.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
 from pipelines.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
 from pipelines.progress import Advance, Progress, watched_step
@@ -32,12 +33,17 @@ def check_workers(spark: SparkSession, settings: TrainSettings, tracking_uri: st
         raise TrackingError(problem)
 
 
-def fit_on_workers(spark: SparkSession, settings: TrainSettings, tracker: Tracker, progress: Progress) -> None:
-    """Train on `train.workers` ranks; every epoch goes to the run. `data.path` must be absolute.
+def fit_on_workers(
+    spark: SparkSession, image_set: ImageSet, settings: TrainSettings, tracker: Tracker, progress: Progress
+) -> None:
+    """Train on `train.workers` ranks; every epoch goes to the run.
 
     Raises the SparkcnnError that a rank ended with, and TrainingError when ranks were lost more than
     `train.max_restarts` times.
     """
+    # Ranks have working folders of their own.
+    data = settings.data.model_copy(update={"path": image_set.folder.uri})
+    settings = settings.model_copy(update={"data": data})
     plan = LaunchPlan(
         module="pipelines.rank",
         workers=settings.train.workers,

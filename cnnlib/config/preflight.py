@@ -1,20 +1,14 @@
 """The settings of the jobs that come before a training: doctor and plan."""
 
-import warnings
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.counts import parse_counts
 from cnnlib.config.model import ModelSettings
-from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.settings import Settings
-from cnnlib.config.tracking import StoreSettings, TrackingSettings
-from cnnlib.config.training import DataSettings, FitSettings, RegisterSettings, TransferSettings
-
-# As in `cnnlib.config.training`.
-warnings.filterwarnings("ignore", message='Field name "register" in "DoctorSettings" shadows', category=UserWarning)
+from cnnlib.config.tracking import StoreSettings
+from cnnlib.config.training import DataSettings, RegisterSettings, TrainingSections
 
 
 class DoctorDataSettings(DataSettings):
@@ -29,16 +23,10 @@ class DoctorOutputSettings(Settings):
     path: str | None = Field(None, description="folder to try writing to, from here and from Spark's tasks")
 
 
-class DoctorSettings(Settings):
+class DoctorSettings(TrainingSections):
     """train's settings, none of them required, and an output path -> what is there, what is wrong, what to do."""
 
     data: DoctorDataSettings = DoctorDataSettings()
-    model: ModelSettings = ModelSettings()
-    augment: AugmentSettings = AugmentSettings()
-    transfer: TransferSettings = TransferSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    train: FitSettings = FitSettings()
-    tracking: TrackingSettings = TrackingSettings()
     register: RegisterSettings = RegisterSettings()
     output: DoctorOutputSettings = DoctorOutputSettings()
     timeout_s: float = Field(

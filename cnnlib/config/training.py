@@ -155,8 +155,8 @@ class RegisterSettings(Settings):
         return alias
 
 
-class TrainSettings(Settings):
-    """Image set -> MLflow run, checkpoints, registered model."""
+class TrainingSections(Settings):
+    """What the jobs that train, or prepare for it, have in common."""
 
     data: DataSettings
     model: ModelSettings = ModelSettings()
@@ -165,15 +165,24 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     train: FitSettings = FitSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    def sections(self) -> dict[str, Settings]:
+        """These sections by name, without what else a job has."""
+        return {name: getattr(self, name) for name in TrainingSections.model_fields}
+
+    @model_validator(mode="after")
+    def _weights_know_the_class(self) -> "TrainingSections":
+        if self.augment.mixes and self.train.class_weights != "none":
+            raise ValueError("train.class_weights needs images of one class each; leave out augment.mixup and cutmix")
+        return self
+
+
+class TrainSettings(TrainingSections):
+    """Image set -> MLflow run, checkpoints, registered model."""
+
     register: RegisterSettings = RegisterSettings()
 
     @property
     def has_soft_labels(self) -> bool:
         """Whether an image may be trained towards more than one class."""
         return bool(self.train.label_smoothing) or self.augment.mixes
-
-    @model_validator(mode="after")
-    def _weights_know_the_class(self) -> "TrainSettings":
-        if self.augment.mixes and self.train.class_weights != "none":
-            raise ValueError("train.class_weights needs images of one class each; leave out augment.mixup and cutmix")
-        return self

@@ -5,27 +5,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from cnnlib.config.augmentation import AugmentSettings
-from cnnlib.config.model import ModelSettings
-from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.overrides import override
 from cnnlib.config.settings import Settings
-from cnnlib.config.tracking import TrackingSettings
-from cnnlib.config.training import DataSettings, FitSettings, TrainSettings, TransferSettings
-
-SECTIONS = ("data", "model", "augment", "transfer", "optimizer", "tracking")
+from cnnlib.config.training import TrainingSections, TrainSettings
 
 
-class VariedSettings(Settings):
+class VariedSettings(TrainingSections):
     """What all trainings have in common."""
-
-    data: DataSettings
-    model: ModelSettings = ModelSettings()
-    augment: AugmentSettings = AugmentSettings()
-    transfer: TransferSettings = TransferSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    train: FitSettings = FitSettings()
-    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _goes_on_by_its_own_setting(self) -> "VariedSettings":
@@ -40,8 +26,8 @@ class VariedSettings(Settings):
 
         Raises ConfigError, see `override`.
         """
-        sections = {name: getattr(self, name) for name in SECTIONS}
-        return override(TrainSettings(**sections, train=self.train.model_copy(update=train)), values)
+        sections = self.sections() | {"train": self.train.model_copy(update=train)}
+        return override(TrainSettings.model_validate(sections), values)
 
 
 class ResultsSettings(Settings):

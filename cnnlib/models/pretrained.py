@@ -65,9 +65,7 @@ def build_pretrained(
     checkpoint, a sealed model). Raises ConfigError where these weights are not there or do not fit.
     """
     if weights == IMAGENET_WEIGHTS or weights.endswith(WEIGHTS_SUFFIX):
-        _check_imagenet(name, image_shape)
-        if weights != IMAGENET_WEIGHTS:
-            weights_file(weights)
+        _check_imagenet(name, weights, image_shape)
         pixels = PREPROCESSING[name]
         with _download_explained(name, weights):
             model = build_model(
@@ -94,9 +92,7 @@ def build_imagenet(name: str, image_shape: tuple[int, int, int], weights: str = 
 
     `weights` is imagenet, or a .h5 file of the whole network. Raises ConfigError as `build_pretrained`.
     """
-    _check_imagenet(name, image_shape)
-    if weights != IMAGENET_WEIGHTS:
-        weights_file(weights)
+    _check_imagenet(name, weights, image_shape)
     images = keras.Input(image_shape, dtype="uint8", name="image")
     preprocessing = PREPROCESSING[name]
     pixels = standardise(images, preprocessing.mean, preprocessing.std)
@@ -127,7 +123,7 @@ def head_of(model: keras.Model) -> keras.layers.Layer:
     return next(layer for layer in reversed(model.layers) if layer.weights)
 
 
-def _check_imagenet(name: str, image_shape: tuple[int, int, int]) -> None:
+def _check_imagenet(name: str, weights: str, image_shape: tuple[int, int, int]) -> None:
     if name not in PREPROCESSING:
         raise ConfigError(
             f"model.name={name} has no weights from ImageNet; take one of {', '.join(PREPROCESSING)}, or the weights "
@@ -138,6 +134,8 @@ def _check_imagenet(name: str, image_shape: tuple[int, int, int]) -> None:
             f"model.weights from ImageNet are for RGB images, received {image_shape[2]} channel; ingest with "
             "image.channels 3"
         )
+    if weights != IMAGENET_WEIGHTS:
+        weights_file(weights)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ After Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), sect
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,7 +99,7 @@ def sweep_rates(
             f"the loss of {settings.model.name} is no number in the first step already, before the learning rate has "
             "any effect; look at the model"
         )
-    return plain, RateSweep(tuple(sweep.rates), tuple(sweep.losses))
+    return plain, RateSweep(sweep.rates, sweep.losses)
 
 
 def rate_of(step: int) -> float:
@@ -119,10 +118,8 @@ class _Sweep(keras.callbacks.Callback):
         super().__init__()
         self._ranks = ranks
         self._before = 0.0
-        self._average = 0.0
-        self._lowest = math.inf
-        self.rates: list[float] = []
-        self.losses: list[float] = []
+        self.rates: tuple[float, ...] = ()
+        self.losses: tuple[float, ...] = ()
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Raise the rate."""
@@ -134,12 +131,10 @@ class _Sweep(keras.callbacks.Callback):
         # The same on every rank, so that all of them end at the same step.
         loss = float(self._ranks.gather([summed - self._before]).mean())
         self._before = summed
-        self._average = _SMOOTHING * self._average + (1 - _SMOOTHING) * loss
-        smoothed = self._average / (1 - _SMOOTHING ** (batch + 1))
-        self._lowest = min(self._lowest, smoothed)
+        so_far = RateSweep((*self.rates, rate_of(batch)), (*self.losses, loss))
+        smoothed = so_far.smoothed
         # No number is no number at most.
-        if not smoothed <= _RISEN * self._lowest:
+        if not smoothed[-1] <= _RISEN * min(smoothed):
             self.model.stop_training = True
             return
-        self.rates.append(rate_of(batch))
-        self.losses.append(loss)
+        self.rates, self.losses = so_far.rates, so_far.losses

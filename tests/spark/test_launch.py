@@ -152,7 +152,9 @@ def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch
         fit = trained.settings.train.model_copy(update={"workers": workers, "max_restarts": max_restarts})
         uri = connect(trained.tracking)
         tracker = Tracker(mlflow.MlflowClient(uri).create_run("0").info.run_id, "0", uri)
-        fit_on_workers(cluster, trained.settings.model_copy(update={"train": fit}), tracker, Progress())
+        fit_on_workers(
+            cluster, trained.image_set, trained.settings.model_copy(update={"train": fit}), tracker, Progress()
+        )
 
     run.launches = 0
     return run

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import_tensorflow_quietly()
 
 import keras  # noqa: E402
 
+from cnnlib.config.imagenet import ImagenetName  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.models.catalogue import ARCHITECTURES  # noqa: E402
@@ -44,7 +46,7 @@ def logits_of(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
 
 def test_every_network_of_keras_applications_has_its_preprocessing():
     taken_from_keras = {name for name, one in ARCHITECTURES.items() if "network" in getattr(one.build, "keywords", {})}
-    assert set(PREPROCESSING) == taken_from_keras
+    assert set(PREPROCESSING) == taken_from_keras == set(get_args(ImagenetName))
 
 
 @pytest.mark.parametrize("name", MODULES)
