@@ -18,10 +18,11 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-# Unit tests by themselves, for some of them look at the clock; the others mostly wait for processes that they start, and
-# share them out between two.
-unit_tests  = tests/unit cnnlib pipelines jobs
-other_tests = --cov-append -n 2 --dist loadfile --no-loadscope-reorder tests/end_to_end tests/spark
+# Tests mostly wait for processes that they start: two share them out, a file at a time. Unit tests come first, by
+# themselves, for some of them look at the clock.
+shared_out  = -n 2 --dist loadfile --no-loadscope-reorder
+unit_tests  = $(shared_out) tests/unit cnnlib pipelines jobs
+other_tests = $(shared_out) --cov-append tests/end_to_end tests/spark
 all_tests   = $(venv)/bin/python -m pytest $(unit_tests) && $(venv)/bin/python -m pytest $(other_tests)
 
 .PHONY: help demo test fuzz bench petastorm lint wheel pins clean environment

@@ -37,10 +37,10 @@ _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 CODE_FILE = "sealed_model.py"
 
-# What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
 # Of a registered version: what its weights must have.
 SHA256_TAG = "sparkcnn.model_sha256"
 
+# What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
 _NAME_ARGUMENT = "name" if int(mlflow.__version__.partition(".")[0]) >= 3 else "artifact_path"
 
 # What a sealed model imports. Its requirements are these, in the versions it was trained with.

@@ -1,4 +1,4 @@
-"""Every architecture has the published size, gives logits, learns, and is what it was after it was saved and loaded."""
+"""Every architecture has the published size and gives logits; what its layers compute; a user's own."""
 
 import gc
 
@@ -134,33 +134,6 @@ def test_every_architecture_gives_logits_in_float32(name, channels):
     # Probabilities would have a softmax; and the embedding is what the last layer with weights is given.
     head = model.layers[-1]
     assert (head.name, head.activation, len(head.input.shape)) == ("logits", keras.activations.linear, 2)
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_two_steps_lower_the_loss_and_a_saved_model_is_the_same(name, tmp_path):
-    keras.utils.set_random_seed(1)
-    labels = np.arange(12) % CLASSES
-    images = images_of(labels, small_shape(name))
-    model = build_model(name, image_shape=images.shape[1:], classes=CLASSES, mean=(0.4,) * 3, std=(0.2,) * 3)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Plain descent: two steps of Adam are as long whatever the gradient. Eagerly: tracing would take most of the time.
-    model.compile(keras.optimizers.SGD(1e-3), loss, run_eagerly=True)
-    before = learnt_loss(model, loss, images, labels)
-    for _ in range(2):
-        model.train_on_batch(images, labels)
-    assert learnt_loss(model, loss, images, labels) < before
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    np.testing.assert_allclose(to_numpy(loaded(images)), to_numpy(model(images)), rtol=1e-4, atol=1e-5)
-
-
-def learnt_loss(model: keras.Model, loss: keras.Loss, images: np.ndarray, labels: np.ndarray) -> float:
-    """With batch statistics, for two steps do not bring moving averages anywhere; with the same dropout each time."""
-    keras.utils.set_random_seed(2)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-    return float(loss(labels, model(images, training=True)))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
