@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # it imports TensorFlow
 
 _NOTES = (
     "multiply-adds: of convolutions, dense layers and LSTMs, for one image. memory: weights, gradients, what the "
-    "optimizer keeps, and every layer's output for the backward pass, in float32; an estimate from below, without what "
-    "the device's libraries need. epoch: the least time by the roofline model (Williams, Waterman and Patterson 2009), "
-    "the backward pass as twice the forward pass."
+    "optimizer keeps, and the outputs that the backward pass needs again, in float32; an estimate from below, without "
+    "what the device's libraries need. epoch: the least time by the roofline model (Williams, Waterman and Patterson "
+    "2009), the backward pass as twice the forward pass."
 )
 _NOTES_WIDTH = 120
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import keras
 
+from cnnlib.cost.backward import IN_PLACE, kept_layers
+
 BYTES = 4  # of a float32
 
 
@@ -17,7 +19,7 @@ class LayerCost:
     `output_shape` is without the batch. `parameters` are all, `trainable` those that gradients change. `multiply_adds`
     are those of convolutions, dense layers and LSTMs, a multiplication and the addition behind it counted as one, as
     publications count: biases, normalisations, activations and poolings are left out. `activation_bytes` are those of
-    the outputs that the backward pass needs again, in float32.
+    the outputs, in float32; `kept_bytes` are as many where training keeps them for the backward pass, else 0.
     """
 
     name: str
@@ -27,6 +29,7 @@ class LayerCost:
     trainable: int
     multiply_adds: int
     activation_bytes: int
+    kept_bytes: int
 
 
 def weightless() -> AbstractContextManager[object]:
@@ -36,7 +39,9 @@ def weightless() -> AbstractContextManager[object]:
 
 def layer_costs(model: keras.Model) -> list[LayerCost]:
     """The cost of every layer, in order; layers without parameters, multiply-adds or outputs to keep are there too."""
-    return [_cost(layer) for layer in _flat(model) if not isinstance(layer, keras.layers.InputLayer)]
+    layers = [layer for layer in _flat(model) if not isinstance(layer, keras.layers.InputLayer)]
+    kept = kept_layers(layers)
+    return [_cost(layer, layer in kept) for layer in layers]
 
 
 def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -48,8 +53,9 @@ def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
-def _cost(layer: keras.layers.Layer) -> LayerCost:
+def _cost(layer: keras.layers.Layer, is_kept: bool) -> LayerCost:
     outputs = layer.output if isinstance(layer.output, list | tuple) else [layer.output]
+    activation_bytes = 0 if isinstance(layer, IN_PLACE) else sum(map(_values, outputs)) * BYTES
     count = next((_MULTIPLY_ADDS[kind] for kind in type(layer).__mro__ if kind in _MULTIPLY_ADDS), None)
     return LayerCost(
         name=layer.name,
@@ -58,12 +64,9 @@ def _cost(layer: keras.layers.Layer) -> LayerCost:
         parameters=_size(layer.weights),
         trainable=_size(layer.trainable_weights),
         multiply_adds=count(layer) if count else 0,
-        activation_bytes=0 if isinstance(layer, _IN_PLACE) else sum(map(_values, outputs)) * BYTES,
+        activation_bytes=activation_bytes,
+        kept_bytes=activation_bytes if is_kept else 0,
     )
-
-
-# Their output is the memory of their input, seen otherwise.
-_IN_PLACE = (keras.layers.Flatten, keras.layers.Reshape)
 
 
 def _size(weights: list[keras.Variable]) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from cnnlib.config import OptimizerSettings
 from cnnlib.cost.layers import BYTES, LayerCost
@@ -44,13 +45,15 @@ def optimizer_bytes(trainable: int, settings: OptimizerSettings) -> int:
 def training_bytes(costs: Sequence[LayerCost], image_bytes: int, batch_size: int, kept_by_optimizer: int) -> int:
     """The memory that a training step needs at its peak, in bytes: an estimate from below.
 
-    All weights, a gradient for each that is trained, what the optimizer keeps, a batch of images, and every layer's
-    output, which the backward pass needs again, with one more for the gradient that it is at. What a device's libraries
-    need besides (workspaces of convolutions, fragmentation) is not in it.
+    All weights, a gradient for each that is trained, what the optimizer keeps, a batch of images, and what is largest
+    on the way back: the outputs kept of the layers up to one, with the gradients of its output and of its input. What a
+    device's libraries need besides (workspaces of convolutions, fragmentation) is not in it.
     """
     weights = BYTES * sum(cost.parameters + cost.trainable for cost in costs)
     outputs = [cost.activation_bytes for cost in costs]
-    return weights + kept_by_optimizer + batch_size * (image_bytes + sum(outputs) + max(outputs, default=0))
+    kept = accumulate(cost.kept_bytes for cost in costs)
+    on_the_way = map(sum, zip(kept, outputs, [image_bytes, *outputs], strict=False))
+    return weights + kept_by_optimizer + batch_size * (image_bytes + max(on_the_way, default=0))
 
 
 def step_seconds(costs: Sequence[LayerCost], batch_size: int, device: Device) -> float:
@@ -72,7 +75,7 @@ def step_seconds(costs: Sequence[LayerCost], batch_size: int, device: Device) ->
 def epoch_seconds(costs: Sequence[LayerCost], images: int, batch_size: int, device: Device) -> float:
     """The least time of an epoch over so many images, in seconds.
 
-    >>> layer = LayerCost("dense", "Dense", (10,), 0, 0, multiply_adds=500, activation_bytes=0)
+    >>> layer = LayerCost("dense", "Dense", (10,), 0, 0, multiply_adds=500, activation_bytes=0, kept_bytes=0)
     >>> epoch_seconds([layer], images=1000, batch_size=10, device=Device(flops=1e6, bytes_per_second=1e9))
     3.0
     """

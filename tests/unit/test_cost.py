@@ -181,17 +181,37 @@ def test_optimizer_keeps_what_keras_keeps(name, average):
 
 def test_memory_grows_by_a_batchs_outputs():
     costs = [
-        LayerCost("a", "Conv2D", (4, 4, 2), parameters=20, trainable=20, multiply_adds=0, activation_bytes=128),
-        LayerCost("b", "BatchNormalization", (4, 4, 2), 8, 4, 0, activation_bytes=100),
+        LayerCost("a", "Conv2D", (4, 4, 2), 20, trainable=20, multiply_adds=0, activation_bytes=128, kept_bytes=128),
+        LayerCost("b", "BatchNormalization", (4, 4, 2), 8, 4, 0, activation_bytes=100, kept_bytes=0),
+        LayerCost("c", "ReLU", (4, 4, 2), 0, 0, 0, activation_bytes=90, kept_bytes=90),
+        LayerCost("d", "Dense", (2,), 0, 0, 0, activation_bytes=8, kept_bytes=8),
     ]
-    # Weights and gradients, then a batch of images, both outputs, and the larger one's gradient.
-    assert training_bytes(costs, 16, 1, kept_by_optimizer=1000) == 4 * (28 + 24) + 1000 + (16 + 228 + 128)
-    assert training_bytes(costs, 16, 11, 0) - training_bytes(costs, 16, 1, 0) == 10 * (16 + 228 + 128)
+    # Weights and gradients, then a batch of images, and at layer c two outputs and the gradients of c's and b's.
+    assert training_bytes(costs, 16, 1, kept_by_optimizer=1000) == 4 * (28 + 24) + 1000 + (16 + 218 + 190)
+    assert training_bytes(costs, 16, 11, 0) - training_bytes(costs, 16, 1, 0) == 10 * (16 + 218 + 190)
+
+
+def test_outputs_that_the_backward_pass_needs_are_kept():
+    layers = keras.layers
+    images = keras.Input((8, 8, 3))
+    first = layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(images)))
+    wide = layers.Conv2D(4, 1, activation="relu", name="conv_relu")(layers.ZeroPadding2D(0, name="padded")(first))
+    smooth = layers.Activation("gelu", name="gelu")(layers.Conv2D(4, 1, name="conv_gelu")(first))
+    summed = layers.Add(name="sum")([layers.BatchNormalization(name="bn_sum")(wide), smooth])
+    pooled = layers.GlobalAveragePooling2D(name="mean")(layers.MaxPooling2D(name="largest")(summed))
+    model = keras.Model(images, layers.Dense(2, name="logits")(layers.Flatten(name="flat")(pooled)))
+    costs = {cost.name: cost for cost in layer_costs(model)}
+    # A normalisation before a rectifier or a sum, what is summed, and what is averaged are not; nor is memory that
+    # another layer's output is. The mean is in front of a dense layer, behind a reshaping.
+    assert {name for name, cost in costs.items() if cost.kept_bytes} == {
+        *("conv", "relu", "padded", "conv_relu", "conv_gelu", "sum", "largest", "mean", "logits")
+    }
+    assert costs["conv"].kept_bytes == costs["conv"].activation_bytes == 6 * 6 * 4 * 4
 
 
 def test_step_takes_the_longer_of_arithmetic_and_traffic():
-    arithmetic = LayerCost("a", "Conv2D", (1,), 0, 0, multiply_adds=10**6, activation_bytes=4)
-    traffic = LayerCost("b", "ReLU", (1,), 0, 0, multiply_adds=0, activation_bytes=10**6)
+    arithmetic = LayerCost("a", "Conv2D", (1,), 0, 0, multiply_adds=10**6, activation_bytes=4, kept_bytes=4)
+    traffic = LayerCost("b", "ReLU", (1,), 0, 0, multiply_adds=0, activation_bytes=10**6, kept_bytes=0)
     device = Device(flops=1e9, bytes_per_second=1e8)
     # Forward and twice backward: 2 operations a multiply-add; an output is written and read.
     assert step_seconds([arithmetic], 5, device) == pytest.approx(3 * 5 * 2e6 / 1e9)
