@@ -41,8 +41,7 @@ def make_dataset(
 
     Each pass over the data set is an epoch, the first is number `first_epoch` (from 0); with `repeat` one pass holds
     them all, without end. Over all workers of `shard` an epoch has every row exactly once. Every worker takes
-    `steps_per_epoch` steps, the data set's cardinality; the rows of an incomplete last step are divided evenly, and
-    where they are fewer than the workers, the step before takes them.
+    `steps_per_epoch` steps, the data set's cardinality, of equal sizes but for one row; see `step_rows`.
 
     With a `seed`, row groups are shuffled and rows mixed in a pool of at least `shuffle_mb` megabytes, in another
     order each epoch; the same seed and number of workers give the same batches. Without one they come as published.

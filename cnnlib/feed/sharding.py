@@ -50,8 +50,8 @@ def worker_rows(rows: int, shard: Shard) -> range:
 def steps_per_epoch(rows: int, worker_batch_size: int, workers: int = 1) -> int:
     """The steps that every worker takes in an epoch of `rows`, all workers together.
 
-    Every step but the last takes `worker_batch_size` rows on each worker. The rest is divided evenly. A rest with
-    fewer rows than workers is no step of its own: it joins the one before, which has one row more on some workers.
+    As few as take at most `worker_batch_size` rows each on each worker; where they all but do, and fewer rows than
+    workers are left, some take one row more instead of all taking a further step.
 
     Raises ConfigError where there are more workers than rows.
 
@@ -65,15 +65,19 @@ def steps_per_epoch(rows: int, worker_batch_size: int, workers: int = 1) -> int:
 
 
 def step_rows(rows: int, worker_batch_size: int, shard: Shard = ALONE) -> list[int]:
-    """The rows of each step that a worker takes in an epoch; see `steps_per_epoch`.
+    """The rows of each step that a worker takes in an epoch, all as many but for one row; see `steps_per_epoch`.
+
+    A last step of the few rows that are left would weigh as much as any other: on MNIST, one of 12 images with a rate
+    of 0.01 took LeNet from 0.97 to 0.87.
 
     >>> [step_rows(25, worker_batch_size=10, shard=Shard(worker, 2)) for worker in range(2)]
-    [[10, 2], [10, 3]]
+    [[6, 6], [7, 6]]
     >>> [step_rows(21, worker_batch_size=10, shard=Shard(worker, 2)) for worker in range(2)]
     [[10], [11]]
     """
-    full = steps_per_epoch(rows, worker_batch_size, shard.workers) - 1
-    return [worker_batch_size] * full + [len(worker_rows(rows, shard)) - full * worker_batch_size]
+    steps = steps_per_epoch(rows, worker_batch_size, shard.workers)
+    size, larger = divmod(len(worker_rows(rows, shard)), steps)
+    return [size + 1] * larger + [size] * (steps - larger)
 
 
 def epoch_order(row_groups: int, seed: int | None, epoch: int) -> list[int]:

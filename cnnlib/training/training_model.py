@@ -4,8 +4,7 @@ Each rank trains on its own rows. Synchronous data parallelism: every step, the 
 before the optimizer sees them (Sergeev and Del Balso, "Horovod: fast and easy distributed deep learning in
 TensorFlow", 2018). Optimizers that start equal and see equal gradients stay equal, bit for bit.
 
-A last step whose rest does not divide evenly has one row more on some ranks; their mean then counts as much as the
-others'.
+The ranks' means count as much as one another: what they were taken over differs by one row at most.
 
 BatchNormalization normalises each rank's batch by that batch alone, as with Horovod. Its moving averages, which
 validation and the saved model use, are averaged over all ranks at the end of each epoch.

@@ -9,7 +9,8 @@ import_tensorflow_quietly()
 
 from cnnlib.reports.rate_sweep import rate_sweep_figure  # noqa: E402
 from cnnlib.training.rate_finder import HIGHEST_RATE, LOWEST_RATE, STEPS, RateSweep, rate_of, sweep_rates  # noqa: E402
-from tests.unit.trainings import settings, striped_set  # noqa: E402
+from tests.unit.image_sets import write_image_set  # noqa: E402
+from tests.unit.trainings import CLASSES, TRAIN_ROWS, VAL_ROWS, settings, striped_images  # noqa: E402
 
 
 def sweep_with_a_fall_at(rate: float) -> RateSweep:
@@ -42,7 +43,11 @@ def test_rates_rise_evenly_in_their_logarithm():
 
 
 def test_sweep_ends_where_the_loss_has_risen_far(tmp_path):
-    image_set = striped_set(tmp_path)
+    # Every fifth label is wrong, so that the loss, and with it the gradient, is never nearly 0.
+    images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
+    labels[::5] = (labels[::5] + 1) % len(CLASSES)
+    splits = ["train"] * TRAIN_ROWS + ["val"] * VAL_ROWS
+    image_set = write_image_set(tmp_path, images, labels, splits, classes=CLASSES)
     steps = []
     given = settings(image_set, optimizer={"name": "sgd"})
     _, sweep = sweep_rates(image_set, given, on_step=lambda done, total, note: steps.append(done))

@@ -133,7 +133,7 @@ def test_rare_class_is_learnt_where_classes_are_balanced(tmp_path):
     def certainty(**train) -> float:
         """The mean probability of the class that is often there."""
         linear = {"name": "mlp", "options": {"units": []}}
-        model, _ = Told().fit(rare, settings(rare, epochs=6, patience=0, learning_rate=0.05, model=linear, **train))
+        model, _ = Told().fit(rare, settings(rare, epochs=20, patience=0, learning_rate=0.02, model=linear, **train))
         return float(to_numpy(keras.ops.softmax(model(images)))[:, 0].mean())
 
     assert certainty() == pytest.approx(0.9, abs=0.09)
