@@ -1,13 +1,14 @@
 """What each layer of a model costs for one image."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import keras
 
 from cnnlib.cost.backward import IN_PLACE, kept_layers
+from cnnlib.models.nested import flat_layers
 
 BYTES = 4  # of a float32
 
@@ -39,18 +40,9 @@ def weightless() -> AbstractContextManager[object]:
 
 def layer_costs(model: keras.Model) -> list[LayerCost]:
     """The cost of every layer, in order; layers without parameters, multiply-adds or outputs to keep are there too."""
-    layers = [layer for layer in _flat(model) if not isinstance(layer, keras.layers.InputLayer)]
+    layers = [layer for layer in flat_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
     kept = kept_layers(layers)
     return [_cost(layer, layer in kept) for layer in layers]
-
-
-def _flat(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers, and in place of a model within the model, its layers."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _flat(layer)
-        else:
-            yield layer
 
 
 def _cost(layer: keras.layers.Layer, is_kept: bool) -> LayerCost:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cnnlib.errors import ConfigError, first_line
 from cnnlib.models import build_model
 from cnnlib.models.applications import network_of
 from cnnlib.models.catalogue import ARCHITECTURES
+from cnnlib.models.nested import flat_layers
 from cnnlib.models.pixels import STANDARDISE, standardise
 from cnnlib.training.preconditions import IMAGENET_WEIGHTS, WEIGHTS_SUFFIX, weights_file
 
@@ -120,7 +122,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 def head_of(model: keras.Model) -> keras.layers.Layer:
     """The last layer that has weights, which gives the logits."""
-    return next(layer for layer in reversed(model.layers) if layer.weights)
+    return _with_weights(model)[-1]
 
 
 def _check_imagenet(name: str, weights: str, image_shape: tuple[int, int, int]) -> None:
@@ -192,15 +194,21 @@ def _standardised_by(source: keras.Model) -> tuple[tuple[float, ...] | None, tup
 
 
 def _copy_weights(source: keras.Model, model: keras.Model, weights: str) -> None:
-    head = head_of(model)
-    theirs = {layer.name: layer for layer in source.layers}
-    for layer in model.layers:
-        if not layer.weights or layer is head:
-            continue
-        given = theirs[layer.name].get_weights() if layer.name in theirs else []
-        if [value.shape for value in given] != [tuple(weight.shape) for weight in layer.weights]:
+    """Copy all but the heads', one layer after the other: names that Keras makes up differ from model to model."""
+    *theirs, _ = _with_weights(source)
+    *ours, _ = _with_weights(model)
+    for layer, given in zip_longest(ours, theirs):
+        if layer is None or given is None or _shapes(layer) != _shapes(given):
             raise ConfigError(
-                f"model.weights={weights} have nothing that fits layer {layer.name}; take the model.name, "
+                f"model.weights={weights} have nothing that fits layer {(layer or given).name}; take the model.name, "
                 "model.options and, for networks with dense layers, image size that they were trained with"
             )
-        layer.set_weights(given)
+        layer.set_weights(given.get_weights())
+
+
+def _with_weights(model: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in flat_layers(model) if layer.weights]
+
+
+def _shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in layer.weights]

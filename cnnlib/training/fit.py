@@ -1,6 +1,6 @@
 """An image set and settings -> a trained model and its history, on one rank of however many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -72,25 +72,32 @@ def fit_model(
     if past_epochs < settings.train.epochs and not is_over(history, settings):
         data_wait = DataWait(settings.train.deterministic)
         batches = Batches(image_set, settings, ranks)
-        callbacks = [
-            EpochSeeds(settings.train.seed, ranks.rank),
-            LearningRate(_rate(settings, history)),
-            StepReport(on_step),
-            Divergence(batches.classes, batches.ids_of_step, batches.heaviest),
-            # Before the report, which stops the clock: this is work of the epoch.
-            AverageStatistics(),
-            EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report),
-        ]
-        if settings.train.watch_layers and ranks.rank == 0:
-            # On the rank whose metrics are kept, before the report that takes them.
-            callbacks.insert(-1, LayerMonitor(plain, *batches.first_val_images()))
-        if settings.model.weights is not None:
-            # First of all: those behind it find every layer trainable in validation.
-            callbacks.insert(0, TransferPhases(plain, settings.transfer))
-        if settings.optimizer.average:
-            callbacks.append(AveragedWeights(resumed=past_epochs > 0))
+        epoch_report = EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report)
+        callbacks = list(_callbacks(plain, batches, history, StepReport(on_step), epoch_report))
         _fit(trained_by(plain, image_set.image.shape, settings, ranks), batches, data_wait, past_epochs, callbacks)
     return plain, history
+
+
+def _callbacks(
+    plain: keras.Model, batches: Batches, history: History, step_report: StepReport, epoch_report: EpochReport
+) -> Iterator[keras.callbacks.Callback]:
+    """What happens in training beside its steps, in this order; `history` has the epochs before."""
+    settings, ranks = batches.settings, batches.ranks
+    if settings.model.weights is not None:
+        # First of all: those behind it find every layer trainable in validation.
+        yield TransferPhases(plain, settings.transfer)
+    yield EpochSeeds(settings.train.seed, ranks.rank)
+    yield LearningRate(_rate(settings, history))
+    yield step_report
+    yield Divergence(batches.classes, batches.ids_of_step, batches.heaviest)
+    # Before the report, which stops the clock: this is work of the epoch.
+    yield AverageStatistics()
+    if settings.train.watch_layers and ranks.rank == 0:
+        # On the rank whose metrics are kept, before the report that takes them.
+        yield LayerMonitor(plain, *batches.first_val_images())
+    yield epoch_report
+    if settings.optimizer.average:
+        yield AveragedWeights(resumed=bool(history))
 
 
 def _fit(

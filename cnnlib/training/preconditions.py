@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnlib.config import TrainSettings
+from cnnlib.config import TrainSettings, TransferSettings
 from cnnlib.errors import ConfigError
 from cnnlib.feed.sharding import steps_per_epoch
 from cnnlib.imageset import ImageSet
@@ -41,6 +41,8 @@ def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
             "a setting of its own; remove it"
         )
     weights = settings.model.weights
+    if weights is None and settings.transfer != TransferSettings():
+        raise ConfigError("transfer says how to train on model.weights, which is not set; set it, or remove transfer")
     # Workers may have files that this machine has not.
     if weights is not None and not settings.train.workers and _is_path(weights):
         weights_file(weights)

@@ -34,19 +34,21 @@ class TrainingModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step: `keras.Model`'s, with the gradients averaged before they are applied."""
-        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if self._augmentation is not None:
             images, labels = self._augmentation(images, labels)
         with tf.GradientTape() as tape:
             logits = self(images, training=True)
-            loss = self.compute_loss(x=images, y=labels, y_pred=logits, sample_weight=weights, training=True)
+            loss = self.compute_loss(x=images, y=labels, y_pred=logits, sample_weight=sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(self._ranks.mean(gradients), self.trainable_weights, strict=True))
+        gradients = zip(tape.gradient(scaled, self.trainable_weights), self.trainable_weights, strict=True)
+        # A weight that the loss does not depend on has none, on any rank.
+        given, weights = zip(*(pair for pair in gradients if pair[0] is not None), strict=True)
+        self.optimizer.apply_gradients(zip(self._ranks.mean(given), weights, strict=True))
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=tf.shape(images)[0])
-        return self.compute_metrics(images, labels, logits, sample_weight=weights)
+        return self.compute_metrics(images, labels, logits, sample_weight=sample_weight)
 
     def get_metrics_result(self) -> dict[str, Any]:
         """The metrics over the rows of all ranks at the end of an epoch or an evaluation; within, of this rank."""

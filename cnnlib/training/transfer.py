@@ -9,13 +9,14 @@ from collections.abc import Mapping
 import keras
 
 from cnnlib.config import TransferSettings
+from cnnlib.models.nested import flat_layers
 from cnnlib.models.pretrained import head_of
 
 Logs = Mapping[str, float] | None
 
 
 class TransferPhases(keras.callbacks.Callback):
-    """Has the layers trained that are due in an epoch; outside of its steps, all of `plain`'s layers are trainable.
+    """Has the layers trained that are due in an epoch; outside of its steps, all of `plain`'s are trainable that were.
 
     So a checkpoint has the optimizer's state of all of them, and the model that is saved knows nothing of phases.
     """
@@ -24,13 +25,14 @@ class TransferPhases(keras.callbacks.Callback):
         super().__init__()
         self._plain = plain
         self._settings = settings
-        self._trained: set[str] = set()
+        self._trainable = [layer for layer in flat_layers(plain) if layer.trainable]
+        self._trained: set[keras.layers.Layer] = set()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Freeze what is not due. The training step is traced anew where that has changed."""
-        trained = {layer.name for layer in trained_layers(self._plain, self._settings, epoch)}
-        for layer in self._plain.layers:
-            layer.trainable = layer.name in trained
+        trained = set(trained_layers(self._plain, self._settings, epoch))
+        for layer in self._trainable:
+            layer.trainable = layer in trained
         if trained != self._trained:
             self.model.make_train_function(force=True)
             self._trained = trained
@@ -44,7 +46,7 @@ class TransferPhases(keras.callbacks.Callback):
         self._thaw()
 
     def _thaw(self) -> None:
-        for layer in self._plain.layers:
+        for layer in self._trainable:
             layer.trainable = True
 
 
@@ -55,7 +57,7 @@ def trained_layers(model: keras.Model, settings: TransferSettings, epoch: int) -
         return [head]
     rest = [
         layer
-        for layer in model.layers
+        for layer in flat_layers(model)
         if layer.weights and layer is not head and not isinstance(layer, keras.layers.BatchNormalization)
     ]
     last = rest if settings.layers is None else rest[len(rest) - min(settings.layers, len(rest)) :]

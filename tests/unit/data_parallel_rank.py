@@ -37,6 +37,8 @@ def plain_model(*between: keras.layers.Layer, learning_rate: float = 0.3) -> ker
     """The same weights in every process."""
     keras.utils.set_random_seed(7)
     inputs = hidden = keras.Input((FEATURES,))
+    # What it adds is nothing, so its weights have no gradient.
+    hidden = hidden + 0 * keras.ops.stop_gradient(keras.layers.Dense(FEATURES, kernel_initializer="ones")(hidden))
     for layer in (keras.layers.Dense(8, activation="relu"), *between, keras.layers.Dense(CLASSES)):
         hidden = layer(hidden)
     model = keras.Model(inputs, hidden)

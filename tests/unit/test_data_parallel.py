@@ -51,7 +51,7 @@ def those(found: Found, prefix: str) -> list[np.ndarray]:
 
 def test_gradients_are_those_of_the_joint_batch(ranks: list[Found], alone: Found) -> None:
     weights = [those(found, "joint/weights/") for found in (*ranks, alone)]
-    assert len(weights[0]) == 4
+    assert len(weights[0]) == 6  # of three dense layers
     for zero, one, joint in zip(*weights, strict=True):
         np.testing.assert_array_equal(zero, one)
         np.testing.assert_allclose(zero, joint, rtol=0, atol=1e-6)

@@ -19,6 +19,7 @@ from cnnlib.config.imagenet import ImagenetName  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.models.catalogue import ARCHITECTURES  # noqa: E402
+from cnnlib.models.nested import flat_layers  # noqa: E402
 from cnnlib.models.pixels import standardise  # noqa: E402
 from cnnlib.models.pretrained import PREPROCESSING, build_imagenet, build_pretrained, head_of  # noqa: E402
 
@@ -186,6 +187,27 @@ def test_head_is_new_where_the_classes_are_as_many(tmp_path):
     model = build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
     ours, theirs = (one.get_layer("logits").get_weights()[0] for one in (model, source))
     assert not np.allclose(ours, theirs)
+
+
+def own_network(image_shape, classes):
+    """A network within a network, whose layers have the names that Keras makes up."""
+    features = keras.Sequential([keras.Input(image_shape), keras.layers.Conv2D(4, 3), keras.layers.Conv2D(5, 3)])
+    images = keras.Input(image_shape)
+    pooled = keras.layers.GlobalAveragePooling2D()(features(images))
+    return keras.Model(images, keras.layers.Dense(classes)(keras.layers.Dense(6)(pooled)))
+
+
+def test_layers_without_names_of_their_own_get_their_weights(tmp_path):
+    name = f"{__name__}:own_network"
+    source = build_model(name, image_shape=(16, 16, 1), classes=3)
+    source.save(tmp_path / "model.keras")
+    model = build_pretrained(name, str(tmp_path), image_shape=(16, 16, 1), classes=3)
+    ours, theirs = ([layer for layer in flat_layers(one) if layer.weights] for one in (model, source))
+    assert [layer.name for layer in ours] != [layer.name for layer in theirs]
+    same = [
+        np.array_equal(one.get_weights()[0], other.get_weights()[0]) for one, other in zip(ours, theirs, strict=True)
+    ]
+    assert same == [True, True, True, False]
 
 
 # --- what is refused

@@ -43,7 +43,7 @@ def test_training_stops_where_the_loss_runs_away_with_the_ids_of_the_step(image_
     assert list(raised.value.quoted) == image_ids_of_step(
         image_set, "train", epoch=epoch, step=step, worker_batch_size=32, seed=0, timeout_s=60, shuffle_mb=0.025
     )
-    assert len(set(raised.value.quoted)) == 32
+    assert len(set(raised.value.quoted)) == 30  # of eight such steps
 
 
 def test_rare_class_with_a_large_weight_is_no_divergence(image_set):

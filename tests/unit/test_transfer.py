@@ -10,6 +10,7 @@ import_tensorflow_quietly()
 import keras  # noqa: E402
 
 from cnnlib.config import ModelSettings, TrainSettings, TransferSettings  # noqa: E402
+from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
 from cnnlib.training.epochs import is_over  # noqa: E402
@@ -90,6 +91,46 @@ def test_batch_normalisations_keep_what_they_came_with():
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in everything)
     # A stem, sixteen convolutions, three shortcuts and the head.
     assert len(everything) == 1 + 16 + 3 + 1
+
+
+def own_network(image_shape, classes):
+    """A network within a network, of which its first layer is not to be trained."""
+    body = keras.Sequential(
+        [
+            keras.Input(image_shape),
+            keras.layers.Conv2D(4, 3, name="frozen", trainable=False),
+            keras.layers.Conv2D(5, 3, strides=2, name="inner"),
+            keras.layers.BatchNormalization(name="inner_bn"),
+        ],
+        name="body",
+    )
+    images = keras.Input(image_shape)
+    flat = keras.layers.Flatten(name="flat")(body(images))
+    return keras.Model(images, keras.layers.Dense(classes, name="logits")(flat))
+
+
+@pytest.mark.parametrize("augment", [None, {"flip": "horizontal"}])
+def test_network_within_the_network_is_trained_by_its_layers(image_set, tmp_path, augment):
+    own = {"name": f"{__name__}:own_network"}
+    source, _ = Told().fit(image_set, settings(image_set, epochs=1, model=own), folder=tmp_path)
+    weights = str(checkpoint_folder(tmp_path, 1))
+    given = transferring(image_set, weights, epochs=2, transfer={"frozen_epochs": 1}, augment=augment)
+    given = given.model_copy(update={"model": ModelSettings(**own, weights=weights)})
+    model, _ = Told().fit(image_set, given, folder=tmp_path, weights=weights)
+    first, _ = read_checkpoint(checkpoint_folder(tmp_path, 1))
+    assert changed(first.get_layer("body"), source.get_layer("body")) == []
+    assert changed(model.get_layer("body"), source.get_layer("body")) == ["inner"]
+    assert {layer.name: layer.trainable for layer in model.get_layer("body").layers} == {
+        "frozen": False,
+        "inner": True,
+        "inner_bn": True,
+    }
+
+
+def test_transfer_without_weights_is_refused(image_set):
+    given = settings(image_set).model_copy(update={"transfer": TransferSettings(layers=2)})
+    with pytest.raises(ConfigError, match=r"transfer says how to train on model\.weights, which is not set"):
+        Told().fit(image_set, given)
 
 
 def test_patience_does_not_end_the_first_phase():
