@@ -14,6 +14,7 @@ from cnnlib.config.overrides import override
 from cnnlib.config.space import CHOICE
 from cnnlib.errors import HostError, SparkcnnError, TrainingError, first_line
 from cnnlib.quiet import import_tensorflow_quietly
+from pipelines.gpus import check_gpu
 from pipelines.store import use_store
 from pipelines.tracking import FINGERPRINT_TAG, Tracker
 
@@ -127,3 +128,5 @@ def _prepare_tensorflow() -> None:
     os.environ[DEVICES] = devices
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
     import_tensorflow_quietly()
+    if devices:
+        check_gpu(devices, "a task of the study")

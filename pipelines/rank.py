@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnlib.config import TrainSettings
-from cnnlib.errors import HostError, SparkcnnError
+from cnnlib.errors import SparkcnnError
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.rank_process import end_with_standard_input, read_spec
 
@@ -50,17 +50,15 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
 
     from cnnlib.imageset import open_image_set
     from pipelines.fitting import fit_and_publish
+    from pipelines.gpus import check_gpu
     from pipelines.store import use_store
     from pipelines.tracking import Tracker
 
     tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
     # A sum over GPUs is under way beside other work, one over CPUs takes a thread's place.
     tf.config.threading.set_inter_op_parallelism_threads(spec["cpus"] + bool(spec["gpu"]))
-    if spec["gpu"] and not tf.config.list_physical_devices("GPU"):
-        raise HostError(
-            f"Spark assigned GPU {os.environ['CUDA_VISIBLE_DEVICES']} to rank {spec['rank']}, but TensorFlow finds no "
-            "such GPU; check its driver and spark.executor.resource.gpu.discoveryScript"
-        )
+    if spec["gpu"]:
+        check_gpu(os.environ["CUDA_VISIBLE_DEVICES"], f"rank {spec['rank']}")
     settings = TrainSettings(**spec["settings"])
     tracker = Tracker(**spec["tracker"])
     use_store(tracker.uri)

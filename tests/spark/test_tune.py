@@ -23,6 +23,7 @@ from cnnlib.errors import ConfigError, HostError, TrainingError
 from cnnlib.imageset import ImageSet
 from jobs.settings import parse_settings
 from pipelines.tune import Tuned, tune
+from tests.spark.own_process import run
 from tests.unit.trainings import striped_set
 
 TIMEOUT_S = 150.0
@@ -230,3 +231,20 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
         rows = list(csv.DictReader(file))
     assert {row["run_id"] for row in rows} == has(after, "FINISHED")
     assert len({row["trial"] for row in rows}) == 4
+
+
+@needs_spark_study
+@pytest.mark.slow
+def test_lost_executor_costs_a_trial_that_is_made_up_for_and_gpus_are_looked_for(tmp_path: Path) -> None:
+    found = run("tune_cluster", tmp_path)
+    trials = {run_id: (state, epochs) for run_id, state, epochs in found["trials"]}
+    assert list(trials.values()) == [("complete", 30)] * 4
+    statuses = found["statuses"]
+    assert statuses.pop(found["study"]) == "FINISHED"
+    lost = statuses.keys() - trials.keys()
+    assert {statuses[run_id] for run_id in lost} == {"FAILED"}
+    assert {statuses[run_id] for run_id in trials} == {"FINISHED"}
+    assert found["refused"].startswith(
+        "none of the 2 trials came to its end; the first says: HostError: Spark assigned GPU 5 to a task of the study, "
+        "but TensorFlow finds no such GPU;"
+    )

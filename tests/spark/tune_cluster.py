@@ -1,0 +1,103 @@
+"""Run by test_tune.py in a process of its own: studies on executors in JVMs of their own.
+
+One of them is killed in the first study; the second's have GPUs that are not there. Prints one line of JSON.
+"""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import mlflow
+import psutil
+from pyspark.sql import SparkSession
+
+from cnnlib.config import TuneSettings
+from cnnlib.errors import TrainingError
+from cnnlib.imageset import ImageSet
+from pipelines.session import spark_session
+from pipelines.tune import tune
+from tests.spark.probes import eventually
+from tests.unit.trainings import striped_set
+
+DISCOVERY = """#!/bin/sh
+echo '{"name": "gpu", "addresses": ["5"]}'
+"""
+GPUS = {
+    "spark.worker.resource.gpu.amount": "1",
+    "spark.executor.resource.gpu.amount": "1",
+    "spark.task.resource.gpu.amount": "1",
+}
+
+
+def session(**settings: str) -> SparkSession:
+    """Two executors of one core each."""
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    cluster = {"spark.master": "local-cluster[2,1,1024]", "spark.ui.enabled": "false"}
+    return spark_session(**cluster, **settings)
+
+
+def settings_of(image_set: ImageSet, folder: Path, trials: int, epochs: int) -> TuneSettings:
+    return TuneSettings(
+        data={"path": image_set.folder.uri},
+        model={"name": "mlp"},
+        train={"epochs": epochs, "worker_batch_size": 32, "patience": 0},
+        tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
+        tune={"space": {"optimizer.learning_rate": "loguniform(1e-4,1e-2)"}, "trials": trials, "parallel": 2},
+        output={"path": str(folder / "out")},
+    )
+
+
+def kill_the_executor_of_a_trial(settings: TuneSettings) -> None:
+    """Kill one with SIGKILL while it trains: the first of the executors that has a Python worker with TensorFlow."""
+    client = mlflow.MlflowClient(settings.tracking.uri)
+
+    def is_training() -> bool:
+        experiment = client.get_experiment_by_name(settings.tracking.experiment)
+        runs = client.search_runs([experiment.experiment_id]) if experiment else []
+        training = [run for run in runs if "mlflow.parentRunId" in run.data.tags and run.info.status == "RUNNING"]
+        return any(run.data.metrics.get("val_accuracy") for run in training)
+
+    eventually(is_training)
+    executors = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
+    ]
+    max(executors, key=lambda one: sum(child.cpu_times().user for child in one.children(recursive=True))).kill()
+
+
+def main(folder: Path) -> dict[str, object]:
+    image_set = striped_set(folder / "set")
+    lost = settings_of(image_set, folder, trials=4, epochs=30)
+    client = mlflow.MlflowClient(lost.tracking.uri)
+    client.search_experiments()  # the store is made, by one alone
+    spark = session()
+    killer = threading.Thread(target=kill_the_executor_of_a_trial, args=[lost])
+    killer.start()
+    result = tune(spark, lost)
+    killer.join()
+    spark.stop()
+    runs = client.search_runs([client.get_run(result.run_id).info.experiment_id])
+
+    discovery = folder / "discovery.sh"
+    discovery.write_text(DISCOVERY)
+    discovery.chmod(0o755)
+    spark = session(**GPUS, **{"spark.worker.resource.gpu.discoveryScript": str(discovery)})
+    try:
+        tune(spark, settings_of(image_set, folder, trials=2, epochs=1))
+        refused = ""
+    except TrainingError as error:
+        refused = error.message
+    spark.stop()
+    return {
+        "trials": [[trial.run_id, trial.state, trial.epochs] for trial in result.trials],
+        "statuses": {run.info.run_id: run.info.status for run in runs},
+        "study": result.run_id,
+        "refused": refused,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))
