@@ -188,7 +188,7 @@ def _results(settings: TuneSettings, run: Tracker, trials: "SparkTrials", folder
     ordered = ranked(outcomes, direction)
     if not ordered or ordered[0].state != COMPLETE:
         first = next((one.error for one in outcomes if one.error), "it was pruned")
-        raise TrainingError(f"none of the {len(ordered)} trials came to its end; the first says: {first}")
+        raise TrainingError(f"no trial of {len(ordered)} came to its end; the first says: {first}")
     best = settings.varied(ordered[0].settings)
     importances = importances_of(frozen, direction, settings.tune.seed)
     files = {TABLE: as_csv(trial_rows(ordered, metric)).encode(), BEST: best_yaml(best, ordered[0], metric).encode()}

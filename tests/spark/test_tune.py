@@ -149,9 +149,7 @@ def test_files_are_kept_twice(tuned: tuple, tmp_path: Path) -> None:
 def test_study_whose_trials_all_fail_says_why(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     space = SPACE | {"optimizer.name": "choice(sgd)"}
     settings = settings_of(striped, tmp_path, space, trials=3, parallel=2)
-    with pytest.raises(
-        TrainingError, match="none of the 3 trials came to its end; the first says: ConfigError: .*beta"
-    ):
+    with pytest.raises(TrainingError, match="no trial of 3 came to its end; the first says: ConfigError: .*beta"):
         tune(spark, settings)
     client = mlflow.MlflowClient(settings.tracking.uri)
     (study,) = [r for r in client.search_runs(["1"]) if "mlflow.parentRunId" not in r.data.tags]
@@ -238,13 +236,13 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
 def test_lost_executor_costs_a_trial_that_is_made_up_for_and_gpus_are_looked_for(tmp_path: Path) -> None:
     found = run("tune_cluster", tmp_path)
     trials = {run_id: (state, epochs) for run_id, state, epochs in found["trials"]}
-    assert list(trials.values()) == [("complete", 30)] * 4
+    assert list(trials.values()) == [("complete", 20)] * 3
     statuses = found["statuses"]
     assert statuses.pop(found["study"]) == "FINISHED"
     lost = statuses.keys() - trials.keys()
     assert {statuses[run_id] for run_id in lost} == {"FAILED"}
     assert {statuses[run_id] for run_id in trials} == {"FINISHED"}
     assert found["refused"].startswith(
-        "none of the 2 trials came to its end; the first says: HostError: Spark assigned GPU 5 to a task of the study, "
+        "no trial of 1 came to its end; the first says: HostError: Spark assigned GPU 5 to a task of the study, "
         "but TensorFlow finds no such GPU;"
     )

@@ -70,7 +70,7 @@ def kill_the_executor_of_a_trial(settings: TuneSettings) -> None:
 
 def main(folder: Path) -> dict[str, object]:
     image_set = striped_set(folder / "set")
-    lost = settings_of(image_set, folder, trials=4, epochs=30)
+    lost = settings_of(image_set, folder, trials=3, epochs=20)
     client = mlflow.MlflowClient(lost.tracking.uri)
     client.search_experiments()  # the store is made, by one alone
     spark = session()
@@ -86,7 +86,7 @@ def main(folder: Path) -> dict[str, object]:
     discovery.chmod(0o755)
     spark = session(**GPUS, **{"spark.worker.resource.gpu.discoveryScript": str(discovery)})
     try:
-        tune(spark, settings_of(image_set, folder, trials=2, epochs=1))
+        tune(spark, settings_of(image_set, folder, trials=1, epochs=1))
         refused = ""
     except TrainingError as error:
         refused = error.message
