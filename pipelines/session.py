@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 import cnnlib
 from cnnlib import errors
 from cnnlib.errors import HostError, SourceError, SparkcnnError
+from pipelines import class_archive
 from pipelines.host import java_problem
 
 # Rows in an Arrow batch between the JVM and Python: enough to make the way there cheap, few enough for large images.
@@ -105,7 +106,7 @@ def _java_options() -> str:
     given = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
     # Two collectors, and Java does not start.
     collector = "" if re.search(r"-XX:\+Use\w+GC", given) else " -XX:+UseSerialGC"
-    return f"-XX:TieredStopAtLevel=1{collector}"
+    return f"-XX:TieredStopAtLevel=1{collector} {class_archive.java_options()}"
 
 
 def _ship_own_wheel(session: SparkSession) -> None:
