@@ -12,7 +12,8 @@ class GroupedConv2D(keras.layers.Conv2D):
     """Keras' `Conv2D`, (batch, height, width, channels), that leaves groups to TensorFlow.
 
     Keras 3.15 has XLA compile them, for TensorFlow's own were broken on CPUs once: a training step of ResNeXt-50 with
-    12 images of 32 x 32 took 20 s on 2 cores so.
+    12 images of 32 x 32 took 20 s on 2 cores so. In as many groups as channels, TensorFlow's are as fast as its
+    depthwise convolutions.
     """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnlib.errors import ConfigError, first_line
 from cnnlib.models import build_model
-from cnnlib.models.applications import network_of
+from cnnlib.models.applications import network_of, with_fast_groups
 from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.nested import flat_layers
 from cnnlib.models.pixels import STANDARDISE, standardise
@@ -101,7 +101,7 @@ def build_imagenet(name: str, image_shape: tuple[int, int, int], weights: str = 
     network = network_of(ARCHITECTURES[name].build)
     with _download_explained(name, weights):
         built = network(weights=weights, input_tensor=pixels, input_shape=image_shape, classifier_activation=None)
-    model = keras.Model(images, built.output, name=name)
+    model = keras.Model(images, with_fast_groups(built, keep_weights=True).output, name=name)
     if preprocessing.is_bgr:
         _take_rgb(model)
     return model

@@ -11,11 +11,13 @@ import_tensorflow_quietly()
 
 import keras  # noqa: E402
 from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
+from keras.src.applications import convnext  # noqa: E402
 
 from cnnlib.cost.layers import layer_costs, weightless  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.grouped_convolution import GroupedConv2D  # noqa: E402
 from cnnlib.models import ARCHITECTURES, build_model  # noqa: E402
+from cnnlib.models.applications import with_fast_groups  # noqa: E402
 from cnnlib.models.layers import ACTIVATIONS  # noqa: E402
 from cnnlib.models.shufflenet import shuffle  # noqa: E402
 
@@ -185,6 +187,30 @@ def test_grouped_convolution_is_that_of_each_group(stride):
         alone.kernel.assign(layer.kernel[..., 2 * group : 2 * group + 2])
         expected = to_numpy(alone(values[..., 3 * group : 3 * group + 3]))
         np.testing.assert_allclose(together[..., 2 * group : 2 * group + 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_network_of_keras_computes_the_same_with_faster_groups():
+    network = convnext.ConvNeXt(
+        depths=[1] * 4,
+        projection_dims=[4, 8, 12, 16],
+        include_top=False,
+        include_preprocessing=False,
+        weights=None,
+        input_shape=(32, 32, 3),
+    )
+    faster = with_fast_groups(network, keep_weights=True)
+    values = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+
+    np.testing.assert_allclose(to_numpy(faster(values)), to_numpy(network(values)), rtol=1e-4, atol=1e-5)
+
+    groups = [(layer.groups, type(layer)) for layer in faster.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [group for group in groups if group[0] > 1] == [(width, GroupedConv2D) for width in (4, 8, 12, 16)]
+    assert [layer.name for layer in faster.layers] == [layer.name for layer in network.layers]
+
+
+def test_network_without_groups_stays_the_same_object():
+    network = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
+    assert with_fast_groups(network, keep_weights=True) is network
 
 
 # --- a user's own
