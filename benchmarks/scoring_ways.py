@@ -38,9 +38,9 @@ def prepare(subject: Subject, images: int) -> dict[str, Any]:
     from cnnlib.config import IngestSettings, StoreSettings
     from cnnlib.models import build_model
     from pipelines.ingest import ingest
-    from pipelines.registry import TrainedOn, log_sealed_model
+    from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
+    from pipelines.mlflow_store.store import connect
     from pipelines.session import spark_session
-    from pipelines.store import connect
 
     spark = spark_session("sparkcnn benchmark")
     image_set = ingest(spark, IngestSettings.model_validate(subject.prepare(images)))
@@ -130,7 +130,7 @@ def spark_udf(subject: Subject) -> dict[str, Any]:
 
     from cnnlib.config import StoreSettings
     from cnnlib.images import encode_png
-    from pipelines.store import connect
+    from pipelines.mlflow_store.store import connect
 
     connect(StoreSettings(uri=f"sqlite:///{subject.folder}/mlflow.db"))
 

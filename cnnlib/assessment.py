@@ -1,6 +1,6 @@
 """What a model makes of images whose classes are known: a row an image, from which Spark counts.
 
-Plain Python without Spark: `pipelines.assessed` runs `assess` in its tasks.
+Plain Python without Spark: `pipelines.judging.assessed` runs `assess` in its tasks.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

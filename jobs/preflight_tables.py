@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cnnlib.training.scaling import MXNET_IMAGES_PER_SECOND, MXNET_QUOTED, published_efficiency
 from jobs.tables import pairs_table, show
-from pipelines.examination import NOT_CHECKED, OK, PROBLEM, Finding
+from pipelines.checks.examination import NOT_CHECKED, OK, PROBLEM, Finding
 
 if TYPE_CHECKING:  # it imports TensorFlow
     from pipelines.plan import Plan

@@ -18,14 +18,14 @@ from cnnlib.training.buildable import check_buildable
 from cnnlib.training.callbacks import EPOCH_SECONDS
 from cnnlib.training.checkpoints import History, TrainingState
 from cnnlib.training.fit import fit_model
+from pipelines.mlflow_store.runs import end_lost_runs, nested_run, nested_runs, read_history, tracked_run
+from pipelines.mlflow_store.starting_weights import starting_weights, with_pinned_weights
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress
-from pipelines.results import keep_results, make_results_folder
-from pipelines.runs import end_lost_runs, nested_run, nested_runs, read_history, tracked_run
-from pipelines.starting_weights import starting_weights, with_pinned_weights
-from pipelines.store import connect
-from pipelines.tracking import Tracker
 from pipelines.train import described_settings
-from pipelines.train_on_workers import check_workers, fit_on_workers
+from pipelines.tuning.results import keep_results, make_results_folder
+from pipelines.workers.train_on_workers import check_workers, fit_on_workers
 
 FIGURE = "curves.png"
 TABLE = "comparison.csv"

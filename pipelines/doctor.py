@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cnnlib.config import DoctorSettings
-from pipelines import machine_checks
-from pipelines.examination import Examination, NotChecked
+from pipelines.checks import machine
+from pipelines.checks.examination import Examination, NotChecked
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -51,16 +51,16 @@ class _Doctor:
         return self._examination
 
     def _examine_machine(self) -> None:
-        self._check(MACHINE, "Python", machine_checks.check_python)
+        self._check(MACHINE, "Python", machine.check_python)
         if self._spark is None:
-            self._check(MACHINE, "Java", machine_checks.check_java)
+            self._check(MACHINE, "Java", machine.check_java)
 
     def _examine_packages(self) -> None:
-        for requirement in machine_checks.requirements():
-            name = machine_checks.requirement_name(requirement)
-            self._check(PACKAGES, name, partial(machine_checks.check_requirement, requirement))
-        self._check(PACKAGES, "TensorFlow", partial(machine_checks.check_tensorflow, 0.9 * self._settings.timeout_s))
-        self._check(PACKAGES, "petastorm feed", machine_checks.check_petastorm)
+        for requirement in machine.requirements():
+            name = machine.requirement_name(requirement)
+            self._check(PACKAGES, name, partial(machine.check_requirement, requirement))
+        self._check(PACKAGES, "TensorFlow", partial(machine.check_tensorflow, 0.9 * self._settings.timeout_s))
+        self._check(PACKAGES, "petastorm feed", machine.check_petastorm)
 
     def _examine_spark(self) -> None:
         train = self._settings.train
@@ -135,4 +135,4 @@ def _active_session() -> "SparkSession | None":
 
 
 def _checks(of: str) -> Any:
-    return importlib.import_module(f"pipelines.{of}_checks")
+    return importlib.import_module(f"pipelines.checks.{of}")

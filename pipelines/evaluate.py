@@ -21,13 +21,13 @@ from cnnlib.reports.evaluation import render_evaluation
 from cnnlib.reports.figures import confusion_figure, reliability_figure
 from cnnlib.sealed import check_fits
 from cnnlib.storage import REPORT
-from pipelines.assessed import assessed_images, evaluation_of
+from pipelines.judging.assessed import assessed_images, evaluation_of
+from pipelines.mlflow_store.registry import fetch_model
+from pipelines.mlflow_store.runs import model_run
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import EVALUATION, Tracker, as_tracking_error
 from pipelines.progress import Progress
 from pipelines.published import literal_path, read_split
-from pipelines.registry import fetch_model
-from pipelines.runs import model_run
-from pipelines.store import connect
-from pipelines.tracking import EVALUATION, Tracker, as_tracking_error
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from cnnlib.training.compiled_model import global_batch_size, scaled_learning_ra
 from cnnlib.training.rate_finder import RateSweep
 from cnnlib.training.transfer import rate_share
 from pipelines.fitting import SWEEP_FILE
+from pipelines.mlflow_store.tracking import RATE_SWEEP
 from pipelines.progress import Progress
-from pipelines.tracking import RATE_SWEEP
 from pipelines.train import fit_or_launch, training_run
 
 SWEEP_FIGURE = "sweep.png"

@@ -17,9 +17,9 @@ from cnnlib.training.checkpoints import TrainingState, read_state, write_checkpo
 from cnnlib.training.fit import fit_model
 from cnnlib.training.ranks import Ranks
 from cnnlib.training.rate_finder import sweep_rates
-from pipelines.publisher import Publisher
-from pipelines.starting_weights import starting_weights
-from pipelines.tracking import Tracker
+from pipelines.mlflow_store.publisher import Publisher
+from pipelines.mlflow_store.starting_weights import starting_weights
+from pipelines.mlflow_store.tracking import Tracker
 
 # What a sweep of the learning rate leaves in the run.
 SWEEP_FILE = "sweep.json"

@@ -9,10 +9,10 @@ from cnnlib.errors import ConfigError
 from cnnlib.images import ImageSpec
 from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.pretrained import build_imagenet, imagenet_classes
-from pipelines.aliases import find_version, move_alias
-from pipelines.registry import TrainedOn, log_sealed_model
-from pipelines.runs import model_run
-from pipelines.store import connect
+from pipelines.mlflow_store.aliases import find_version, move_alias
+from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
+from pipelines.mlflow_store.runs import model_run
+from pipelines.mlflow_store.store import connect
 
 # In the place of an image set's fingerprint.
 FINGERPRINT = "imagenet"

@@ -20,9 +20,9 @@ from cnnlib.reports.image_set_contents import has_report, write_report
 from cnnlib.settling import Settled, SettlePlan, settle_share, tally_share
 from cnnlib.splits import SPLITS, TRAIN
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name
-from pipelines.decisions import decide
-from pipelines.decoding import decode_images
-from pipelines.earlier_set import Unchanged, described, earlier_set, refuse_changed_source, unchanged_rows
+from pipelines.ingesting.decisions import decide
+from pipelines.ingesting.decoding import decode_images
+from pipelines.ingesting.earlier_set import Unchanged, described, earlier_set, refuse_changed_source, unchanged_rows
 from pipelines.progress import Progress
 from pipelines.published import read_parts
 from pipelines.session import with_settings

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from cnnlib.config import StoreSettings
 from cnnlib.predict import ModelCard, load_network
 from cnnlib.sealed import ARTIFACTS
-from pipelines.registry import fetch_model
-from pipelines.store import connect
+from pipelines.mlflow_store.registry import fetch_model
+from pipelines.mlflow_store.store import connect
 
 if TYPE_CHECKING:
     import keras

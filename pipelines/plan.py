@@ -16,7 +16,7 @@ from cnnlib.training.callbacks import STEP_SECONDS
 from cnnlib.training.compiled_model import compile_model
 from cnnlib.training.scaling import Network, Scaling, expected_scaling
 from cnnlib.training.step_time import gradient_bytes, measure_step_seconds
-from pipelines.runs import read_run
+from pipelines.mlflow_store.runs import read_run
 
 
 @dataclass(frozen=True)

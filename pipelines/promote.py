@@ -8,13 +8,13 @@ from cnnlib.config import PromoteSettings, flatten
 from cnnlib.errors import ConfigError, GateError
 from cnnlib.gates import Gate
 from cnnlib.storage import REPORT
-from pipelines.aliases import Version, find_version, move_alias, move_back, promotion_of
-from pipelines.contest import Contest
 from pipelines.evaluate import keep_evaluation, open_labelled
+from pipelines.judging.contest import Contest
+from pipelines.mlflow_store.aliases import Version, find_version, move_alias, move_back, promotion_of
+from pipelines.mlflow_store.runs import image_set_of, model_run
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import EVALUATION, as_tracking_error
 from pipelines.progress import Progress
-from pipelines.runs import image_set_of, model_run
-from pipelines.store import connect
-from pipelines.tracking import EVALUATION, as_tracking_error
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,18 @@ from cnnlib.sealed import check_fits
 from cnnlib.splits import SPLITS
 from cnnlib.stability import stability_of
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
-from pipelines.new_files import Mark, stream_with_batches, take_new_files
+from pipelines.mlflow_store.registry import RegisteredModel, fetch_model
+from pipelines.mlflow_store.runs import model_run
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Progress
-from pipelines.registry import RegisteredModel, fetch_model
-from pipelines.runs import model_run
+from pipelines.scoring.new_files import Mark, stream_with_batches, take_new_files
+from pipelines.scoring.worker_model import ship_model, worker_classifier
 from pipelines.sources import MAX_IMAGE_BYTES, open_source
 from pipelines.sources.image_folder import unlabelled_images
 from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import Images
-from pipelines.store import connect
 from pipelines.tasks import run_on_images, tasks_for
-from pipelines.tracking import Tracker
-from pipelines.worker_model import ship_model, worker_classifier
 
 # Tasks of small images have more of them: beside the start of a task, their work would be short.
 IMAGES_A_TASK = 16384

@@ -11,10 +11,10 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 
 from cnnlib.imageset_writer import Count
-from pipelines.cluster import task_slots
 from pipelines.progress import Progress, images_done
 from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks, with_settings
 from pipelines.sources.source import Images
+from pipelines.workers.cluster import task_slots
 
 Result = TypeVar("Result")
 

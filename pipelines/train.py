@@ -21,15 +21,15 @@ from cnnlib.training.checkpoints import History, read_checkpoint, read_state
 from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE
-from pipelines.aliases import find_version, move_alias
 from pipelines.fitting import fit_and_publish
+from pipelines.mlflow_store.aliases import find_version, move_alias
+from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
+from pipelines.mlflow_store.runs import tracked_run
+from pipelines.mlflow_store.starting_weights import with_pinned_weights
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress
-from pipelines.registry import TrainedOn, log_sealed_model
-from pipelines.runs import tracked_run
-from pipelines.starting_weights import with_pinned_weights
-from pipelines.store import connect
-from pipelines.tracking import Tracker
-from pipelines.train_on_workers import check_workers, fit_on_workers
+from pipelines.workers.train_on_workers import check_workers, fit_on_workers
 
 if TYPE_CHECKING:
     import keras

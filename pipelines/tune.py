@@ -18,16 +18,16 @@ from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.reports.curves import importance_figure
 from cnnlib.training.buildable import check_buildable
 from cnnlib.trials import COMPLETE, FAILED, PRUNED, TrialOutcome, ranked, trial_rows
-from pipelines.cluster import environment_for_ranks, store_problem
+from pipelines.mlflow_store.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
+from pipelines.mlflow_store.starting_weights import with_pinned_weights
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress, watched_step
-from pipelines.results import keep_results, make_results_folder
-from pipelines.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
-from pipelines.starting_weights import with_pinned_weights
-from pipelines.store import connect
-from pipelines.tracking import Tracker
+from pipelines.tuning.results import keep_results, make_results_folder
+from pipelines.workers.cluster import environment_for_ranks, store_problem
 
 if TYPE_CHECKING:  # Optuna's and MLflow's study is not there on every profile
-    from pipelines.study import SparkTrials
+    from pipelines.tuning.study import SparkTrials
 
 BEST = "best.yaml"
 TABLE = "trials.csv"
@@ -60,7 +60,7 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
     trained, TrainingError where no trial came to its end.
     """
     _check_available()
-    from pipelines.study import SparkTrials, create_study_run
+    from pipelines.tuning.study import SparkTrials, create_study_run
 
     progress = progress or Progress()
     image_set = open_image_set(settings.data.path)
@@ -121,7 +121,7 @@ def _search(
     spark: SparkSession, image_set: ImageSet, settings: TuneSettings, trials: "SparkTrials", progress: Progress
 ) -> None:
     """Run the trials that are left, those that were lost on the way again."""
-    from pipelines.objective import Objective
+    from pipelines.tuning.objective import Objective
 
     end_lost_runs(trials.run)
     # Tasks have working folders of their own.
@@ -179,7 +179,7 @@ class _Watcher:
 
 def _results(settings: TuneSettings, run: Tracker, trials: "SparkTrials", folder: Path) -> Tuned:
     """Rank the trials, and keep table, importance and best settings. Raises TrainingError where none is complete."""
-    from pipelines.study import importances_of
+    from pipelines.tuning.study import importances_of
 
     runs = {one.run_id: one for one in _ended(run)}
     frozen = [trial for trial in trials.trials() if str(trial._trial_id) in runs]
@@ -201,7 +201,7 @@ def _results(settings: TuneSettings, run: Tracker, trials: "SparkTrials", folder
 
 def _outcome(trial: Any, run: NestedRun) -> TrialOutcome:
     """What became of one of Optuna's trials."""
-    from pipelines.objective import ERROR_TAG
+    from pipelines.tuning.objective import ERROR_TAG
 
     state = _STATES[run.status]
     return TrialOutcome(

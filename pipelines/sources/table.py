@@ -37,7 +37,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
     check_splits(described, settings.path)
     files, classes, gives_test = files_of(described)
 
-    # Spark divides its files over tasks by itself, see `pipelines.decoding`.
+    # Spark divides its files over tasks by itself, see `pipelines.ingesting.decoding`.
     def images(names: Names, tasks: int) -> Images:
         rows = only(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
         return Images(rows.select(*SOURCE_COLUMNS))

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 from cnnlib.config import FitSettings
-from pipelines import cluster
-from pipelines.cluster import slots_within, workers_problem
-from pipelines.launch import launch
 from pipelines.session import spark_session
-from pipelines.train_on_workers import _launched
+from pipelines.workers import cluster
+from pipelines.workers.cluster import slots_within, workers_problem
+from pipelines.workers.launch import launch
+from pipelines.workers.train_on_workers import _launched
 from tests.spark.probes import PROBE_FILE, TIMEOUT_S, Probes, all_gone
 
 DISCOVERY = """#!/bin/sh
@@ -53,7 +53,7 @@ def main(folder: Path) -> dict[str, object]:
     found["with GPUs"] = [asdict(one) for one in launch(spark, probes.plan(*["end"] * 4, gpus_per_worker=1))]
     found["without"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
     # The real rank sees that this GPU is not there.
-    real = probes.plan("", module="pipelines.rank", gpus_per_worker=1)
+    real = probes.plan("", module="pipelines.workers.rank", gpus_per_worker=1)
     found["real"] = [asdict(one) for one in launch(spark, real)]
 
     ranks: list[psutil.Process] = []

@@ -29,16 +29,16 @@ from cnnlib.config import (
 from cnnlib.errors import HostError
 from cnnlib.imageset import ImageSet
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines import launch as launch_module
-from pipelines.cluster import runs_here, store_problem, workers_problem
 from pipelines.ingest import ingest
-from pipelines.launch import launch
+from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
+from pipelines.mlflow_store.store import connect
 from pipelines.promote import Promotion, promote
-from pipelines.registry import TrainedOn, log_sealed_model
 from pipelines.score import score
 from pipelines.session import spark_session
-from pipelines.store import connect
-from pipelines.train_on_workers import _launched
+from pipelines.workers import launch as launch_module
+from pipelines.workers.cluster import runs_here, store_problem, workers_problem
+from pipelines.workers.launch import launch
+from pipelines.workers.train_on_workers import _launched
 from tests.conftest import write_photos
 from tests.spark.ingests import settings_of
 from tests.spark.probes import PROBE_FILE, Probes, all_gone

@@ -16,9 +16,9 @@ from cnnlib.feed.blocks import read_split
 from cnnlib.imageset import ImageSet
 from cnnlib.models import ARCHITECTURES
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines.registry import TrainedOn, log_sealed_model
+from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
+from pipelines.mlflow_store.store import connect
 from pipelines.score import score
-from pipelines.store import connect
 from pipelines.train import train
 from tests.unit.image_sets import write_image_set
 

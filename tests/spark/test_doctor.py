@@ -14,8 +14,9 @@ from cnnlib.config import DoctorSettings, FitSettings
 from cnnlib.errors import HostError
 from cnnlib.imageset import ImageSet
 from jobs import doctor as job
-from pipelines import cluster_checks, doctor, machine_checks
-from pipelines.examination import NOT_CHECKED, OK, PROBLEM, Finding
+from pipelines import doctor
+from pipelines.checks import cluster, machine
+from pipelines.checks.examination import NOT_CHECKED, OK, PROBLEM, Finding
 from tests.unit.image_sets import write_image_set
 
 
@@ -33,7 +34,7 @@ def found(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Examine in an empty working folder; gives the findings by name. TensorFlow's import has a test of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(machine_checks, "check_tensorflow", lambda timeout_s: "imports")
+    monkeypatch.setattr(machine, "check_tensorflow", lambda timeout_s: "imports")
 
     def find(**settings: Any) -> dict[str, Finding]:
         findings = doctor.examine(DoctorSettings(**settings)).findings
@@ -124,9 +125,9 @@ def test_folder_that_is_no_set_is_told_once(found: Callable[..., dict[str, Findi
 def test_other_versions_in_tasks_are_named(
     found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = cluster_checks._versions()
+    here = cluster._versions()
     newer = {**here, "versions": {**here["versions"], "keras": "99.0"}}
-    monkeypatch.setattr(cluster_checks, "_versions", _Once(newer))
+    monkeypatch.setattr(cluster, "_versions", _Once(newer))
     finding = found()["tasks"]
     assert finding.verdict == PROBLEM
     assert f"has keras {here['versions']['keras']} (here 99.0)" in finding.note
@@ -146,7 +147,7 @@ class _Once:
 
 
 def _real_versions() -> Callable[[], dict[str, Any]]:
-    from pipelines.cluster_checks import _versions
+    from pipelines.checks.cluster import _versions
 
     return _versions
 
@@ -159,7 +160,7 @@ def test_tasks_that_fail_are_told_once(
 
         return {}
 
-    monkeypatch.setattr(cluster_checks, "_Asking", lambda ask, arguments: fail)
+    monkeypatch.setattr(cluster, "_Asking", lambda ask, arguments: fail)
     findings = found(train={"workers": 2}, output={"path": "out"})
     assert findings["tasks"].note.startswith("tasks fail: ModuleNotFoundError: No module named 'no_such_module'; make")
     assert findings["network"].verdict == NOT_CHECKED
@@ -183,7 +184,7 @@ def test_job_that_hangs_is_cancelled(found: Callable[..., dict[str, Finding]], s
         assert time.monotonic() - start < 40
         time.sleep(0.1)
     # Its slots are free again.
-    assert cluster_checks.ask_tasks(spark, FitSettings(), cluster_checks._versions)[0]["python"]
+    assert cluster.ask_tasks(spark, FitSettings(), cluster._versions)[0]["python"]
 
 
 # --- the job
@@ -213,7 +214,7 @@ def test_job_ends_with_status_0_where_all_is_well(
 def test_job_does_not_wait_for_what_was_left_behind(
     found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(machine_checks, "check_petastorm", lambda: time.sleep(30) or "")
+    monkeypatch.setattr(machine, "check_petastorm", lambda: time.sleep(30) or "")
     ended: list[int] = []
     monkeypatch.setattr(job.os, "_exit", ended.append)
     assert job.main(["--timeout_s", "8"]) == 2

@@ -32,8 +32,8 @@ from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.sealed import open_sealed
 from pipelines.evaluate import Evaluated, evaluate
 from pipelines.ingest import ingest
-from pipelines.registry import TrainedOn, fetch_model, log_sealed_model
-from pipelines.store import connect
+from pipelines.mlflow_store.registry import TrainedOn, fetch_model, log_sealed_model
+from pipelines.mlflow_store.store import connect
 from tests.conftest import TEST_DIGITS, write_photos
 from tests.spark.conftest import Trained
 from tests.unit.report_pages import Page

@@ -12,14 +12,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import ConfigError, TrainingError
-from pipelines import train_on_workers
-from pipelines.cluster import task_slots
-from pipelines.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
-from pipelines.lifeline import listen
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Progress
-from pipelines.store import connect
-from pipelines.tracking import Tracker
-from pipelines.train_on_workers import _launched, fit_on_workers
+from pipelines.workers import train_on_workers
+from pipelines.workers.cluster import task_slots
+from pipelines.workers.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
+from pipelines.workers.lifeline import listen
+from pipelines.workers.train_on_workers import _launched, fit_on_workers
 from tests.spark.conftest import Trained
 from tests.spark.probes import PROBE_FILE, Probes, all_gone
 

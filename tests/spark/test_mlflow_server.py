@@ -15,10 +15,10 @@ import requests
 from pyspark.sql import SparkSession
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
+from pipelines.mlflow_store.store import use_store
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Progress
 from pipelines.score import score
-from pipelines.store import use_store
-from pipelines.tracking import Tracker
 from pipelines.train import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained

@@ -23,12 +23,12 @@ from cnnlib.config import (
 )
 from cnnlib.errors import ConfigError, GateError, ModelError, PromotionError
 from jobs import promote as job
-from pipelines import contest
-from pipelines.aliases import find_version, move_alias, version_with
+from pipelines.judging import contest
+from pipelines.mlflow_store.aliases import find_version, move_alias, version_with
+from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.promote import Promotion, promote, roll_back
-from pipelines.registry import TrainedOn, log_sealed_model
-from pipelines.store import connect
-from pipelines.tracking import Tracker
 from pipelines.train import TrainedModel, train
 from tests.spark import own_process
 from tests.spark.conftest import Trained

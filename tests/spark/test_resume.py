@@ -20,7 +20,7 @@ from cnnlib.errors import ConfigError
 from cnnlib.imageset import ImageSet
 from cnnlib.training.checkpoints import read_checkpoint
 from pipelines.ingest import ingest
-from pipelines.store import connect
+from pipelines.mlflow_store.store import connect
 from pipelines.train import described_settings, train
 from tests.spark.conftest import Trained
 

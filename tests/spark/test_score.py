@@ -30,15 +30,15 @@ from cnnlib.imageset import ImageSet, raw_pixels
 from cnnlib.predictions import Predictions
 from cnnlib.sealed import open_sealed
 from jobs import score as job
-from pipelines import worker_model
 from pipelines.evaluate import accuracy
 from pipelines.ingest import ingest
-from pipelines.registry import SHA256_TAG, fetch_model
+from pipelines.mlflow_store.registry import SHA256_TAG, fetch_model
+from pipelines.mlflow_store.store import connect
 from pipelines.score import score
+from pipelines.scoring import worker_model
+from pipelines.scoring.worker_model import ship_model, worker_classifier
 from pipelines.sources.image_set import images_of_set
-from pipelines.store import connect
 from pipelines.tasks import run_on_partitions
-from pipelines.worker_model import ship_model, worker_classifier
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
 

@@ -21,9 +21,9 @@ from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSe
 from cnnlib.images import encode_png
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
-from pipelines.registry import fetch_model
+from pipelines.mlflow_store.registry import fetch_model
+from pipelines.mlflow_store.store import connect
 from pipelines.score import score
-from pipelines.store import connect
 from tests.spark.conftest import Trained
 from tests.spark.probes import eventually
 

@@ -11,8 +11,8 @@ from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError, DivergenceError, ModelError
 from cnnlib.training.checkpoints import read_checkpoint
 from pipelines.find_rate import find_rate
-from pipelines.store import connect
-from pipelines.tracking import WARNINGS_TAG, Tracker
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import WARNINGS_TAG, Tracker
 from pipelines.train import TrainedModel, train
 from tests.spark.conftest import Trained
 

@@ -25,8 +25,8 @@ from cnnlib.feed.blocks import read_split
 from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
 from pipelines.ingest import ingest
-from pipelines.registry import fetch_model
-from pipelines.store import connect
+from pipelines.mlflow_store.registry import fetch_model
+from pipelines.mlflow_store.store import connect
 from pipelines.train import TrainedModel, train
 from tests.spark.conftest import EPOCHS, Trained
 

@@ -24,9 +24,9 @@ from cnnlib.imageset import ImageSet
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
 from pipelines import progress
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import LATEST_TAG, PROGRESS_TAG
 from pipelines.progress import Progress
-from pipelines.store import connect
-from pipelines.tracking import LATEST_TAG, PROGRESS_TAG
 from pipelines.train import TrainedModel, train
 from tests.spark.conftest import Trained
 from tests.spark.probes import TIMEOUT_S, all_gone, eventually
@@ -45,7 +45,7 @@ def ranks_here() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[1:3] == ["-m", "pipelines.rank"]:
+            if process.cmdline()[1:3] == ["-m", "pipelines.workers.rank"]:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

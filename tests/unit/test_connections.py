@@ -3,8 +3,8 @@
 import socket
 import time
 
-from pipelines import lifeline
-from pipelines.lifeline import listen, unreachable_of
+from pipelines.workers import lifeline
+from pipelines.workers.lifeline import listen, unreachable_of
 
 
 def address_of(listener: socket.socket) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnlib.training.ranks import ALONE
-from pipelines.lifeline import address_of, listen
+from pipelines.workers.lifeline import address_of, listen
 from tests.unit.data_parallel_rank import VAL_ROWS, found_by
 
 ROOT = Path(__file__).parents[2]

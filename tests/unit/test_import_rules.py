@@ -18,7 +18,11 @@ FLOORS = {"cnnlib": 0, "pipelines": 1, "jobs": 2, "notebooks": 2, "benchmarks": 
 # Its own UDF is a peer.
 MLFLOW_MEASURED = {"benchmarks/scoring_ways.py"}
 MLFLOW_USERS = {
-    f"pipelines/{name}.py" for name in ("aliases", "registry", "runs", "sealed_model", "store", "study", "tracking")
+    "pipelines/tuning/study.py",
+    *(
+        f"pipelines/mlflow_store/{name}.py"
+        for name in ("aliases", "registry", "runs", "sealed_model", "store", "tracking")
+    ),
 }
 
 # A Spark task that only decodes, and a driver that only checks settings, must not pay for these.
@@ -57,10 +61,10 @@ LIGHT_MODULES = (
     "cnnlib.metrics",
     "cnnlib.training.preconditions",
     "cnnlib.training.scaling",
-    "pipelines.cluster_checks",
-    "pipelines.data_checks",
+    "pipelines.checks.cluster",
+    "pipelines.checks.data",
     "pipelines.ingest",
-    "pipelines.worker_model",
+    "pipelines.scoring.worker_model",
     "pipelines.session",
     "pipelines.sources",
     "pipelines.tasks",
@@ -149,7 +153,9 @@ def test_travelling_module_imports_its_fellows_alone_and_relatively(name):
 
 
 def test_sealed_model_imports_nothing_of_the_project():
-    assert {name for name in imports_of("pipelines/sealed_model.py") if name.split(".")[0] in FLOORS} == set()
+    assert {
+        name for name in imports_of("pipelines/mlflow_store/sealed_model.py") if name.split(".")[0] in FLOORS
+    } == set()
 
 
 # --- for real

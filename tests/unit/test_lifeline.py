@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable
+from pipelines.workers.lifeline import Lifeline, address_of, host_and_port, listen, unreachable
 
 SECRET = "5ecret"
 TIMEOUT_S = 20.0

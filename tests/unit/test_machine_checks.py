@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from cnnlib.errors import HostError
-from pipelines import machine_checks
-from pipelines.examination import NotChecked, Problem
+from pipelines.checks import machine
+from pipelines.checks.examination import NotChecked, Problem
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def installed(monkeypatch):
 @pytest.mark.parametrize("version", ["2.18", "2.18.1", "2.21.0", "2.21.0rc1"])
 def test_version_in_range_is_found_with_the_range(installed, version):
     installed(tensorflow=version)
-    assert machine_checks.check_requirement("tensorflow<2.22,>=2.18") == f"{version} (>=2.18,<2.22)"
+    assert machine.check_requirement("tensorflow<2.22,>=2.18") == f"{version} (>=2.18,<2.22)"
 
 
 @pytest.mark.parametrize("version", ["2.17.1", "2.22.0", "3.0"])
 def test_version_out_of_range_says_which_to_install(installed, version):
     installed(tensorflow=version)
     with pytest.raises(Problem) as problem:
-        machine_checks.check_requirement("tensorflow<2.22,>=2.18")
+        machine.check_requirement("tensorflow<2.22,>=2.18")
     assert problem.value.found == f"{version} (>=2.18,<2.22)"
     assert problem.value.advice == "install tensorflow >=2.18,<2.22"
 
@@ -43,29 +43,29 @@ def test_version_out_of_range_says_which_to_install(installed, version):
 def test_missing_package_is_a_problem(installed):
     installed()
     with pytest.raises(Problem, match=r"install petastorm \(>=0.13.1\)") as problem:
-        machine_checks.check_requirement("petastorm>=0.13.1")
+        machine.check_requirement("petastorm>=0.13.1")
     assert problem.value.found == "not installed"
 
 
 def test_requirement_of_another_python_is_not_checked(installed):
     installed()
     with pytest.raises(NotChecked, match="python_version"):
-        machine_checks.check_requirement('tomli>=2; python_version < "3"')
+        machine.check_requirement('tomli>=2; python_version < "3"')
 
 
 def test_ranges_are_those_of_setup_py():
-    names = {machine_checks.requirement_name(requirement) for requirement in machine_checks.requirements()}
+    names = {machine.requirement_name(requirement) for requirement in machine.requirements()}
     assert {"pyspark", "pyarrow", "numpy", "pandas", "tensorflow", "keras", "mlflow", "petastorm"} <= names
 
 
 def test_this_python_is_found():
-    assert machine_checks.check_python().endswith(f", {sys.executable}")
+    assert machine.check_python().endswith(f", {sys.executable}")
 
 
 def test_missing_java_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(Problem, match="has no bin/java"):
-        machine_checks.check_java()
+        machine.check_java()
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def tensorflow_is(tmp_path, monkeypatch):
 def test_broken_tensorflow_is_told_in_one_line(tensorflow_is, source, told):
     tensorflow_is(source)
     with pytest.raises(HostError) as error:
-        machine_checks.check_tensorflow(60)
+        machine.check_tensorflow(60)
     assert told in error.value.message
     assert "\n" not in error.value.message
 
@@ -97,4 +97,4 @@ def test_broken_tensorflow_is_told_in_one_line(tensorflow_is, source, told):
 def test_tensorflow_that_hangs_is_ended(tensorflow_is):
     tensorflow_is("import time; time.sleep(60)")
     with pytest.raises(HostError, match="takes too long"):
-        machine_checks.check_tensorflow(1)
+        machine.check_tensorflow(1)

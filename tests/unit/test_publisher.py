@@ -8,9 +8,9 @@ import pytest
 
 from cnnlib.config import TrackingSettings
 from cnnlib.errors import TrackingError
-from pipelines.publisher import Publisher
-from pipelines.store import connect
-from pipelines.tracking import ARTIFACTS_FOLDER, Tracker
+from pipelines.mlflow_store.publisher import Publisher
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import ARTIFACTS_FOLDER, Tracker
 
 TIMEOUT_S = 60.0
 

@@ -10,7 +10,8 @@ from tests.unit.image_sets import write_image_set
 
 THREADS = """
 import json, sys
-from pipelines import fitting, rank
+from pipelines import fitting
+from pipelines.workers import rank
 import tensorflow as tf
 
 def fit_and_publish(*_, **__):

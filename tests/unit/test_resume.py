@@ -6,9 +6,9 @@ import pytest
 
 from cnnlib.config import TrackingSettings
 from cnnlib.imageset import ImageSet
-from pipelines.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
-from pipelines.store import connect
-from pipelines.tracking import FINGERPRINT_TAG
+from pipelines.mlflow_store.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
+from pipelines.mlflow_store.store import connect
+from pipelines.mlflow_store.tracking import FINGERPRINT_TAG
 from tests.unit.image_sets import write_image_set
 
 SETTINGS = {"train.epochs": 4, "train.seed": 1}

@@ -10,8 +10,8 @@ from cnnlib.config import TrackingSettings
 from cnnlib.errors import LimitError, TrackingError
 from cnnlib.predictions import Predictions, ScoredWith
 from cnnlib.storage import open_folder
-from pipelines.runs import model_run
-from pipelines.store import connect
+from pipelines.mlflow_store.runs import model_run
+from pipelines.mlflow_store.store import connect
 
 
 @pytest.fixture(scope="module")

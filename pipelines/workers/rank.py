@@ -1,4 +1,4 @@
-"""What runs in a rank's process: `python -m pipelines.rank`, started by `pipelines.launch`.
+"""What runs in a rank's process: `python -m pipelines.workers.rank`, started by `pipelines.workers.launch`.
 
 It reads what to do from its standard input, trains, and leaves a result file: the weights' SHA-256, or the error
 that a user can mend.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlib.config import TrainSettings
 from cnnlib.errors import SparkcnnError
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines.rank_process import end_with_standard_input, read_spec
+from pipelines.workers.rank_process import end_with_standard_input, read_spec
 
 if TYPE_CHECKING:  # it imports TensorFlow
     from cnnlib.training.ranks import Ranks
@@ -50,9 +50,9 @@ def _train(spec: dict[str, Any]) -> dict[str, Any]:
 
     from cnnlib.imageset import open_image_set
     from pipelines.fitting import fit_and_publish
-    from pipelines.gpus import check_gpu
-    from pipelines.store import use_store
-    from pipelines.tracking import Tracker
+    from pipelines.mlflow_store.store import use_store
+    from pipelines.mlflow_store.tracking import Tracker
+    from pipelines.workers.gpus import check_gpu
 
     tf.config.threading.set_intra_op_parallelism_threads(spec["cpus"])
     # A sum over GPUs is under way beside other work, one over CPUs takes a thread's place.

@@ -25,9 +25,9 @@ from pyspark import BarrierTaskContext, inheritable_thread_target
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from cnnlib.errors import HostError
-from pipelines.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
-from pipelines.rank_process import RankProcess, how_it_ended
 from pipelines.session import is_classic
+from pipelines.workers.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
+from pipelines.workers.rank_process import RankProcess, how_it_ended
 
 RESULT_FILE = "result.json"
 # The news of a failure comes over the line within milliseconds.

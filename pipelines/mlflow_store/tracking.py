@@ -29,7 +29,7 @@ from cnnlib.errors import TrackingError, first_line
 from cnnlib.imageset import ImageSet
 from cnnlib.predictions import Predictions
 from cnnlib.storage import REPORT
-from pipelines.store import SQLITE, is_server, sqlite_file
+from pipelines.mlflow_store.store import SQLITE, is_server, sqlite_file
 
 ARTIFACTS_FOLDER = "mlartifacts"
 CHECKPOINTS = "checkpoints"

@@ -9,7 +9,7 @@ from cnnlib.imageset import COMMIT, ImageSet, open_image_set
 from cnnlib.splits import TRAIN, VAL
 from cnnlib.storage import Folder, new_run_id, open_folder, try_writing
 from cnnlib.training.preconditions import check_fit
-from pipelines.examination import AskTasks, NotChecked, Problem, on_hosts
+from pipelines.checks.examination import AskTasks, NotChecked, Problem, on_hosts
 
 
 def check_image_set(settings: DoctorSettings) -> str:

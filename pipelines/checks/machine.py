@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from cnnlib.errors import HostError
-from pipelines.examination import NotChecked, Problem
+from pipelines.checks.examination import NotChecked, Problem
 from pipelines.host import find_java, python_problem
 
 OURS = "sparkcnn"

@@ -18,13 +18,13 @@ from cnnlib.imageset import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet, stored_pixel
 from cnnlib.metrics import RELIABILITY_BINS, Confusion, Reliability, reliability_of
 from cnnlib.predict import ERROR, PROBABILITY
 from cnnlib.reports.page import thumbnail
+from pipelines.mlflow_store.registry import RegisteredModel
 from pipelines.progress import Progress, images_done
 from pipelines.published import read_split
-from pipelines.registry import RegisteredModel
+from pipelines.scoring.worker_model import ship_model, worker_classifier
 from pipelines.session import user_errors_from_tasks, with_settings
 from pipelines.sources.image_set import images_of_set
 from pipelines.tasks import TASK_SETTINGS, tasks_for
-from pipelines.worker_model import ship_model, worker_classifier
 
 # Each goes through the model once a corruption, and once as it is.
 IMAGES_A_TASK = 4096

@@ -8,9 +8,9 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import DoctorSettings
 from cnnlib.errors import TrackingError
-from pipelines.cluster import store_problem
-from pipelines.examination import AskTasks, NotChecked, Problem, on_hosts
-from pipelines.store import CONNECT_SECONDS, examine_store, reach_store
+from pipelines.checks.examination import AskTasks, NotChecked, Problem, on_hosts
+from pipelines.mlflow_store.store import CONNECT_SECONDS, examine_store, reach_store
+from pipelines.workers.cluster import store_problem
 
 
 def check_store(settings: DoctorSettings) -> str:

@@ -15,9 +15,16 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.imageset import ImageSet
-from pipelines.resume import AUTO, LoggedRun, check_resumable, newest_fitting
-from pipelines.store import SQLITE, quieten, reach_store, sqlite_file
-from pipelines.tracking import ARTIFACTS_FOLDER, FINGERPRINT_TAG, MODEL_TAG, Tracker, as_tracking_error, log_input
+from pipelines.mlflow_store.resume import AUTO, LoggedRun, check_resumable, newest_fitting
+from pipelines.mlflow_store.store import SQLITE, quieten, reach_store, sqlite_file
+from pipelines.mlflow_store.tracking import (
+    ARTIFACTS_FOLDER,
+    FINGERPRINT_TAG,
+    MODEL_TAG,
+    Tracker,
+    as_tracking_error,
+    log_input,
+)
 
 # Of a nested run whose job was killed: its trial is asked for again.
 LOST_TAG = "sparkcnn.lost"

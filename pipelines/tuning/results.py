@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cnnlib.errors import ConfigError, first_line
-from pipelines.tracking import Tracker
+from pipelines.mlflow_store.tracking import Tracker
 
 
 def make_results_folder(path: str) -> Path:

@@ -28,8 +28,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import TrainingError
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.session import is_classic, root_cause, user_errors_from_tasks
-from pipelines.tracking import Tracker
 
 SECONDS_TO_CANCEL = 10.0
 JOB_GROUP = "spark.jobGroup.id"
@@ -131,7 +131,7 @@ def importances_of(trials: Sequence[FrozenTrial], direction: str, seed: int) -> 
 def _run_in_thread(spark: SparkSession, work: Callable[[], None]) -> None:
     """Run Spark jobs in a thread, so that an interrupt meets this one outside of a call to the JVM, and ends them.
 
-    See `pipelines.launch`, which collects so.
+    See `pipelines.workers.launch`, which collects so.
     """
     tag = f"sparkcnn-{secrets.token_hex(8)}"
     classic = is_classic(spark)

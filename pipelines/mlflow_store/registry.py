@@ -121,7 +121,7 @@ def log_sealed_model(
         )
         # A file of its own: this package may lie in a zip, as spark-submit ships it.
         code_file = Path(temporary) / CODE_FILE
-        code_file.write_text(resources.files("pipelines").joinpath(CODE_FILE).read_text())
+        code_file.write_text(resources.files("pipelines.mlflow_store").joinpath(CODE_FILE).read_text())
         with _importable(sealed.code):
             logged = mlflow.pyfunc.log_model(
                 **{_NAME_ARGUMENT: NAME},

@@ -10,7 +10,7 @@ from cnnlib.config import TrainSettings
 from cnnlib.config.training import TrainingSections
 from cnnlib.sealed import ARTIFACTS
 from cnnlib.training.preconditions import IMAGENET_WEIGHTS, REGISTERED
-from pipelines.registry import fetch_model, pin_version
+from pipelines.mlflow_store.registry import fetch_model, pin_version
 
 SettingsWithModel = TypeVar("SettingsWithModel", bound=TrainingSections)
 

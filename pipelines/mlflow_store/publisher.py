@@ -13,7 +13,7 @@ from typing import Any
 
 from cnnlib.errors import TrackingError, first_line
 from cnnlib.training.checkpoints import remove_checkpoints
-from pipelines.tracking import PROGRESS_TAG, Tracker
+from pipelines.mlflow_store.tracking import PROGRESS_TAG, Tracker
 
 SECONDS_BETWEEN_PROGRESS = 1.0
 

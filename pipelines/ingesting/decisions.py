@@ -18,7 +18,7 @@ from cnnlib.ledger import (
     SPLIT,
 )
 from cnnlib.splits import TEST, TRAIN, VAL
-from pipelines.near_duplicates import held_out_rank, with_shared_keys
+from pipelines.ingesting.near_duplicates import held_out_rank, with_shared_keys
 
 # Set while a decision is made, and gone from its result.
 _KEY = "split_key"

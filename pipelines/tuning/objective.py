@@ -14,9 +14,9 @@ from cnnlib.config.overrides import override
 from cnnlib.config.space import CHOICE
 from cnnlib.errors import HostError, SparkcnnError, TrainingError, first_line
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines.gpus import check_gpu
-from pipelines.store import use_store
-from pipelines.tracking import FINGERPRINT_TAG, Tracker
+from pipelines.mlflow_store.store import use_store
+from pipelines.mlflow_store.tracking import FINGERPRINT_TAG, Tracker
+from pipelines.workers.gpus import check_gpu
 
 if TYPE_CHECKING:  # they import TensorFlow
     import keras
@@ -70,7 +70,7 @@ class Objective:
         from cnnlib.imageset import open_image_set
         from cnnlib.training.epochs import best_epoch_of
         from cnnlib.training.fit import fit_model
-        from pipelines.starting_weights import starting_weights
+        from pipelines.mlflow_store.starting_weights import starting_weights
         from pipelines.train import described_settings
 
         image_set = open_image_set(settings.data.path)

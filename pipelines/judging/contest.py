@@ -13,12 +13,12 @@ from cnnlib.evaluation import Evaluation
 from cnnlib.gates import Gate, accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from cnnlib.imageset import ImageSet
 from cnnlib.sealed import check_fits
-from pipelines.aliases import Version
-from pipelines.assessed import assessed_images, discordant, evaluation_of
+from pipelines.judging.assessed import assessed_images, discordant, evaluation_of
+from pipelines.judging.trial import difference_from_trained, golden_images, speeds_side_by_side
+from pipelines.mlflow_store.aliases import Version
+from pipelines.mlflow_store.registry import RegisteredModel, fetch_model
+from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Progress
-from pipelines.registry import RegisteredModel, fetch_model
-from pipelines.tracking import Tracker
-from pipelines.trial import difference_from_trained, golden_images, speeds_side_by_side
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from cnnlib.predict import PROBABILITIES
 from cnnlib.quiet import import_tensorflow_quietly
 from cnnlib.sealed import open_sealed
 from cnnlib.speed import images_per_second
-from pipelines.registry import RegisteredModel
+from pipelines.mlflow_store.registry import RegisteredModel
+from pipelines.mlflow_store.tracking import BEST_EPOCH_TAG, Tracker
+from pipelines.scoring.worker_model import load_in_task, ship_model
 from pipelines.tasks import run_on_partitions
-from pipelines.tracking import BEST_EPOCH_TAG, Tracker
-from pipelines.worker_model import load_in_task, ship_model
 
 # Images of the golden batch: as many as fit so many bytes, within these bounds.
 GOLDEN_BYTES = 16 * 2**20

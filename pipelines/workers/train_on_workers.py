@@ -11,10 +11,10 @@ from cnnlib import errors
 from cnnlib.config import TrainSettings
 from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
 from cnnlib.imageset import ImageSet
-from pipelines.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
-from pipelines.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
+from pipelines.mlflow_store.tracking import PROGRESS_TAG, Tracker
 from pipelines.progress import Advance, Progress, watched_step
-from pipelines.tracking import PROGRESS_TAG, Tracker
+from pipelines.workers.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
+from pipelines.workers.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
 
 SECONDS_BETWEEN_LOOKS = 1.0
 # Spark replaces an executor that it has lost; by itself it would wait ten minutes for that.
@@ -45,7 +45,7 @@ def fit_on_workers(
     data = settings.data.model_copy(update={"path": image_set.folder.uri})
     settings = settings.model_copy(update={"data": data})
     plan = LaunchPlan(
-        module="pipelines.rank",
+        module="pipelines.workers.rank",
         workers=settings.train.workers,
         gpus_per_worker=settings.train.gpus_per_worker,
         spec={"settings": settings.model_dump(mode="json"), "tracker": vars(tracker)},

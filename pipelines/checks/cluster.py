@@ -15,11 +15,11 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import FitSettings
 from cnnlib.errors import HostError, SourceError
-from pipelines.cluster import gpu_problem, slots_problem, task_slots
-from pipelines.examination import AskTasks, NotChecked, Problem, on_hosts
-from pipelines.launch import REFUSED, meet
+from pipelines.checks.examination import AskTasks, NotChecked, Problem, on_hosts
 from pipelines.session import root_cause
 from pipelines.tasks import run_on_partitions
+from pipelines.workers.cluster import gpu_problem, slots_problem, task_slots
+from pipelines.workers.launch import REFUSED, meet
 
 # Enough to meet more than one executor, few enough to be quick.
 TASKS = 2

@@ -1,0 +1,1 @@
+"""What `sparkcnn doctor` checks, a file each for what can be wrong."""

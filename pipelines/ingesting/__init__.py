@@ -1,0 +1,1 @@
+"""What ingest does in Spark between a source and an image set."""
