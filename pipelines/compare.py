@@ -10,7 +10,7 @@ import keras
 from pyspark.sql import SparkSession
 
 from cnnlib.comparison import Attempt, Comparison, Contender, as_csv
-from cnnlib.config import CompareSettings, TrainSettings, flatten
+from cnnlib.config import CompareSettings, TrainSettings
 from cnnlib.errors import DivergenceError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.reports.curves import comparison_figure
@@ -18,17 +18,19 @@ from cnnlib.training.buildable import check_buildable
 from cnnlib.training.callbacks import EPOCH_SECONDS
 from cnnlib.training.checkpoints import History, TrainingState
 from cnnlib.training.fit import fit_model
-from pipelines.mlflow_store.runs import end_lost_runs, nested_run, nested_runs, read_history, tracked_run
+from pipelines.mlflow_store.runs import NestedRun, end_lost_runs, nested_run, nested_runs, read_history, tracked_run
 from pipelines.mlflow_store.starting_weights import starting_weights, with_pinned_weights
 from pipelines.mlflow_store.store import connect
 from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress
 from pipelines.train import described_settings
-from pipelines.tuning.results import keep_results, make_results_folder
+from pipelines.tuning.results import described_search, keep_results, make_results_folder
 from pipelines.workers.train_on_workers import check_workers, fit_on_workers
 
 FIGURE = "curves.png"
 TABLE = "comparison.csv"
+
+OnStep = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -77,73 +79,70 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
         if one.settings.train.workers:
             check_workers(spark, one.settings, uri)
     name = f"compare {settings.compare.setting} on {image_set.name}"
-    described = _described(settings, uri)
+    described = described_search(settings, "compare", uri)
     resume = settings.compare.resume
     with tracked_run(uri, settings.tracking.experiment, name, resume, described, image_set, job="compare") as parent:
-        attempts = _attempts(spark, image_set, settings, planned, parent, progress)
-        comparison = _comparison(settings, attempts)
+        trainings = _Trainings(spark, image_set, settings, parent, progress)
+        comparison = _comparison(settings, trainings.attempts(planned))
         files = {FIGURE: comparison_figure(comparison), TABLE: as_csv(comparison.rows()).encode()}
         keep_results(files, parent, folder)
         return Compared(comparison, parent.run_id, parent.run_url, folder)
 
 
-def _described(settings: CompareSettings, uri: str) -> dict[str, object]:
-    """What the comparison's run logs: not where its files go, nor how it goes on."""
-    left_out = ("compare.resume", "train.resume", "output.path")
-    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {"tracking.uri": uri}
+@dataclass(frozen=True)
+class _Trainings:
+    """All trainings of one comparison, each in a run nested in `run`."""
+
+    spark: SparkSession
+    image_set: ImageSet
+    settings: CompareSettings
+    run: Tracker
+    progress: Progress
+
+    def attempts(self, planned: list[_Planned]) -> dict[str, list[Attempt]]:
+        """Train all that is planned and not finished yet. Gives the trainings of each value."""
+        end_lost_runs(self.run)
+        finished = [run for run in nested_runs(self.run) if run.status == "FINISHED"]
+        attempts: dict[str, list[Attempt]] = {value: [] for value in self.settings.compare.values}
+        with _shown(self.settings, self.image_set, planned, self.progress) as shown:
+            for number, one in enumerate(planned, start=1):
+                described = described_settings(one.settings, self.run.uri)
+                same = (run for run in finished if not run.logged.differences(described, self.image_set.fingerprint))
+                earlier = next(same, None)
+                attempt = self._earlier(one, earlier) if earlier else self._train(one, described, shown(number, one))
+                attempts[one.value].append(attempt)
+                self._say(one, attempt, f"{number}/{len(planned)}", earlier is not None)
+        return attempts
+
+    def _earlier(self, one: _Planned, run: NestedRun) -> Attempt:
+        return _attempt(one, run.run_id, read_history(self.run.uri, run.run_id, _metrics(one.settings)))
+
+    def _train(self, one: _Planned, described: dict[str, object], on_step: OnStep) -> Attempt:
+        try:
+            with nested_run(self.run, one.name, described, self.image_set) as tracker:
+                run_id = tracker.run_id
+                history = _trained(self.spark, self.image_set, one.settings, tracker, self.progress, on_step)
+        except DivergenceError as error:
+            # That a value does so is a result too: its run is failed, the others go on.
+            self.progress.say(f"{self.settings.compare.setting}={one.name}: {error.message}")
+            history = dict.fromkeys(_metrics(one.settings), [math.nan]) | {EPOCH_SECONDS: [0.0]}
+        return _attempt(one, run_id, history)
+
+    def _say(self, one: _Planned, attempt: Attempt, number: str, earlier: bool) -> None:
+        """Tell a finished training in a line."""
+        metric, direction = self.settings.train.monitor, self.settings.train.best_direction
+        best = Contender(one.value, (attempt,)).best(metric, direction)
+        when = "finished before" if earlier else f"{attempt.seconds:.1f} s"
+        self.progress.say(f"{number} {self.settings.compare.setting}={one.name}: best {metric} {best}, {when}")
 
 
-def _attempts(
-    spark: SparkSession,
-    image_set: ImageSet,
-    settings: CompareSettings,
-    planned: list[_Planned],
-    parent: Tracker,
-    progress: Progress,
-) -> dict[str, list[Attempt]]:
-    """Train all that is planned and not finished yet. Gives the trainings of each value."""
-    end_lost_runs(parent)
-    finished = [run for run in nested_runs(parent) if run.status == "FINISHED"]
-    attempts: dict[str, list[Attempt]] = {value: [] for value in settings.compare.values}
-    with _shown(settings, image_set, planned, progress) as shown:
-        for number, one in enumerate(planned, start=1):
-            described = described_settings(one.settings, parent.uri)
-            same = (run for run in finished if not run.logged.differences(described, image_set.fingerprint))
-            earlier = next(same, None)
-            if earlier is None:
-                try:
-                    with nested_run(parent, one.name, described, image_set) as tracker:
-                        run_id = tracker.run_id
-                        history = _trained(spark, image_set, one.settings, tracker, progress, shown(number, one))
-                except DivergenceError as error:
-                    # That a value does so is a result too: its run is failed, the others go on.
-                    progress.say(f"{settings.compare.setting}={one.name}: {error.message}")
-                    history = dict.fromkeys(_metrics(one.settings), [math.nan]) | {EPOCH_SECONDS: [0.0]}
-            else:
-                run_id = earlier.run_id
-                history = read_history(parent.uri, run_id, _metrics(one.settings))
-            seconds = sum(history[EPOCH_SECONDS])
-            attempts[one.value].append(Attempt(one.seed, run_id, seconds, history))
-            _say(settings, one, attempts[one.value][-1], f"{number}/{len(planned)}", earlier is not None, progress)
-    return attempts
+def _attempt(one: _Planned, run_id: str, history: History) -> Attempt:
+    return Attempt(one.seed, run_id, sum(history[EPOCH_SECONDS]), history)
 
 
 def _metrics(settings: TrainSettings) -> tuple[str, ...]:
     """What a comparison keeps of a training's epochs."""
     return settings.train.monitor, "loss", EPOCH_SECONDS
-
-
-def _say(
-    settings: CompareSettings, one: _Planned, attempt: Attempt, number: str, earlier: bool, progress: Progress
-) -> None:
-    """Tell a finished training in a line."""
-    metric, direction = settings.train.monitor, settings.train.best_direction
-    best = Contender(one.value, (attempt,)).best(metric, direction)
-    when = "finished before" if earlier else f"{attempt.seconds:.1f} s"
-    progress.say(f"{number} {settings.compare.setting}={one.name}: best {metric} {best}, {when}")
-
-
-OnStep = Callable[[int, int, str], None]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import yaml
 from pyspark.sql import SparkSession
 
 from cnnlib.comparison import as_csv
-from cnnlib.config import TrainSettings, TuneSettings, flatten
+from cnnlib.config import TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError, HostError, TrackingError, TrainingError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.reports.curves import importance_figure
@@ -23,7 +23,7 @@ from pipelines.mlflow_store.starting_weights import with_pinned_weights
 from pipelines.mlflow_store.store import connect
 from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress, watched_step
-from pipelines.tuning.results import keep_results, make_results_folder
+from pipelines.tuning.results import described_search, keep_results, make_results_folder
 from pipelines.workers.cluster import environment_for_ranks, store_problem
 
 if TYPE_CHECKING:  # Optuna's and MLflow's study is not there on every profile
@@ -79,7 +79,7 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
         settings.tracking.experiment,
         name,
         settings.tune.resume,
-        _described(settings, uri),
+        described_search(settings, "tune", uri),
         image_set,
         job="tune",
         create=lambda experiment_id, name: create_study_run(experiment_id, name, direction),
@@ -109,12 +109,6 @@ def _check_space(image_set: ImageSet, settings: TuneSettings) -> None:
             except ConfigError:
                 # It may be meant for other settings than the given ones: beta_1 for adam, which another choice names.
                 check_buildable(image_set, settings.varied(firsts | {name: value}), f"{name}={value}")
-
-
-def _described(settings: TuneSettings, uri: str) -> dict[str, object]:
-    """What the study's run logs: not where its files go, nor how it goes on."""
-    left_out = ("tune.resume", "train.resume", "output.path")
-    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {"tracking.uri": uri}
 
 
 def _search(

@@ -1,10 +1,11 @@
-"""The files that a comparison or a study ends with: artifacts of its run, and in a folder of the user's."""
+"""What a comparison and a study leave: the settings of their run, and files in it and in a folder of the user's."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cnnlib.config import CompareSettings, TuneSettings, flatten
 from cnnlib.errors import ConfigError, first_line
 from pipelines.mlflow_store.tracking import Tracker
 
@@ -31,3 +32,9 @@ def keep_results(files: Mapping[str, bytes], run: Tracker, folder: Path) -> None
             (Path(temporary) / name).write_bytes(content)
             (folder / name).write_bytes(content)
         run.log_files(Path(temporary))
+
+
+def described_search(settings: CompareSettings | TuneSettings, job: str, uri: str) -> dict[str, object]:
+    """What the run of a comparison or a study logs: not where its files go, nor how it goes on."""
+    left_out = (f"{job}.resume", "train.resume", "output.path")
+    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {"tracking.uri": uri}
