@@ -40,7 +40,8 @@ class ModelCard:
 
     `classes` in label order; `fingerprint` of the image set it was trained on; `model_sha256` of the .keras file;
     `code_package` the name under which this code travels with the model. `class_shares` of the training images, by
-    label; `confidence_shares` of the validation images, by the bins of `cnnlib.stability`; empty where not known.
+    label; `confidence_shares` of the validation images, by the bins of `cnnlib.scoring.stability`. Empty where not
+    known.
     """
 
     image: ImageSpec

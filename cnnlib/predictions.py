@@ -15,7 +15,7 @@ from cnnlib.errors import LimitError, ModelError, OutputExistsError
 from cnnlib.imageset import IMAGE_ID, PATH
 from cnnlib.parts import PartFile
 from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITIES, PROBABILITY
-from cnnlib.stability import Stability
+from cnnlib.scoring.stability import Stability
 from cnnlib.storage import Folder, commit
 
 COMMIT = "summary.json"

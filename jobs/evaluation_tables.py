@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
-from cnnlib.evaluation import Evaluation
-from cnnlib.gates import Gate
+from cnnlib.judging.evaluation import Evaluation
+from cnnlib.judging.gates import Gate
 from jobs.tables import CLASSES_SHOWN, by_code, pairs_table
 from pipelines.evaluate import Evaluated
 from pipelines.promote import Promotion

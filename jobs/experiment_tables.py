@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from cnnlib.comparison import Comparison
+from cnnlib.tuning.comparison import Comparison
 from jobs.tables import pairs_table
 
 if TYPE_CHECKING:  # it imports TensorFlow

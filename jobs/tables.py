@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able
     from cnnlib.config import TrainSettings
     from cnnlib.imageset import ImageSet
     from cnnlib.predictions import Predictions
-    from cnnlib.stability import Stability
+    from cnnlib.scoring.stability import Stability
     from pipelines.demo import DemoResult
     from pipelines.find_rate import FoundRate
     from pipelines.train import TrainedModel

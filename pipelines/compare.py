@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 from pyspark.sql import SparkSession
 
-from cnnlib.comparison import Attempt, Comparison, Contender, as_csv
 from cnnlib.config import CompareSettings, TrainSettings
 from cnnlib.errors import DivergenceError
 from cnnlib.imageset import ImageSet, open_image_set
@@ -18,6 +17,7 @@ from cnnlib.training.buildable import check_buildable
 from cnnlib.training.callbacks import EPOCH_SECONDS
 from cnnlib.training.checkpoints import History, TrainingState
 from cnnlib.training.fit import fit_model
+from cnnlib.tuning.comparison import Attempt, Comparison, Contender, as_csv
 from pipelines.mlflow_store.runs import NestedRun, end_lost_runs, nested_run, nested_runs, read_history, tracked_run
 from pipelines.mlflow_store.starting_weights import starting_weights, with_pinned_weights
 from pipelines.mlflow_store.store import connect

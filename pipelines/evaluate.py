@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 
 from cnnlib.config import EvaluateSettings, flatten
 from cnnlib.errors import ConfigError, ModelError
-from cnnlib.evaluation import Evaluation
-from cnnlib.gates import Gate
 from cnnlib.imageset import IMAGE_ID, LABEL, ImageSet, open_image_set
+from cnnlib.judging.evaluation import Evaluation
+from cnnlib.judging.gates import Gate
 from cnnlib.predict import LABEL_NAME
 from cnnlib.predictions import Predictions
 from cnnlib.reports.evaluation import render_evaluation

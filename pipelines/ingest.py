@@ -12,12 +12,12 @@ from cnnlib.config import IngestSettings, SplitSettings
 from cnnlib.errors import ConfigError, LimitError
 from cnnlib.images import ImageSpec, Limits
 from cnnlib.imageset import CODE, PATH, Counts, ImageSet, Split, publish_image_set
-from cnnlib.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
-from cnnlib.imageset_writer import Share, SharePlan
-from cnnlib.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
+from cnnlib.ingesting.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
+from cnnlib.ingesting.imageset_writer import Share, SharePlan
+from cnnlib.ingesting.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
+from cnnlib.ingesting.settling import Settled, SettlePlan, settle_share, tally_share
 from cnnlib.parts import PartFile, PartWriter
 from cnnlib.reports.image_set_contents import has_report, write_report
-from cnnlib.settling import Settled, SettlePlan, settle_share, tally_share
 from cnnlib.splits import SPLITS, TRAIN
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name
 from pipelines.ingesting.decisions import decide

@@ -6,7 +6,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import PromoteSettings, flatten
 from cnnlib.errors import ConfigError, GateError
-from cnnlib.gates import Gate
+from cnnlib.judging.gates import Gate
 from cnnlib.storage import REPORT
 from pipelines.evaluate import keep_evaluation, open_labelled
 from pipelines.judging.contest import Contest

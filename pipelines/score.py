@@ -18,7 +18,7 @@ from cnnlib import predictions as contract
 from cnnlib.config import ScoreInputSettings, ScoreSettings, SourceSettings, flatten
 from cnnlib.errors import ConfigError, ModelError, OutputExistsError
 from cnnlib.imageset import open_image_set
-from cnnlib.imageset_writer import Count
+from cnnlib.ingesting.imageset_writer import Count
 from cnnlib.predict import ModelCard
 from cnnlib.predictions import (
     EarlierPredictions,
@@ -27,12 +27,12 @@ from cnnlib.predictions import (
     publish_predictions,
     read_earlier,
 )
-from cnnlib.predictions_writer import Share
-from cnnlib.scored_before import ScoredBefore
-from cnnlib.scoring import ScorePlan, score_share
+from cnnlib.scoring.predictions_writer import Share
+from cnnlib.scoring.scored_before import ScoredBefore
+from cnnlib.scoring.share import ScorePlan, score_share
+from cnnlib.scoring.stability import stability_of
 from cnnlib.sealed import check_fits
 from cnnlib.splits import SPLITS
-from cnnlib.stability import stability_of
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.mlflow_store.registry import RegisteredModel, fetch_model
 from pipelines.mlflow_store.runs import model_run

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame, SparkSession
 
-from cnnlib.imageset_writer import Count
+from cnnlib.ingesting.imageset_writer import Count
 from pipelines.progress import Progress, images_done
 from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks, with_settings
 from pipelines.sources.source import Images

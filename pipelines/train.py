@@ -14,8 +14,8 @@ from cnnlib.config import TrainSettings, flatten
 from cnnlib.feed.blocks import read_split
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.predict import Classifier, ModelCard
+from cnnlib.scoring.stability import CONFIDENCE_BINS, confidence_counts, shares_of
 from cnnlib.splits import TRAIN, VAL
-from cnnlib.stability import CONFIDENCE_BINS, confidence_counts, shares_of
 from cnnlib.training.advice import advice_on
 from cnnlib.training.checkpoints import History, read_checkpoint, read_state
 from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pyspark.sql import SparkSession
 
-from cnnlib.comparison import as_csv
 from cnnlib.config import TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError, HostError, TrackingError, TrainingError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.reports.curves import importance_figure
 from cnnlib.training.buildable import check_buildable
-from cnnlib.trials import COMPLETE, FAILED, PRUNED, TrialOutcome, ranked, trial_rows
+from cnnlib.tuning.comparison import as_csv
+from cnnlib.tuning.trials import COMPLETE, FAILED, PRUNED, TrialOutcome, ranked, trial_rows
 from pipelines.mlflow_store.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
 from pipelines.mlflow_store.starting_weights import with_pinned_weights
 from pipelines.mlflow_store.store import connect

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from cnnlib.comparison import Comparison
+from cnnlib.tuning.comparison import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from cnnlib.imageset import IMAGE, ImageSet, stored_pixels
+from cnnlib.ingesting.tally import Tally
 from cnnlib.parts import row_groups_of
 from cnnlib.reports.image_set import Conflict, Reject, ReportContents, render_report
 from cnnlib.reports.page import thumbnail
 from cnnlib.storage import REPORT, write_atomically
-from cnnlib.tally import Tally
 
 # Row groups are read for the pictures of samples; of more classes than this, the first have some.
 CLASSES_SHOWN = 100

@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from cnnlib.config import SplitSettings
 from cnnlib.imageset import CODE, PATH
-from cnnlib.ledger import (
+from cnnlib.ingesting.ledger import (
     CLASS_NAME,
     CONFLICTING,
     DUPLICATE,

@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import SourceError
-from cnnlib.imageset_writer import Share, SharePlan, write_share
-from cnnlib.ledger import IMAGES
+from cnnlib.ingesting.imageset_writer import Share, SharePlan, write_share
+from cnnlib.ingesting.ledger import IMAGES
 from pipelines.progress import Progress
 from pipelines.session import with_settings
 from pipelines.sources.source import Names, Source, of_files

@@ -13,7 +13,7 @@ from cnnlib import imageset
 from cnnlib.config import IngestSettings, flatten_values
 from cnnlib.errors import OutputExistsError
 from cnnlib.imageset import CODE, ImageSet, open_image_set
-from cnnlib.ledger import FILE, FILES_SCHEMA, PART, PIXEL_ID, SCHEMA, VERSION
+from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, PART, PIXEL_ID, SCHEMA, VERSION
 from cnnlib.parts import PartFile
 from cnnlib.storage import Folder, open_folder, refuse_foreign_files
 from pipelines.published import read_parts

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cnnlib.ledger import GIVEN_SPLIT, PERCEPTUAL_HASH
+from cnnlib.ingesting.ledger import GIVEN_SPLIT, PERCEPTUAL_HASH
 from cnnlib.splits import TEST, TRAIN, VAL
 
 _BITS = 64

@@ -1,4 +1,4 @@
-"""What a model makes of a split, as a DataFrame, and what Spark counts of it. See `cnnlib.assessment`."""
+"""What a model makes of a split, as a DataFrame, and what Spark counts of it. See `cnnlib.judging.assessment`."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +10,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cnnlib.assessment import LABEL_PROBABILITY, LABEL_RANK, PREDICTED, AssessmentPlan, all_classes, assess
 from cnnlib.config import EvaluationSettings
 from cnnlib.errors import ImageSetError
-from cnnlib.evaluation import TOP_K, Evaluation, Mistake
 from cnnlib.imageset import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet, stored_pixels
-from cnnlib.metrics import RELIABILITY_BINS, Confusion, Reliability, reliability_of
+from cnnlib.judging.assessment import LABEL_PROBABILITY, LABEL_RANK, PREDICTED, AssessmentPlan, all_classes, assess
+from cnnlib.judging.evaluation import TOP_K, Evaluation, Mistake
+from cnnlib.judging.metrics import RELIABILITY_BINS, Confusion, Reliability, reliability_of
 from cnnlib.predict import ERROR, PROBABILITY
 from cnnlib.reports.page import thumbnail
 from pipelines.mlflow_store.registry import RegisteredModel

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from pyspark.sql import DataFrame, SparkSession
 
 from cnnlib.config import PromoteSettings
-from cnnlib.evaluation import Evaluation
-from cnnlib.gates import Gate, accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from cnnlib.imageset import ImageSet
+from cnnlib.judging.evaluation import Evaluation
+from cnnlib.judging.gates import Gate, accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from cnnlib.sealed import check_fits
 from pipelines.judging.assessed import assessed_images, discordant, evaluation_of
 from pipelines.judging.trial import difference_from_trained, golden_images, speeds_side_by_side

@@ -12,10 +12,10 @@ from pyspark.sql import SparkSession
 from cnnlib.feed.blocks import read_split
 from cnnlib.images import encode_png
 from cnnlib.imageset import ImageSet
+from cnnlib.judging.speed import images_per_second
 from cnnlib.predict import PROBABILITIES
 from cnnlib.quiet import import_tensorflow_quietly
 from cnnlib.sealed import open_sealed
-from cnnlib.speed import images_per_second
 from pipelines.mlflow_store.registry import RegisteredModel
 from pipelines.mlflow_store.tracking import BEST_EPOCH_TAG, Tracker
 from pipelines.scoring.worker_model import load_in_task, ship_model

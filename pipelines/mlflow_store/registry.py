@@ -24,9 +24,9 @@ from cnnlib.images import ImageSpec, encode_png
 from cnnlib.imageset import IMAGE, ImageSet
 from cnnlib.predict import ModelCard
 from cnnlib.predictions import ScoredWith
+from cnnlib.scoring.stability import shares_of
 from cnnlib.sealed import ARTIFACTS, seal
 from cnnlib.splits import TRAIN
-from cnnlib.stability import shares_of
 from cnnlib.training.preconditions import REGISTERED
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
 from cnnlib.imageset import PATH, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT
-from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.ingesting.imageset_writer import CONTENT
+from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
 from cnnlib.mnist import MD5 as MNIST_FILES
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources import cifar, idx

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib.errors import SourceError, first_line
 from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT
+from cnnlib.ingesting.imageset_writer import CONTENT
 from cnnlib.storage import Folder, is_local, open_folder
 from pipelines.sources.source import IMAGES_SCHEMA, Entry, gathered, portions
 

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
 from cnnlib.sources.image_folder import (
     SUFFIXES,
     class_and_split_of,

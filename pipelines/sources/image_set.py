@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib.errors import ImageSetError, first_line
 from cnnlib.imageset import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet
-from cnnlib.imageset_writer import CONTENT
+from cnnlib.ingesting.imageset_writer import CONTENT
 from cnnlib.storage import open_folder
 from pipelines.sources.source import Entry, Images, shared_out
 

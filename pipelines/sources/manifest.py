@@ -14,7 +14,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from cnnlib.config import SourceSettings
 from cnnlib.errors import ImageError, SourceError, SparkcnnError, first_line
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
+from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
 from cnnlib.sources import manifest
 from cnnlib.storage import Folder, is_local, open_folder
 from pipelines.published import literal_path

@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.imageset import SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
-from cnnlib.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
+from cnnlib.ingesting.imageset_writer import CONTENT, SOURCE_COLUMNS
+from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
 from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
 
 _ARROW_TYPES = {CONTENT: pa.binary(), SIZE_BYTES: pa.int64()}

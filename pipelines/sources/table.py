@@ -9,8 +9,8 @@ from pyspark.sql import functions as F
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError, first_line
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT, SOURCE_COLUMNS
-from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
+from cnnlib.ingesting.imageset_writer import CONTENT, SOURCE_COLUMNS
+from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
 from cnnlib.splits import SPLITS, TEST
 from pipelines.sources.source import Images, Names, Source, empty_columns, files_table, label_order, only
 

@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
 from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT
-from cnnlib.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.ingesting.imageset_writer import CONTENT
+from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
 from cnnlib.sources.image_folder import class_and_split_of, layout_of
 from cnnlib.sources.webdataset import SHARD_SUFFIXES, index_shard, is_shard_name, read_shard
 from cnnlib.splits import TEST

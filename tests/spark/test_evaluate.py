@@ -24,11 +24,11 @@ from cnnlib.config import (
     SourceSettings,
     TrackingSettings,
 )
-from cnnlib.corruptions import CORRUPTIONS
 from cnnlib.errors import ConfigError, ModelError
-from cnnlib.evaluation import Evaluation
 from cnnlib.images import ImageSpec, decode_image
 from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.judging.corruptions import CORRUPTIONS
+from cnnlib.judging.evaluation import Evaluation
 from cnnlib.sealed import open_sealed
 from pipelines.evaluate import Evaluated, evaluate
 from pipelines.ingest import ingest

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.evaluation import Evaluation, Mistake
-from cnnlib.metrics import RELIABILITY_BINS, Confusion, reliability_of
+from cnnlib.judging.evaluation import Evaluation, Mistake
+from cnnlib.judging.metrics import RELIABILITY_BINS, Confusion, reliability_of
 from cnnlib.predictions import ScoredWith
 from cnnlib.reports.page import thumbnail
 from tests.unit.pictures import noise

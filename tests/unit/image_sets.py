@@ -15,8 +15,8 @@ from cnnlib.config import SplitSettings
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import CODE, MESSAGE, PATH, REJECTS, SCHEMA, SIZE_BYTES, Counts, ImageSet, Split
 from cnnlib.imageset import publish_image_set as publish
-from cnnlib.imageset_writer import CONTENT, Share, SharePlan, write_share
-from cnnlib.ledger import (
+from cnnlib.ingesting.imageset_writer import CONTENT, Share, SharePlan, write_share
+from cnnlib.ingesting.ledger import (
     CLASS_NAME,
     CONFLICTING,
     FILE,
@@ -29,9 +29,9 @@ from cnnlib.ledger import (
     REJECTED,
     SPLIT,
 )
-from cnnlib.ledger import SCHEMA as LEDGER_SCHEMA
+from cnnlib.ingesting.ledger import SCHEMA as LEDGER_SCHEMA
+from cnnlib.ingesting.settling import Settled, SettlePlan, settle_share
 from cnnlib.parts import PartFile
-from cnnlib.settling import Settled, SettlePlan, settle_share
 from cnnlib.splits import SPLITS
 from cnnlib.storage import new_run_id, open_folder, part_name
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from cnnlib.assessment import AssessmentPlan, all_classes, assess, assess_batch
 from cnnlib.images import ImageSpec, encode_png
 from cnnlib.imageset import IMAGE_ID, LABEL, PATH
-from cnnlib.imageset_writer import CONTENT
+from cnnlib.ingesting.imageset_writer import CONTENT
+from cnnlib.judging.assessment import AssessmentPlan, all_classes, assess, assess_batch
 from cnnlib.predict import Classifier, ModelCard
 
 # The model's order is not the set's, it lacks "cat" and has "emu".

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnlib.comparison import Attempt, Comparison, Contender, as_csv, spread_of
 from cnnlib.config import CompareSettings
 from cnnlib.config.overrides import override, read_value, split_values
 from cnnlib.errors import ConfigError
 from cnnlib.reports.curves import COLOURS, comparison_figure, importance_figure
+from cnnlib.tuning.comparison import Attempt, Comparison, Contender, as_csv, spread_of
 from jobs.settings import parse_settings
 
 NAN = math.nan

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnlib.evaluation import Evaluation
-from cnnlib.gates import accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
+from cnnlib.judging.evaluation import Evaluation
+from cnnlib.judging.gates import accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from tests.unit.evaluations import evaluation_of
 
 

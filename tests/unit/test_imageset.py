@@ -11,8 +11,8 @@ import pytest
 from cnnlib.errors import ImageSetError
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import COMMIT, Counts, open_image_set, publish_image_set
-from cnnlib.imageset_writer import write_share
-from cnnlib.ledger import GIVEN_SPLIT
+from cnnlib.ingesting.imageset_writer import write_share
+from cnnlib.ingesting.ledger import GIVEN_SPLIT
 from tests.unit.image_sets import image_set_of, in_batches, plan_for, source_row, write_image_set
 
 CLASSES = ("cat", "dog", "emu")

@@ -14,8 +14,8 @@ from PIL import Image
 from cnnlib.config import SplitSettings
 from cnnlib.images import ImageSpec, Limits, decode_image
 from cnnlib.imageset import CODE, IMAGE_ID, LABEL, MESSAGE, PATH, SCHEMA
-from cnnlib.imageset_writer import CONTENT, THUMBNAILS, channel_sums, perceptual_hash, write_share
-from cnnlib.ledger import (
+from cnnlib.ingesting.imageset_writer import CONTENT, THUMBNAILS, channel_sums, perceptual_hash, write_share
+from cnnlib.ingesting.ledger import (
     CHANNEL_SQUARE_SUMS,
     CHANNEL_SUMS,
     GIVEN_SPLIT,
@@ -28,7 +28,7 @@ from cnnlib.ledger import (
     THUMBNAIL,
     WIDTH,
 )
-from cnnlib.ledger import SCHEMA as LEDGER_SCHEMA
+from cnnlib.ingesting.ledger import SCHEMA as LEDGER_SCHEMA
 from tests.unit.image_sets import in_batches, ledger_rows, plan_for, source_row
 from tests.unit.pictures import encoded, noise, uniform
 

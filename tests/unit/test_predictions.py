@@ -12,7 +12,7 @@ import pytest
 
 from cnnlib.errors import ModelError, OutputExistsError
 from cnnlib.predictions import COMMIT, SCHEMA, Predictions, ScoredWith, publish_predictions, read_earlier
-from cnnlib.predictions_writer import write_share
+from cnnlib.scoring.predictions_writer import write_share
 from cnnlib.storage import new_run_id, open_folder
 
 NOW = datetime(2026, 11, 22, 12, 30, 15, 250_000, tzinfo=timezone.utc)

@@ -9,8 +9,8 @@ import pytest
 from cnnlib import storage
 from cnnlib.errors import SourceError
 from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
-from cnnlib.imageset_writer import CONTENT
-from cnnlib.ledger import FILE
+from cnnlib.ingesting.imageset_writer import CONTENT
+from cnnlib.ingesting.ledger import FILE
 from cnnlib.storage import open_folder
 from pipelines.sources.files import list_files, read_files
 from pipelines.sources.manifest import _uri

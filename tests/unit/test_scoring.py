@@ -16,8 +16,8 @@ from cnnlib.imageset import raw_pixels
 from cnnlib.predict import BYTES_AT_ONCE, Classifier, ModelCard
 from cnnlib.predictions import SCHEMA, ScoredWith
 from cnnlib.quiet import import_tensorflow_quietly
-from cnnlib.scored_before import ScoredBefore
-from cnnlib.scoring import ScorePlan, predict_batch, score_share
+from cnnlib.scoring.scored_before import ScoredBefore
+from cnnlib.scoring.share import ScorePlan, predict_batch, score_share
 from cnnlib.storage import open_folder
 
 SPEC = ImageSpec(4, 6, 1)
@@ -223,9 +223,7 @@ def test_earlier_rows_that_cannot_be_read_are_told(classifier, tmp_path):
 
 
 def test_few_images_are_unpacked_at_a_time_however_small_their_files(classifier, tmp_path, monkeypatch):
-    from cnnlib import scoring
-
-    monkeypatch.setattr(scoring, "PIXEL_BYTES", 3 * SPEC.size_bytes)
+    monkeypatch.setattr("cnnlib.scoring.share.PIXEL_BYTES", 3 * SPEC.size_bytes)
     counted = []
     batch = batch_of([encode_png(uniform(value)) for value in range(8)])
     share = score_share(plan(tmp_path), classifier, counted.append, [batch], 0, 0)

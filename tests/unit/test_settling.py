@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import CODE, LABEL, PATH
-from cnnlib.imageset_writer import write_share
-from cnnlib.ledger import CLASS_NAME, DUPLICATE, GIVEN_SPLIT, KEPT, LEDGER, OUTCOME, PART, ROW, SPLIT
+from cnnlib.ingesting.imageset_writer import write_share
+from cnnlib.ingesting.ledger import CLASS_NAME, DUPLICATE, GIVEN_SPLIT, KEPT, LEDGER, OUTCOME, PART, ROW, SPLIT
 from tests.unit.image_sets import as_written, in_batches, ledger_rows, plan_for, settled_of, source_row
 
 SPEC = ImageSpec(1, 1, 1)

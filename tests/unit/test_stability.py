@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cnnlib.images import ImageSpec
 from cnnlib.predict import ModelCard
-from cnnlib.stability import Stability, confidence_counts, stability_of, stability_terms
+from cnnlib.scoring.stability import Stability, confidence_counts, stability_of, stability_terms
 
 
 def card(**changes) -> ModelCard:

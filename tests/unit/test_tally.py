@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import IMAGE_ID, PATH
-from cnnlib.imageset_writer import write_share
-from cnnlib.ledger import CLASS_NAME, CONFLICTING, GIVEN_SPLIT, KEPT, OUTCOME, PIXEL_ID, REJECTED, SPLIT
-from cnnlib.tally import SHOWN, Tally
+from cnnlib.ingesting.imageset_writer import write_share
+from cnnlib.ingesting.ledger import CLASS_NAME, CONFLICTING, GIVEN_SPLIT, KEPT, OUTCOME, PIXEL_ID, REJECTED, SPLIT
+from cnnlib.ingesting.tally import SHOWN, Tally
 from tests.unit.image_sets import as_written, in_batches, ledger_rows, plan_for, source_row
 from tests.unit.pictures import noise
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cnnlib.images import ImageSpec, decode_image, encode_png
-from cnnlib.thumbnails import thumbnail_png
+from cnnlib.ingesting.thumbnails import thumbnail_png
 from tests.unit.pictures import RED, encoded, handmade_png, noise, oriented, uniform
 
 

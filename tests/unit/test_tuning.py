@@ -5,7 +5,7 @@ import yaml
 
 from cnnlib.config import Distribution, TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError
-from cnnlib.trials import TrialOutcome, ranked, trial_rows
+from cnnlib.tuning.trials import TrialOutcome, ranked, trial_rows
 from jobs.settings import parse_settings
 from pipelines.tune import best_yaml
 

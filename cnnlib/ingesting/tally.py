@@ -8,7 +8,7 @@ from typing import Any
 
 from cnnlib.images import ImageSpec
 from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH
-from cnnlib.ledger import (
+from cnnlib.ingesting.ledger import (
     CHANNEL_SQUARE_SUMS,
     CHANNEL_SUMS,
     CLASS_NAME,

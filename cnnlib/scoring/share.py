@@ -14,7 +14,7 @@ import pyarrow as pa
 from cnnlib.config import ScoringSettings
 from cnnlib.errors import ImageSetError
 from cnnlib.imageset import CODE, IMAGE_ID, MESSAGE, PATH, raw_pixels
-from cnnlib.imageset_writer import CONTENT, Count
+from cnnlib.ingesting.imageset_writer import CONTENT, Count
 from cnnlib.predict import ERROR, LABEL, LABEL_NAME, PROBABILITIES, PROBABILITY, Classifier
 from cnnlib.predictions import (
     EMBEDDING,
@@ -29,8 +29,8 @@ from cnnlib.predictions import (
     ScoredWith,
     schema_of,
 )
-from cnnlib.predictions_writer import Share, write_share
-from cnnlib.scored_before import ScoredBefore
+from cnnlib.scoring.predictions_writer import Share, write_share
+from cnnlib.scoring.scored_before import ScoredBefore
 from cnnlib.storage import Folder
 
 PIXEL_BYTES = 32 * 2**20

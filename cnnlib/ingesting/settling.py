@@ -15,15 +15,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from cnnlib import imageset, ledger
+from cnnlib import imageset
 from cnnlib.images import ImageSpec
-from cnnlib.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP
-from cnnlib.ledger import KEPT, OUTCOME, PART, ROW, SPLIT
+from cnnlib.ingesting import ledger
+from cnnlib.ingesting.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP
+from cnnlib.ingesting.ledger import KEPT, OUTCOME, PART, ROW, SPLIT
+from cnnlib.ingesting.tally import Tally
+from cnnlib.ingesting.thumbnails import thumbnail_png
 from cnnlib.parts import Files, PartFile, PartWriter, joined, row_groups_of
 from cnnlib.splits import SPLITS
 from cnnlib.storage import Folder, part_name
-from cnnlib.tally import Tally
-from cnnlib.thumbnails import thumbnail_png
 
 # Conflicts in one task whose picture is kept for the report.
 THUMBNAILS = 8

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnnlib.imageset import ImageSet
-from cnnlib.metrics import Confusion, Reliability
+from cnnlib.judging.metrics import Confusion, Reliability
 from cnnlib.predictions import ScoredWith
 
 TOP_K = 5

@@ -9,7 +9,7 @@ import pyarrow as pa
 from cnnlib.parts import PartFile, PartWriter
 from cnnlib.predict import ERROR, LABEL, PROBABILITY
 from cnnlib.predictions import ROWS
-from cnnlib.stability import confidence_counts
+from cnnlib.scoring.stability import confidence_counts
 from cnnlib.storage import Folder, part_name
 
 ROWS_PER_ROW_GROUP = 100_000
@@ -19,8 +19,8 @@ ROWS_PER_ROW_GROUP = 100_000
 class Share:
     """What one task wrote: its file (None where it had no row), its rows, and the failed ones by code.
 
-    Of the others, `labels` counts the predicted labels and `confidences` the bins of `cnnlib.stability` that their
-    probabilities are in. `skipped` are rows that it left out, for they have predictions already.
+    Of the others, `labels` counts the predicted labels and `confidences` the bins of `cnnlib.scoring.stability` that
+    their probabilities are in. `skipped` are rows that it left out, for they have predictions already.
     """
 
     file: PartFile | None

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cnnlib.corruptions import CORRUPTIONS
 from cnnlib.imageset import IMAGE_ID, LABEL, PATH
-from cnnlib.imageset_writer import Count
+from cnnlib.ingesting.imageset_writer import Count
+from cnnlib.judging.corruptions import CORRUPTIONS
 from cnnlib.predict import ERROR, PROBABILITY, Classifier
-from cnnlib.scoring import PIXEL_BYTES, pixels_of, places_of
+from cnnlib.scoring.share import PIXEL_BYTES, pixels_of, places_of
 
 PREDICTED = "predicted"
 LABEL_PROBABILITY = "label_probability"

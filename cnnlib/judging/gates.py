@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from cnnlib.evaluation import Evaluation
-from cnnlib.metrics import mcnemar_better
+from cnnlib.judging.evaluation import Evaluation
+from cnnlib.judging.metrics import mcnemar_better
 
 # Far below what one image of any split is; a loss of 20 in 200 must not fail for being 0.1 and a bit.
 _ROUNDING = 1e-12

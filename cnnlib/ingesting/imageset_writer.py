@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from cnnlib import imageset, ledger
+from cnnlib import imageset
 from cnnlib.config import SplitSettings
 from cnnlib.errors import ImageError
 from cnnlib.images import DecodedImage, ImageSpec, Limits, encode_image, fit_array, read_image
+from cnnlib.ingesting import ledger
+from cnnlib.ingesting.thumbnails import thumbnail_png
 from cnnlib.parts import Files, PartWriter, joined
 from cnnlib.splits import SPLITS, assign_split, split_key
 from cnnlib.storage import Folder, part_name
-from cnnlib.thumbnails import thumbnail_png
 
 # What a source gives of an image besides columns of the ledger.
 CONTENT = "content"

@@ -1,0 +1,1 @@
+"""What trainings with different settings come to, beside one another."""
