@@ -2,7 +2,6 @@
 
 Half of what a short local job takes is Java reading and checking the classes of Spark. An archive of them ("class data
 sharing", written by -XX:ArchiveClassesAtExit) lies in the Python environment, beside the Spark that it is of: 180 MB.
-Java itself refuses that of another Java or of another Spark, and starts as it would without.
 """
 
 import os
@@ -11,22 +10,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cnnlib.errors import HostError, SparkcnnError
-from pipelines.host import java_problem
+import numpy as np
 
-ARCHIVE = Path(sys.prefix) / "share" / "sparkcnn" / "spark-classes.jsa"
+from cnnlib.config import IngestSettings
+from cnnlib.errors import HostError, SparkcnnError
+from cnnlib.images import encode_png
+from pipelines.host import java_problem
+from pipelines.ingest import ingest
+from pipelines.session import CLASS_ARCHIVE, spark_session
+
 _LOAD_CLASSES = "--load-classes"
 
 
-def java_options(archive: Path = ARCHIVE) -> str:
-    """What Java is to be given in order to use the archive; "" where there is none."""
-    if not archive.is_file():
-        return ""
-    # One that it refuses is no reason for a warning at each start.
-    return f'"-XX:SharedArchiveFile={archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
-
-
-def make_archive(archive: Path = ARCHIVE) -> None:
+def make_archive(archive: Path = CLASS_ARCHIVE) -> None:
     """Run a small ingest, and have its Java write the classes that it has loaded. An earlier archive is replaced.
 
     Raises HostError where there is no fitting Java, or the folder or that Java does not allow it.
@@ -61,13 +57,6 @@ def _written_at_exit(archive: Path) -> Path:
 
 def _load_classes() -> None:
     """An ingest of two images that a CSV names: what it uses of Spark, most jobs do."""
-    import numpy as np
-
-    from cnnlib.config import IngestSettings
-    from cnnlib.images import encode_png
-    from pipelines.ingest import ingest
-    from pipelines.session import spark_session
-
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     # With a master of its own it takes no archive: to one that is in use, Java cannot add.
     spark = spark_session("sparkcnn class archive", **{"spark.master": "local[2]", "spark.ui.enabled": "false"})
@@ -95,7 +84,7 @@ def main() -> int:
     except SparkcnnError as error:
         print(f"class_archive: {error}", file=sys.stderr)
         return error.exit_status
-    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.0f} MB")
+    print(f"{CLASS_ARCHIVE}: {CLASS_ARCHIVE.stat().st_size / 1e6:.0f} MB")
     return 0
 
 

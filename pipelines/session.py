@@ -20,7 +20,6 @@ from pyspark.sql import SparkSession
 import cnnlib
 from cnnlib import errors
 from cnnlib.errors import HostError, SourceError, SparkcnnError
-from pipelines import class_archive
 from pipelines.host import java_problem
 
 # Rows in an Arrow batch between the JVM and Python: enough to make the way there cheap, few enough for large images.
@@ -28,6 +27,9 @@ ROWS_PER_ARROW_BATCH = 256
 
 # Names of folders that executors have, by what they belong to: an application, or a session of Spark Connect.
 _SHIPPED: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
+
+# `pipelines.class_archive` makes it. Java refuses that of another Java or of another Spark, and starts as without one.
+CLASS_ARCHIVE = Path(sys.prefix) / "share" / "sparkcnn" / "spark-classes.jsa"
 
 INTERRUPT_ON_CANCEL = "spark.job.interruptOnCancel"
 
@@ -106,7 +108,15 @@ def _java_options() -> str:
     given = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
     # Two collectors, and Java does not start.
     collector = "" if re.search(r"-XX:\+Use\w+GC", given) else " -XX:+UseSerialGC"
-    return f"-XX:TieredStopAtLevel=1{collector} {class_archive.java_options()}"
+    return f"-XX:TieredStopAtLevel=1{collector} {class_archive_options()}"
+
+
+def class_archive_options(archive: Path = CLASS_ARCHIVE) -> str:
+    """What Java is to be given in order to map an archive of Spark's classes; "" where there is none."""
+    if not archive.is_file():
+        return ""
+    # One that it refuses is no reason for a warning at each start.
+    return f'"-XX:SharedArchiveFile={archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
 
 
 def _ship_own_wheel(session: SparkSession) -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
-from pipelines import class_archive
+from pipelines.session import class_archive_options
 
 # The JVMs of the tests live for seconds, which the second compiler would spend on making them faster (a
 # short job took 0.75 to 0.9 of the time).
-os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {class_archive.java_options()}")
+os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {class_archive_options()}")
 
 # As the jobs set it: whichever test imports TensorFlow first, the others look at what is written.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

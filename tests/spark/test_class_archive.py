@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import class_archive
+from pipelines.session import class_archive_options
 from tests.spark.own_process import ROOT, environment
 
 # Whether its Java has the archive in its memory is what the kernel says of it.
@@ -13,12 +14,11 @@ SESSION = """
 import json, sys
 from pathlib import Path
 import psutil
-from pipelines import class_archive
+from pipelines import session
 archive = Path(sys.argv[1])
-options = class_archive.java_options
-class_archive.java_options = lambda: options(archive)
-from pipelines.session import spark_session
-rows = spark_session().range(3).count()
+options = session.class_archive_options
+session.class_archive_options = lambda: options(archive)
+rows = session.spark_session().range(3).count()
 (java,) = [process for process in psutil.Process().children() if process.name() == "java"]
 print(json.dumps([rows, any(part.path == str(archive) for part in java.memory_maps())]))
 """
@@ -53,7 +53,7 @@ def test_session_maps_the_archive_that_was_made_and_goes_without_another(tmp_pat
 
 
 def test_without_an_archive_java_is_told_nothing(tmp_path):
-    assert class_archive.java_options(tmp_path / "none.jsa") == ""
+    assert class_archive_options(tmp_path / "none.jsa") == ""
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path):
