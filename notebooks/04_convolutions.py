@@ -195,7 +195,7 @@ print({name: model.get_layer(name).output.shape[1:] for name in map_layers(model
 # COMMAND ----------
 
 with make_dataset(open_image_set(values["data_path"]), "test", worker_batch_size=int(values["images"])) as dataset:
-    images, labels = next(dataset.as_numpy_iterator())
+    images, labels = next(dataset.unbatch().batch(int(values["images"])).as_numpy_iterator())
 predicted = model.predict(images, verbose=0).argmax(axis=1)
 print(f"{(predicted == labels).sum():,} of {len(labels):,} test images are right")
 

@@ -19,7 +19,7 @@ from cnnlib.training.checkpoints import History, TrainingState
 from cnnlib.training.fit import fit_model
 from cnnlib.tuning.comparison import Attempt, Comparison, Contender, as_csv
 from pipelines.mlflow_store.runs import NestedRun, end_lost_runs, nested_run, nested_runs, read_history, tracked_run
-from pipelines.mlflow_store.starting_weights import starting_weights, with_pinned_weights
+from pipelines.mlflow_store.starting_weights import fetched_once, starting_weights, with_pinned_weights
 from pipelines.mlflow_store.store import connect
 from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress
@@ -75,6 +75,11 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
     folder = make_results_folder(settings.output.path)
     uri = connect(settings.tracking)
     planned = [replace(one, settings=with_pinned_weights(one.settings)) for one in planned]
+    with fetched_once() as weights_of:
+        for one in planned[:: len(settings.seeds)]:
+            if one.settings.model.weights:
+                given = f"{settings.compare.setting}={one.value}"
+                check_buildable(image_set, one.settings, given, weights_of(one.settings))
     for one in planned:
         if one.settings.train.workers:
             check_workers(spark, one.settings, uri)

@@ -48,4 +48,5 @@ def show_batch(settings: ShowSettings) -> Path:
 def _first_batch(image_set: ImageSet, settings: ShowSettings) -> tuple[tf.Tensor, tf.Tensor]:
     rows = min(settings.data.images, image_set.split(TRAIN).rows)
     with make_dataset(image_set, TRAIN, worker_batch_size=rows, seed=settings.data.seed) as batches:
-        return next(iter(batches))
+        # An epoch's batches are of equal size, not of the size that was asked for.
+        return next(iter(batches.unbatch().batch(rows)))

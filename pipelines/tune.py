@@ -1,8 +1,9 @@
 """Trials of settings on Spark, guided by Optuna, in one MLflow run: a table, what matters, and the best settings."""
 
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pyspark.sql import SparkSession
 
-from cnnlib.config import TrainSettings, TuneSettings
+from cnnlib.config import Distribution, TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError, HostError, TrackingError, TrainingError
 from cnnlib.imageset import ImageSet, open_image_set
 from cnnlib.reports.curves import importance_figure
@@ -19,7 +20,7 @@ from cnnlib.training.buildable import check_buildable
 from cnnlib.tuning.comparison import as_csv
 from cnnlib.tuning.trials import COMPLETE, FAILED, PRUNED, TrialOutcome, ranked, trial_rows
 from pipelines.mlflow_store.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
-from pipelines.mlflow_store.starting_weights import with_pinned_weights
+from pipelines.mlflow_store.starting_weights import fetched_once, pinned, with_pinned_weights
 from pipelines.mlflow_store.store import connect
 from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Advance, Progress, watched_step
@@ -64,13 +65,17 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
 
     progress = progress or Progress()
     image_set = open_image_set(settings.data.path)
-    _check_space(image_set, settings)
+    _check_space(image_set, settings, settings.space, lambda varied: None)
     folder = make_results_folder(settings.output.path)
     uri = connect(settings.tracking)
     problem = store_problem(spark, uri)
     if problem:
         raise TrackingError(problem)
     settings = with_pinned_weights(settings)
+    space = _pinned_space(settings)
+    if settings.model.weights or "model.weights" in space:
+        with fetched_once() as weights_of:
+            _check_space(image_set, settings, space, weights_of)
     # MLflow finds a study by its name, which stands in quotes in its query.
     name = f"tune {settings.model.name} on {image_set.name} {uuid.uuid4().hex[:8]}".replace("'", "")
     direction = settings.train.best_direction
@@ -86,7 +91,7 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
     ) as run:
         asked = settings.tune
         trials = SparkTrials(run, run.tag("mlflow.runName") or name, asked.startup_trials, asked.seed)
-        _search(spark, image_set, settings, trials, progress)
+        _search(spark, image_set, settings, space, trials, progress)
         return _results(settings, run, trials, folder)
 
 
@@ -98,21 +103,44 @@ def _check_available() -> None:
         )
 
 
-def _check_space(image_set: ImageSet, settings: TuneSettings) -> None:
-    """Raise ConfigError for a value of the space with which no model can be built, whatever the others are."""
+def _pinned_space(settings: TuneSettings) -> dict[str, Distribution]:
+    """What is tried of each setting, with the weights to begin with as `with_pinned_weights` has them."""
     space = settings.space
+    weights = space.get("model.weights")
+    if weights is not None:
+        space["model.weights"] = replace(weights, values=tuple(map(pinned, weights.values)))
+    return space
+
+
+def _check_space(
+    image_set: ImageSet,
+    settings: TuneSettings,
+    space: dict[str, Distribution],
+    weights_of: Callable[[TrainSettings], str | None],
+) -> None:
+    """Raise ConfigError for a value of the space with which no model can be built, whatever the others are."""
+
+    def check(changes: dict[str, Any], given: str) -> None:
+        varied = settings.varied(changes)
+        check_buildable(image_set, varied, given, weights_of(varied))
+
     firsts = {name: distribution.values[0] for name, distribution in space.items()}
     for name, distribution in space.items():
         for value in distribution.values:
             try:
-                check_buildable(image_set, settings.varied({name: value}), f"{name}={value}")
+                check({name: value}, f"{name}={value}")
             except ConfigError:
                 # It may be meant for other settings than the given ones: beta_1 for adam, which another choice names.
-                check_buildable(image_set, settings.varied(firsts | {name: value}), f"{name}={value}")
+                check(firsts | {name: value}, f"{name}={value}")
 
 
 def _search(
-    spark: SparkSession, image_set: ImageSet, settings: TuneSettings, trials: "SparkTrials", progress: Progress
+    spark: SparkSession,
+    image_set: ImageSet,
+    settings: TuneSettings,
+    space: dict[str, Distribution],
+    trials: "SparkTrials",
+    progress: Progress,
 ) -> None:
     """Run the trials that are left, those that were lost on the way again."""
     from pipelines.tuning.objective import Objective
@@ -121,7 +149,7 @@ def _search(
     # Tasks have working folders of their own.
     data = settings.data.model_copy(update={"path": image_set.folder.uri})
     plain = settings.model_copy(update={"data": data}).varied({}).model_dump(mode="json")
-    objective = Objective(plain, settings.space, trials.run.uri, trials.run.experiment_id, environment_for_ranks())
+    objective = Objective(plain, space, trials.run.uri, trials.run.experiment_id, environment_for_ranks())
     watcher = _Watcher(settings, trials.run, progress)
     title = f"tune {settings.model.name} on {image_set.name}"
     with watched_step(progress, title, watcher.look, SECONDS_BETWEEN_LOOKS):

@@ -29,7 +29,7 @@ class AugmentSettings(Settings):
         0.0, ge=0, le=1, description="strength of changes to brightness and contrast, and of RGB's saturation and hue"
     )
     rand_augment: float = Field(
-        0.0, ge=0, le=1, description="magnitude of two operations drawn from eleven (Cubuk et al. 2019)"
+        0.0, ge=0, le=1, description="magnitude of two operations, drawn for each batch from eleven (Cubuk et al. 2019)"
     )
     erasing: float = Field(
         0.0, ge=0, le=1, description="share of the images in which a rectangle turns black (Zhong et al. 2017)"

@@ -1,5 +1,6 @@
 """What values a study tries of a setting, and how that is written: loguniform(1e-4,1e-1), choice(adam,sgd)."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,14 @@ class Distribution:
     def whole(self) -> bool:
         """Whether only whole numbers are drawn."""
         return self.kind in _WHOLE
+
+    @property
+    def between(self) -> float | None:
+        """A value that may be drawn and is no whole number; None where there is none."""
+        if self.kind not in _CONTINUOUS:
+            return None
+        low, high = self.values
+        return low + (high - low) / math.pi
 
 
 def parse_distribution(name: str, text: Any) -> Distribution:

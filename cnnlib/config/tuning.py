@@ -62,4 +62,12 @@ class TuneSettings(VariedSettings):
                 raise ConfigError(f"tune.space.{name}: a trial trains in one Spark task; set tune.parallel instead")
             for value in distribution.values:
                 self.varied({name: value})
+            if distribution.between is not None:
+                try:
+                    self.varied({name: distribution.between})
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"tune.space.{name} would draw {distribution.between:g} too: {error.message}; whole numbers "
+                        "are drawn by int(LOW,HIGH) and logint(LOW,HIGH)"
+                    ) from error
         return self

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from cnnlib.errors import ConfigError
+from cnnlib.models.nested import layer_outputs
 
 # An error names as many layers at most: it is one line.
 _MOST_NAMED = 8
@@ -32,6 +33,11 @@ def layer_named(model: keras.Model, name: str) -> keras.layers.Layer:
     return model.get_layer(name)
 
 
+def maps_of(model: keras.Model, layer: keras.layers.Layer) -> keras.KerasTensor:
+    """What a layer gives in this model, at its first call: a layer of a user's own may be in another model too."""
+    return next(output for operation, output in layer_outputs(model) if operation is layer)
+
+
 def filters_of(model: keras.Model, layer: str) -> np.ndarray:
     """The filters of a convolution: (height, width, channels, filters) float32, as Keras keeps them.
 
@@ -52,7 +58,7 @@ def feature_maps(model: keras.Model, image: np.ndarray, layers: Sequence[str]) -
     `model` is a functional one, such as `cnnlib.models.build_model` gives, and computes as in prediction; `image` is
     (height, width, channels) uint8. Raises ConfigError for a layer that gives no maps, or an image of another shape.
     """
-    outputs = {name: layer_named(model, name).output for name in layers}
+    outputs = {name: maps_of(model, layer_named(model, name)) for name in layers}
     check_images(model, image[None])
     maps = keras.Model(model.input, outputs)(image[None], training=False)
     return {name: np.asarray(maps[name][0], np.float32) for name in layers}

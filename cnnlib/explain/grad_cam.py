@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnlib.errors import ConfigError
-from cnnlib.explain.feature_maps import check_images, gives_maps, layer_named
+from cnnlib.explain.feature_maps import check_images, gives_maps, layer_named, maps_of
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
@@ -35,7 +35,7 @@ def grad_cam(
             f"labels={labels.tolist()}: give each of {len(images)} images one from 0 to {classes - 1}, a class of "
             f"{model.name}"
         )
-    both = keras.Model(model.input, [maps_layer.output, model.output])
+    both = keras.Model(model.input, [maps_of(model, maps_layer), model.output])
     with tf.GradientTape() as tape:
         maps, logits = both(images, training=False)
         scores = tf.gather(logits, labels, axis=1, batch_dims=1)

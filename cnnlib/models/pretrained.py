@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -180,7 +181,7 @@ def _take_rgb(model: keras.Model) -> None:
 def _read_model(weights: str) -> keras.Model:
     try:
         return keras.saving.load_model(weights_file(weights), compile=False)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, KeyError, BadZipFile) as error:
         raise ConfigError(f"model.weights={weights} cannot be read as a Keras model: {first_line(error)}") from error
 
 
@@ -195,8 +196,8 @@ def _standardised_by(source: keras.Model) -> tuple[tuple[float, ...] | None, tup
 
 def _copy_weights(source: keras.Model, model: keras.Model, weights: str) -> None:
     """Copy all but the heads', one layer after the other: names that Keras makes up differ from model to model."""
-    *theirs, _ = _with_weights(source)
-    *ours, _ = _with_weights(model)
+    # All but the last, which are the heads.
+    theirs, ours = _with_weights(source)[:-1], _with_weights(model)[:-1]
     for layer, given in zip_longest(ours, theirs):
         if layer is None or given is None or _shapes(layer) != _shapes(given):
             raise ConfigError(

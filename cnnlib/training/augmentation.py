@@ -4,14 +4,16 @@ They are no part of the model, so that nothing of them is validated, saved or re
 the training step, from states that `EpochSeeds` sets: a resumed training sees the images that it would have seen.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from cnnlib.config import AugmentSettings
 from cnnlib.errors import ConfigError
 
-# What strength 1 of `augment.colour` comes to: hue is a share of the whole circle.
-_FULL_COLOUR = {"brightness_factor": 0.5, "contrast_factor": 0.5, "saturation_factor": 0.5, "hue_factor": 0.1}
+# Of 8 bits, how many posterization leaves at magnitude 1 (Cubuk et al. 2018, table 6).
+_FEWEST_BITS = 4
 
 
 class Augmentation(keras.layers.Layer):
@@ -64,7 +66,7 @@ def _changes(settings: AugmentSettings, image_shape: tuple[int, int, int]) -> li
     if settings.colour:
         changes.append(_colour_jitter(settings.colour, channels))
     if settings.rand_augment:
-        changes.append(layers.RandAugment(factor=settings.rand_augment, dtype="float32"))
+        changes.append(_rand_augment(settings.rand_augment))
     if settings.erasing:
         changes.append(layers.RandomErasing((settings.erasing, settings.erasing), fill_value=0.0, dtype="float32"))
     if settings.mixup:
@@ -75,8 +77,30 @@ def _changes(settings: AugmentSettings, image_shape: tuple[int, int, int]) -> li
 
 
 def _colour_jitter(strength: float, channels: int) -> keras.layers.Layer:
-    factors = {name: strength * full for name, full in _FULL_COLOUR.items()}
-    if channels != 3:
-        # Grey has neither.
-        del factors["saturation_factor"], factors["hue_factor"]
+    """Changes to both sides of what an image has: Keras takes one number as none to so much more, or less."""
+    half = strength / 2
+    factors: dict[str, object] = {"brightness_factor": (-half, half), "contrast_factor": (half, half)}
+    if channels == 3:
+        # 0 is grey and 0.5 no change: saturation becomes a third to three times what it was. Hue moves by a twentieth
+        # of the circle, either way.
+        factors |= {"saturation_factor": (0.5 - half / 2, 0.5 + half / 2), "hue_factor": strength / 10}
     return keras.layers.RandomColorJitter(**factors, dtype="float32")
+
+
+class _Solarization(keras.layers.Solarization):
+    """Inverts what is brighter than the threshold; Keras' layer draws one from almost 0 up to it, and adds before."""
+
+    def get_random_transformation(self, data: tf.Tensor, training: bool = True, seed: Any = None) -> dict[str, Any]:
+        """What Keras asks for: (batch, 1, 1, 1) each, of 255."""
+        drawn = super().get_random_transformation(data, training, seed)
+        threshold = 255 * self.threshold_factor[1]
+        return drawn | {"thresholds": tf.fill(tf.shape(drawn["thresholds"]), threshold)}
+
+
+def _rand_augment(magnitude: float) -> keras.layers.Layer:
+    """Keras' layer, whose solarization and posterization change the more, the smaller the magnitude is, put right."""
+    layer = keras.layers.RandAugment(factor=magnitude, dtype="float32")
+    layer.solarization = _Solarization(threshold_factor=1 - magnitude, dtype="float32")
+    bits = round(8 - (8 - _FEWEST_BITS) * magnitude)
+    layer.random_posterization.factor = (bits, bits)
+    return layer

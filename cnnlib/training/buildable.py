@@ -10,14 +10,14 @@ from cnnlib.training.compiled_model import compile_model, new_model
 from cnnlib.training.preconditions import check_fit
 
 
-def check_buildable(image_set: ImageSet, settings: TrainSettings, given: str) -> None:
-    """Build and compile what would be trained, and drop it again.
+def check_buildable(image_set: ImageSet, settings: TrainSettings, given: str, weights: str | None = None) -> None:
+    """Build and compile what would be trained, with `weights` as `new_model` takes them, and drop it again.
 
     Raises ImageSetError, or ConfigError which tells what was `given`, e.g. "optimizer.name=adam".
     """
     check_fit(image_set, settings)
     try:
-        compile_model(new_model(image_set, settings), settings)
+        compile_model(new_model(image_set, settings, weights), settings)
         Augmentation(settings.augment, image_set.image.shape)
     except ConfigError as error:
         raise ConfigError(f"{given} cannot be trained: {error.message}") from error

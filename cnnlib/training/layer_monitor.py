@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnlib.models.nested import layer_outputs
+
 DEAD_UNITS = "dead_units/"
 GRADIENT_NORM = "gradient_norm/"
 
@@ -45,7 +47,7 @@ class LayerMonitor(keras.callbacks.Callback):
 
 def dead_units(model: keras.Model, images: np.ndarray) -> dict[str, float]:
     """The share of dead units by `dead_units/` and the layer's name; see `LayerMonitor`."""
-    layers = {layer.name: output for layer, output in _outputs(model) if _has_a_floor(layer)}
+    layers = {layer.name: output for layer, output in layer_outputs(model) if _has_a_floor(layer)}
     if not layers:
         return {}
     outputs = keras.Model(model.input, list(layers.values()))
@@ -84,14 +86,6 @@ def gradient_norms(model: keras.Model, images: np.ndarray, labels: np.ndarray) -
     }
 
 
-def _outputs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.KerasTensor]]:
-    """Every layer with what it gives in this model: a layer of a user's may be in another one too."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            for output in node.output_tensors:
-                yield node.operation, output
-
-
 def _has_a_floor(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.layers.ReLU):
         return not layer.negative_slope
@@ -101,7 +95,7 @@ def _has_a_floor(layer: keras.layers.Layer) -> bool:
 
 def _chunks(model: keras.Model, images: int) -> Iterator[slice]:
     """As many images at a time as have activations of some size: those of large networks would not fit into memory."""
-    values = sum(math.prod(output.shape[1:]) for _, output in _outputs(model))
+    values = sum(math.prod(output.shape[1:]) for _, output in layer_outputs(model))
     rows = max(1, _CHUNK_BYTES // max(1, values * _FLOAT_BYTES))
     for start in range(0, images, rows):
         yield slice(start, start + rows)

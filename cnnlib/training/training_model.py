@@ -42,9 +42,11 @@ class TrainingModel(keras.Model):
             loss = self.compute_loss(x=images, y=labels, y_pred=logits, sample_weight=sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         gradients = zip(tape.gradient(scaled, self.trainable_weights), self.trainable_weights, strict=True)
-        # A weight that the loss does not depend on has none, on any rank.
-        given, weights = zip(*(pair for pair in gradients if pair[0] is not None), strict=True)
-        self.optimizer.apply_gradients(zip(self._ranks.mean(given), weights, strict=True))
+        # A weight that the loss does not depend on has none, on any rank; that of an embedding is sparse.
+        pairs = [(tf.convert_to_tensor(gradient), weight) for gradient, weight in gradients if gradient is not None]
+        if pairs:
+            given, weights = zip(*pairs, strict=True)
+            self.optimizer.apply_gradients(zip(self._ranks.mean(given), weights, strict=True))
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=tf.shape(images)[0])

@@ -28,6 +28,8 @@ from pipelines.mlflow_store.tracking import (
 
 # Of a nested run whose job was killed: its trial is asked for again.
 LOST_TAG = "sparkcnn.lost"
+# As many as MLflow gives at once unless it is asked for more.
+RUNS_A_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,8 @@ class NestedRun:
 
 def nested_runs(parent: Tracker) -> list[NestedRun]:
     """The runs below a run, in the order in which they were started."""
-    runs = MlflowClient(parent.uri).search_runs(
-        [parent.experiment_id],
-        filter_string=f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'",
-        order_by=["attributes.start_time ASC"],
-    )
+    below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
+    runs = _found(MlflowClient(parent.uri), parent.experiment_id, below, "attributes.start_time ASC")
     return [
         NestedRun(
             run.info.run_id,
@@ -228,7 +227,8 @@ def _run_to_resume(
     """The id of the run named, or for "auto" of the newest that fits, if any."""
     client = MlflowClient()
     if resume == AUTO:
-        runs = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"])
+        of_images = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
+        runs = _found(client, experiment_id, of_images, "attributes.start_time DESC")
         # One training of a comparison has the settings of a training, but goes on with the comparison alone.
         own = [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
         return newest_fitting(map(_logged, own), settings, fingerprint)
@@ -238,6 +238,20 @@ def _run_to_resume(
         raise ConfigError(f"{job}.resume={resume} is no run of this store: {first_line(error)}") from error
     check_resumable(_logged(run), settings, fingerprint, job)
     return resume
+
+
+def _found(client: MlflowClient, experiment_id: str, filter_string: str, order: str) -> Iterator[Run]:
+    """All runs of an experiment that MLflow finds, which gives them page by page."""
+    page = None
+    while page is None or page.token:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string,
+            max_results=RUNS_A_PAGE,
+            order_by=[order],
+            page_token=page.token if page else None,
+        )
+        yield from page
 
 
 def _logged(run: Run) -> LoggedRun:

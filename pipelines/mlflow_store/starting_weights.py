@@ -1,7 +1,7 @@
 """What `model.weights` names, for a training to begin with: a registered model is pinned, and then downloaded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -21,12 +21,15 @@ def with_pinned_weights(settings: SettingsWithModel) -> SettingsWithModel:
     A path becomes absolute: those have working folders of their own. Raises ModelError where the store that is
     connected has no such model or alias.
     """
-    weights = settings.model.weights
-    if weights is None or weights == IMAGENET_WEIGHTS:
-        return settings
-    pinned = pin_version(weights) if weights.startswith(REGISTERED) else str(Path(weights).absolute())
-    model = settings.model.model_copy(update={"weights": pinned})
+    model = settings.model.model_copy(update={"weights": pinned(settings.model.weights)})
     return settings.model_copy(update={"model": model})
+
+
+def pinned(weights: str | None) -> str | None:
+    """What stays the same in any folder, and at any time: see `with_pinned_weights`."""
+    if weights is None or weights == IMAGENET_WEIGHTS:
+        return weights
+    return pin_version(weights) if weights.startswith(REGISTERED) else str(Path(weights).absolute())
 
 
 @contextmanager
@@ -38,3 +41,18 @@ def starting_weights(settings: TrainSettings) -> Iterator[str | None]:
         return
     with TemporaryDirectory(prefix="sparkcnn-weights-") as temporary:
         yield str(fetch_model(weights, Path(temporary)).folder / ARTIFACTS)
+
+
+@contextmanager
+def fetched_once() -> Iterator[Callable[[TrainSettings], str | None]]:
+    """`starting_weights` for many settings: each registered model is downloaded once, and is there within the block."""
+    with ExitStack() as stack:
+        fetched: dict[str | None, str | None] = {}
+
+        def weights_of(settings: TrainSettings) -> str | None:
+            weights = settings.model.weights
+            if weights not in fetched:
+                fetched[weights] = stack.enter_context(starting_weights(settings))
+            return fetched[weights]
+
+        yield weights_of

@@ -113,17 +113,27 @@ def suggest(trial: optuna.Trial, name: str, distribution: Distribution) -> Any:
     return draw(name, low, high, log=distribution.logarithmic)
 
 
+def sees_only(devices: str) -> bool:
+    """Whether the TensorFlow of an earlier task has these devices alone: a process keeps those with which it began."""
+    began_with = os.environ.get(DEVICES)
+    if began_with is not None:
+        return began_with == devices
+    import tensorflow as tf
+
+    # A task that scores takes what there is.
+    return not devices and not tf.config.list_physical_devices("GPU")
+
+
 def _prepare_tensorflow() -> None:
     """Import TensorFlow with as many threads as Spark counts for the task, and the GPU that Spark gave it, if any."""
     context = TaskContext.get()
     cpus = str(context.cpus()) if context else "1"
     gpus = context.resources().get("gpu") if context else None
     devices = gpus.addresses[0] if gpus and gpus.addresses else ""
-    if "tensorflow" in sys.modules and os.environ.get(DEVICES) != devices:
-        # A process keeps the devices with which it began.
+    if "tensorflow" in sys.modules and not sees_only(devices):
         raise HostError(
-            f"Spark gave a task the GPU {devices or '(none)'} in a Python worker that has trained on "
-            f"{os.environ.get(DEVICES) or 'none'}; start it with spark.python.worker.reuse=false"
+            f"Spark gave a task the GPU {devices or '(none)'} in a Python worker that began with "
+            f"{os.environ.get(DEVICES) or 'others'}; start it with spark.python.worker.reuse=false"
         )
     os.environ[DEVICES] = devices
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus

@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from cnnlib.config import CompareSettings
 from cnnlib.errors import ConfigError
 from cnnlib.imageset import ImageSet
+from cnnlib.models import build_model
 from pipelines.compare import Compared, compare
 from tests.unit.trainings import striped_set
 
@@ -101,6 +102,17 @@ def test_value_that_gives_no_model_is_told_before_anything_is_trained(
     with pytest.raises(ConfigError, match="model.options.activation=rleu cannot be trained: "):
         compare(spark, settings_of(striped, tmp_path, "model.options.activation=relu,rleu"))
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_value_to_which_the_weights_do_not_fit_is_told_before_anything_is_trained(
+    spark: SparkSession, striped: ImageSet, tmp_path: Path
+) -> None:
+    build_model("lenet", image_shape=(16, 16, 1), classes=3).save(tmp_path / "model.keras")
+    settings = settings_of(striped, tmp_path, "model.name=lenet,mlp", model={"weights": str(tmp_path)})
+    with pytest.raises(ConfigError, match="model.name=mlp cannot be trained: model.weights=.* have nothing that fits"):
+        compare(spark, settings)
+    client = mlflow.MlflowClient(settings.tracking.uri)
+    assert client.get_experiment_by_name(settings.tracking.experiment) is None
 
 
 def test_value_that_diverges_is_a_result_beside_the_others(

@@ -1,6 +1,9 @@
 """Every architecture has the published size and gives logits; what its layers compute; a user's own."""
 
 import gc
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -211,6 +214,29 @@ def test_network_of_keras_computes_the_same_with_faster_groups():
 def test_network_without_groups_stays_the_same_object():
     network = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
     assert with_fast_groups(network, keep_weights=True) is network
+
+
+GROUPS = """
+import sys
+from cnnlib.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
+import keras, numpy as np
+from cnnlib.grouped_convolution import GroupedConv2D
+keras.utils.set_random_seed(0)
+images = np.random.default_rng(0).normal(size=(8, 6, 6, 4)).astype("float32")
+network = keras.Sequential([GroupedConv2D(8, 3, groups=4, activation="relu", dtype=sys.argv[1]), keras.layers.Flatten(),
+    keras.layers.Dense(2)])
+network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+losses = network.fit(images, np.arange(8) % 2, epochs=2, verbose=0).history["loss"]
+assert losses[1] < losses[0], losses
+assert np.isfinite(network.predict(images, verbose=0)).all()
+"""
+
+
+@pytest.mark.parametrize(("onednn", "dtype"), [("0", "float32"), ("1", "mixed_float16")])
+def test_grouped_convolution_is_trained_where_tensorflow_has_none(onednn, dtype):
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
+    subprocess.run([sys.executable, "-c", GROUPS, dtype], env=environment, check=True)
 
 
 # --- a user's own

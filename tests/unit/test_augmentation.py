@@ -14,7 +14,7 @@ from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
 from cnnlib.config import AugmentSettings, ShowSettings  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
-from cnnlib.training.augmentation import Augmentation  # noqa: E402
+from cnnlib.training.augmentation import Augmentation, _rand_augment  # noqa: E402
 from cnnlib.training.checkpoints import checkpoint_folder  # noqa: E402
 from cnnlib.training.compiled_model import new_model  # noqa: E402
 from pipelines.show import show_batch  # noqa: E402
@@ -137,6 +137,23 @@ def test_colour_changes_hue_and_saturation_of_rgb():
     assert changed[..., 1:].max() > 10
 
 
+def test_weak_colour_changes_little_and_to_both_sides():
+    pictures = np.empty((512, 8, 8, 3), np.uint8)
+    pictures[:, :4], pictures[:, 4:] = (200, 90, 60), (120, 60, 40)
+    changed, _ = augmented(pictures, colour=0.1)
+
+    assert np.abs(changed.mean(axis=0) - pictures[0]).max() < 6
+
+    def contrast(images: np.ndarray) -> np.ndarray:
+        return images[:, :4].mean(axis=(1, 2, 3)) - images[:, 4:].mean(axis=(1, 2, 3))
+
+    def saturation(images: np.ndarray) -> np.ndarray:
+        return 1 - images[:, 0, 0].min(axis=-1) / images[:, 0, 0].max(axis=-1)
+
+    for what, before in ((contrast, contrast(pictures)[0]), (saturation, saturation(pictures)[0])):
+        assert 0.3 < (what(changed) > before).mean() < 0.7
+
+
 def test_erasing_blackens_a_rectangle_in_its_share_of_the_images():
     always, _ = augmented(erasing=1.0)
     for before, after in zip(IMAGES, always, strict=True):
@@ -154,6 +171,16 @@ def test_rand_augment_changes_images_of_one_and_of_three_channels():
         changed, _ = augmented(images, rand_augment=0.5)
         assert changed.shape == images.shape
         assert np.abs(changed - images).mean() > 5
+
+
+def test_small_magnitude_neither_inverts_nor_coarsens():
+    values = np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1)
+    small, full = _rand_augment(0.1), _rand_augment(1.0)
+    solarized = to_numpy(small.solarization(values, training=True))
+    # 0.9 of 255 is 229.5: what is brighter is inverted.
+    np.testing.assert_array_equal(solarized, np.where(values > 229.5, 255 - values, values))
+    np.testing.assert_array_equal(to_numpy(small.random_posterization(values, training=True)), values)
+    np.testing.assert_array_equal(to_numpy(full.random_posterization(values, training=True)), values // 16 * 16)
 
 
 def test_nothing_is_changed_where_all_is_off():
@@ -223,6 +250,26 @@ def test_images_are_changed_in_training_and_not_in_validation(image_set):
     assert spoilt["accuracy"][-1] < 0.8
     # Of another loss, but of the same images.
     assert max(spoilt["val_accuracy"]) > max(spoilt["accuracy"])
+
+
+def embedded(image_shape, classes):
+    """A network with a weight by position, as a Vision Transformer has, whose gradient is sparse."""
+    images = keras.Input(image_shape)
+    rows = keras.layers.Reshape((image_shape[0], -1))(images)
+    places = keras.layers.Embedding(image_shape[0], image_shape[1] * image_shape[2], name="places")
+    # The same numbers, 0 and up, for each image.
+    numbers = keras.ops.cumsum(keras.ops.ones_like(rows[..., 0]), axis=1) - 1
+    placed = keras.layers.Add()([rows, places(numbers)])
+    return keras.Model(images, keras.layers.Dense(classes)(keras.layers.Flatten()(placed)))
+
+
+def test_network_with_an_embedding_is_trained(image_set):
+    own = {"name": f"{__name__}:embedded"}
+    given = settings(image_set, epochs=2, model=own, augment={"shift": 0.01})
+    before = new_model(image_set, given).get_layer("places").get_weights()[0]
+    model, history = Told().fit(image_set, given)
+    assert history["loss"][1] < history["loss"][0]
+    assert np.abs(model.get_layer("places").get_weights()[0] - before).max() > 0
 
 
 def test_resumed_training_sees_the_same_images(image_set, tmp_path):

@@ -157,6 +157,25 @@ def test_layers_of_a_model_within_the_model_are_counted():
     assert [cost.multiply_adds for cost in costs] == [12, 6, 10]
 
 
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.Model):
+    """A model in code of its own, whose layers belong to no graph."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.inner = keras.layers.Dense(3)
+
+    def call(self, values):
+        return self.inner(values)
+
+
+def test_model_in_code_of_its_own_is_one_layer():
+    images = keras.Input((4,))
+    costs = layer_costs(keras.Model(images, keras.layers.Dense(5)(Block(name="block")(images))))
+    assert [(cost.name, cost.parameters, cost.multiply_adds) for cost in costs][0] == ("block", 15, 0)
+    assert costs[1].multiply_adds == 15
+
+
 def test_model_without_weights_in_memory_costs_what_a_whole_one_does():
     assert layer_costs(build_model("resnet18", image_shape=(32, 32, 3), classes=10)) == list(
         costs_of("resnet18", (32, 32, 3), 10).values()

@@ -248,6 +248,28 @@ def test_grad_cam_of_frozen_layers_is_the_same():
     np.testing.assert_array_equal(frozen, grad_cam(stripes_model(16), image, [0]))
 
 
+def own_stripes(image_shape, classes):
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            keras.layers.Conv2D(2, 3, name="own_conv"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes),
+        ]
+    )
+
+
+def test_own_network_is_looked_into_in_memory_as_from_a_file(tmp_path):
+    model = build_model(f"{__name__}:own_stripes", image_shape=(16, 16, 1), classes=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    image = stripes()
+    layer = last_maps(loaded)
+    np.testing.assert_allclose(grad_cam(model, image[None], [0]), grad_cam(loaded, image[None], [0]), rtol=1e-5)
+    maps, expected = (feature_maps(one, image, [layer])[layer] for one in (model, loaded))
+    np.testing.assert_allclose(maps, expected, rtol=1e-5)
+
+
 def test_grad_cam_leaves_out_what_speaks_against_the_class():
     model, image = stripes_model(16), stripes()
     model.get_layer("logits").set_weights([np.array([[-1, 0], [0, 2]], np.float32), np.zeros(2)])

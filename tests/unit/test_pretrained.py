@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import get_args
 
@@ -238,7 +239,28 @@ def test_weights_of_another_network_are_refused_with_the_layer(tmp_path):
         build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
 
 
-def test_file_that_is_no_model_is_refused(tmp_path):
-    (tmp_path / "model.keras").write_text("no model")
+def damaged_archive(path: Path) -> None:
+    """One byte of the weights is another: its checksum does not fit."""
+    build_model("lenet", image_shape=(16, 16, 1), classes=3).save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def archive_without_a_model(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no model")
+
+
+@pytest.mark.parametrize("write", [lambda path: path.write_text("no model"), damaged_archive, archive_without_a_model])
+def test_file_that_is_no_model_is_refused(tmp_path, write):
+    write(tmp_path / "model.keras")
     with pytest.raises(ConfigError, match=r"cannot be read as a Keras model"):
+        build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
+
+
+def test_model_without_weights_is_refused(tmp_path):
+    images = keras.Input((16, 16, 1))
+    keras.Model(images, keras.layers.Flatten()(images)).save(tmp_path / "model.keras")
+    with pytest.raises(ConfigError, match=r"have nothing that fits layer conv_1"):
         build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)

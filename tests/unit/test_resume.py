@@ -66,6 +66,18 @@ def test_auto_never_goes_on_with_one_training_of_a_comparison(uri: str, image_se
         assert tracker.run_id not in (parent.run_id, nested.run_id)
 
 
+def test_runs_behind_the_first_page_are_found(uri: str, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.mlflow_store.runs.RUNS_A_PAGE", 2)
+    with tracked_run(uri, "pages", "comparison", None, SETTINGS, image_set, job="compare") as parent:
+        for number in range(5):
+            with nested_run(parent, str(number), SETTINGS, image_set):
+                pass
+        assert [run.name for run in nested_runs(parent)] == ["0", "1", "2", "3", "4"]
+    mlflow.MlflowClient(uri).set_terminated(parent.run_id, "KILLED")
+    with tracked_run(uri, "pages", "comparison", "auto", SETTINGS, image_set, job="compare") as again:
+        assert again.run_id == parent.run_id
+
+
 def test_lost_runs_are_told_from_those_that_ended(uri: str, image_set: ImageSet) -> None:
     client = mlflow.MlflowClient(uri)
     with tracked_run(uri, "lost", "comparison", None, {}, image_set) as parent:

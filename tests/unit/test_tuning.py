@@ -8,6 +8,7 @@ from cnnlib.errors import ConfigError
 from cnnlib.tuning.trials import TrialOutcome, ranked, trial_rows
 from jobs.settings import parse_settings
 from pipelines.tune import best_yaml
+from pipelines.tuning.objective import DEVICES, sees_only
 
 SET = ["--data.path", "set"]
 
@@ -74,6 +75,7 @@ def test_file_may_nest_the_names_or_dot_them_and_options_add_to_it(written, tmp_
         ("train.epochs", "int(0,5)", "train.epochs=0 does not fit"),
         ("train.seed", "int(0,5)", "train.seed has to be the same in all trainings"),
         ("train.workers", "int(1,2)", "set tune.parallel instead"),
+        ("train.worker_batch_size", "uniform(16,64)", "whole numbers are drawn by int(LOW,HIGH) and logint(LOW,HIGH)"),
     ],
 )
 def test_what_cannot_be_tried_is_one_line(name, text, says):
@@ -135,3 +137,16 @@ def test_best_settings_are_a_file_that_train_takes(tmp_path):
     path.write_text(best_yaml(best, TRIALS[3], "val_accuracy"))
     assert parse_settings("train", TrainSettings, ["--config", str(path)]) == best
     assert "register" not in yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("began_with", "assigned", "fits"),
+    [(None, "", True), (None, "1", False), ("", "", True), ("", "1", False), ("1", "1", True), ("1", "", False)],
+)
+def test_worker_that_has_tensorflow_already_takes_the_trials_it_can(began_with, assigned, fits, monkeypatch):
+    """None began without a word about devices, as a task that scores does; this machine has no GPU for it to see."""
+    if began_with is None:
+        monkeypatch.delenv(DEVICES, raising=False)
+    else:
+        monkeypatch.setenv(DEVICES, began_with)
+    assert sees_only(assigned) is fits
