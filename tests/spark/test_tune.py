@@ -24,6 +24,7 @@ from cnnlib.imageset import ImageSet
 from jobs.settings import parse_settings
 from pipelines.tune import Tuned, tune
 from tests.spark.own_process import run
+from tests.spark.tune_cluster import EPOCHS
 from tests.unit.trainings import striped_set
 
 TIMEOUT_S = 150.0
@@ -236,7 +237,7 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
 def test_lost_executor_costs_a_trial_that_is_made_up_for_and_gpus_are_looked_for(tmp_path: Path) -> None:
     found = run("tune_cluster", tmp_path)
     trials = {run_id: (state, epochs) for run_id, state, epochs in found["trials"]}
-    assert list(trials.values()) == [("complete", 20)] * 3
+    assert list(trials.values()) == [("complete", EPOCHS)] * 3
     statuses = found["statuses"]
     assert statuses.pop(found["study"]) == "FINISHED"
     lost = statuses.keys() - trials.keys()

@@ -31,6 +31,10 @@ GPUS = {
 }
 
 
+# Enough for neither of two trials to end before the other has begun, and been killed.
+EPOCHS = 100
+
+
 def session(**settings: str) -> SparkSession:
     """Two executors of one core each."""
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -50,27 +54,27 @@ def settings_of(image_set: ImageSet, folder: Path, trials: int, epochs: int) -> 
 
 
 def kill_the_executor_of_a_trial(settings: TuneSettings) -> None:
-    """Kill one with SIGKILL while it trains: the first of the executors that has a Python worker with TensorFlow."""
+    """Kill one of the two executors with SIGKILL while both train."""
     client = mlflow.MlflowClient(settings.tracking.uri)
 
-    def is_training() -> bool:
+    def both_train() -> bool:
         experiment = client.get_experiment_by_name(settings.tracking.experiment)
         runs = client.search_runs([experiment.experiment_id]) if experiment else []
         training = [run for run in runs if "mlflow.parentRunId" in run.data.tags and run.info.status == "RUNNING"]
-        return any(run.data.metrics.get("val_accuracy") for run in training)
+        return sum("val_accuracy" in run.data.metrics for run in training) == 2
 
-    eventually(is_training)
-    executors = [
+    eventually(both_train)
+    executor = next(
         process
         for process in psutil.Process().children(recursive=True)
         if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
-    ]
-    max(executors, key=lambda one: sum(child.cpu_times().user for child in one.children(recursive=True))).kill()
+    )
+    executor.kill()
 
 
 def main(folder: Path) -> dict[str, object]:
     image_set = striped_set(folder / "set")
-    lost = settings_of(image_set, folder, trials=3, epochs=20)
+    lost = settings_of(image_set, folder, trials=3, epochs=EPOCHS)
     client = mlflow.MlflowClient(lost.tracking.uri)
     client.search_experiments()  # the store is made, by one alone
     spark = session()
