@@ -230,7 +230,7 @@ def _run_to_resume(
         of_images = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
         runs = _found(client, experiment_id, of_images, "attributes.start_time DESC")
         # One training of a comparison has the settings of a training, but goes on with the comparison alone.
-        own = [run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+        own = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
         return newest_fitting(map(_logged, own), settings, fingerprint)
     try:
         run = client.get_run(resume)

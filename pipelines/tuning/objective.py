@@ -133,7 +133,7 @@ def _prepare_tensorflow() -> None:
     if "tensorflow" in sys.modules and not sees_only(devices):
         raise HostError(
             f"Spark gave a task the GPU {devices or '(none)'} in a Python worker that began with "
-            f"{os.environ.get(DEVICES) or 'others'}; start it with spark.python.worker.reuse=false"
+            f"{os.environ.get(DEVICES, 'all there are') or '(none)'}; start it with spark.python.worker.reuse=false"
         )
     os.environ[DEVICES] = devices
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
