@@ -313,8 +313,9 @@ def _upright(image: ImageFile, spec: ImageSpec) -> tuple[Image.Image, tuple[int,
         sideways = _orientation(image) >= 5
         source = image.size[::-1] if sideways else image.size
         width, height = _whole_size(source, spec)
-        # It can be unpacked at 1/2, 1/4 or 1/8 of its size, and as grey.
-        image.draft(mode, (height, width) if sideways else (width, height))
+        # It can be unpacked at 1/2, 1/4 or 1/8 of its size. Not as grey: that would be other pixels than its copy in
+        # another format has.
+        image.draft(None, (height, width) if sideways else (width, height))
     image.load()
     upright = _converted(image, mode)
     # Pillow has turned a TIFF already, and taken its orientation away.

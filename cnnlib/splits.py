@@ -29,8 +29,8 @@ def split_key(pixel_id: str, group: str | None) -> str:
 def assign_split(key: str, *, given: str | None, val_fraction: float, test_fraction: float, salt: str) -> str:
     """Give the split of one image by its `split_key`.
 
-    `given` is the split that the source names, and stands; None leaves it to the hash. A source that sets test
-    images apart gives None for the others, with `test_fraction` 0.
+    `given` is the split that the source names, and stands; None leaves it to the hash. Where a source sets test images
+    apart, `test_fraction` is 0 for the others: what it would have had is trained on, and all else stays where it is.
 
     >>> assign_split("a", given="test", val_fraction=0.1, test_fraction=0.1, salt="")
     'test'
@@ -40,8 +40,8 @@ def assign_split(key: str, *, given: str | None, val_fraction: float, test_fract
     if given is not None:
         return given
     position = unit_interval(key, salt)
-    if position < test_fraction:
-        return TEST
-    if position < test_fraction + val_fraction:
+    if position < val_fraction:
         return VAL
+    if position < val_fraction + test_fraction:
+        return TEST
     return TRAIN

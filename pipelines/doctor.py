@@ -4,6 +4,7 @@ What may be missing or broken is imported by the checks that need it.
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -52,7 +53,7 @@ class _Doctor:
 
     def _examine_machine(self) -> None:
         self._check(MACHINE, "Python", machine.check_python)
-        if self._spark is None:
+        if self._spark is None and "SPARK_REMOTE" not in os.environ:
             self._check(MACHINE, "Java", machine.check_java)
 
     def _examine_packages(self) -> None:

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from cnnlib import imageset
 from cnnlib.config import IngestSettings, SplitSettings
-from cnnlib.errors import ConfigError, LimitError
+from cnnlib.errors import ConfigError, LimitError, SourceError
 from cnnlib.images import ImageSpec, Limits
 from cnnlib.imageset import CODE, PATH, Counts, ImageSet, Split, publish_image_set
 from cnnlib.ingesting.imageset_writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
@@ -48,6 +48,11 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
     earlier = earlier_set(folder, settings)
     source = open_source(spark, settings.source, int(settings.rejects.max_mb * MB))
     spec = image_spec(settings, source)
+    if source.grouped and settings.split.stratify:
+        raise ConfigError(
+            "split.stratify divides single images, and the source has groups, which must stay whole; ingest without "
+            "split.stratify, or without groups"
+        )
     if earlier is not None:
         if earlier.source_digest == source.digest:
             progress.say(f"{folder.uri} is up to date: no file of the source has changed")
@@ -106,6 +111,7 @@ class _Ingest:
                 self._refuse(settled)
             settled = self._settle(ledger, _by_path(share.files) | unchanged.parts)
             image_set = self._image_set(settled, self._write_files())
+            self._check_rows(image_set)
             publish_image_set(image_set)
         except BaseException:
             discard_unpublished(self.folder, imageset.COMMIT, self.run_id, keep=kept_files)
@@ -155,9 +161,18 @@ class _Ingest:
     def _settle(self, ledger: DataFrame, parts: dict[str, PartFile]) -> Settled:
         plan = SettlePlan(self.folder, self.run_id, self.source.classes, parts, self._rows_per_row_group, self.spec)
         tasks = tasks_for(self.spark, self.source.found, self.settings.output.rows_per_file)
-        by_part = decide(ledger, self._split).repartition(tasks, F.coalesce(PART, PATH))
+        by_part = decide(ledger, self._split, grouped=self.source.grouped).repartition(tasks, F.coalesce(PART, PATH))
         with with_settings(self.spark, _few_partitions(tasks)):
             return reduce(add, run_on_partitions(by_part.sortWithinPartitions(PART, ROW), partial(settle_share, plan)))
+
+    def _check_rows(self, image_set: ImageSet) -> None:
+        for name, split in image_set.splits.items():
+            written = sum(file.rows for file in split.files)
+            if written != split.rows:
+                raise SourceError(
+                    f"the ledger has {split.rows} images in {name}, its files have {written}; nothing was published: "
+                    "ingest anew with --output.overwrite true, and report this"
+                )
 
     def _refuse(self, settled: Settled) -> None:
         codes = settled.tally.rejected
@@ -198,7 +213,7 @@ class _Ingest:
             mean=mean,
             std=std,
             settings=described(self.settings),
-            fingerprint=tally.fingerprint(self.spec, classes),
+            fingerprint=tally.fingerprint(self.spec, classes, self.settings.image.quality),
             rejected_by_code=dict(tally.rejected.most_common()),
             conflicting=tally.conflicting,
             rejects=_in_order(settled.files.get(imageset.REJECTS)),

@@ -95,6 +95,8 @@ class SplitSettings(Settings):
             raise ValueError("val_fraction + test_fraction must be below 1, or no image is left to train on")
         if self.stratify and self.near_duplicates is not None:
             raise ValueError("stratify divides single images, near_duplicates keeps some together; choose one")
+        if self.stratify and self.conflicts == "keep":
+            raise ValueError("stratify divides each class by itself, conflicts keep has images in two; choose one")
         return self
 
 

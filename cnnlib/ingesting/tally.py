@@ -129,9 +129,13 @@ class Tally:
         """Kept images of a split."""
         return sum(count for (name, _), count in self.class_counts.items() if name == split)
 
-    def fingerprint(self, spec: ImageSpec, classes: tuple[str, ...]) -> str:
-        """The fingerprint of a whole set: SHA-256 over its rows' digests, its image spec and its classes."""
-        text = "\0".join((f"{self.content_sum:064x}", str(self.outcomes[KEPT]), repr(spec), *classes))
+    def fingerprint(self, spec: ImageSpec, classes: tuple[str, ...], quality: int) -> str:
+        """The fingerprint of a whole set: SHA-256 over its rows' digests, its image spec and its classes.
+
+        `quality` is that of JPEG, where the set is encoded so: the rows' digests are of the pixels before.
+        """
+        image = f"{spec!r}, quality {quality}" if spec.encoding == "jpeg" else repr(spec)
+        text = "\0".join((f"{self.content_sum:064x}", str(self.outcomes[KEPT]), image, *classes))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def channel_statistics(self, spec: ImageSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -32,6 +32,11 @@ def _is_path(weights: str) -> bool:
 
 def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
     """Raise ImageSetError or ConfigError where a training could only fail, before anything is started."""
+    if not image_set.classes:
+        raise ConfigError(
+            f"{image_set.folder.uri} has no labels, for it was made with source.labels none; training needs them: "
+            "ingest with source.labels given"
+        )
     if len(image_set.classes) < 2:
         raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
     taken = {"name", "image_shape", "classes", "mean", "std", "weights"} & settings.model.options.keys()

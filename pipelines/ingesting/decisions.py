@@ -23,21 +23,32 @@ from pipelines.ingesting.near_duplicates import held_out_rank, with_shared_keys
 # Set while a decision is made, and gone from its result.
 _KEY = "split_key"
 _SHARED = "shared_split"
+_OF_GROUP = "split_of_group"
 _HELD_OUT = "held_out"
 
 
-def decide(ledger: DataFrame, settings: SplitSettings) -> DataFrame:
-    """Fill a ledger's last columns: outcome, split and conflicting."""
+def decide(ledger: DataFrame, settings: SplitSettings, *, grouped: bool) -> DataFrame:
+    """Fill a ledger's last columns: outcome, split and conflicting. `grouped` says whether any image has a group."""
     columns = ledger.columns
     rejects = ledger.where(F.col(CODE).isNotNull()).withColumn(OUTCOME, F.lit(REJECTED))
     images = ledger.where(F.col(CODE).isNull()).withColumns({_KEY: split_key(), _SHARED: F.lit(None).cast("string")})
     if settings.near_duplicates is not None:
         images = with_shared_keys(images, _KEY, _SHARED, settings.near_duplicates)
+    if grouped:
+        images = with_split_of_group(images)
     images = keep_first_of_copies(images.withColumn(SPLIT, assigned_split(settings)), settings)
     if settings.stratify:
         images = stratified(images, settings)
     images = images.withColumn(SPLIT, F.when(F.col(OUTCOME) == KEPT, F.col(SPLIT)))
     return images.select(*columns).unionByName(rejects)
+
+
+def with_split_of_group(images: DataFrame) -> DataFrame:
+    """Have images without a given split follow the most held out (test before val) of those given to their group."""
+    given = images.where(F.col(GROUP).isNotNull() & F.col(GIVEN_SPLIT).isNotNull())
+    most = F.min(F.struct(held_out_rank(F.col(GIVEN_SPLIT)).alias("rank"), F.col(GIVEN_SPLIT).alias(_OF_GROUP)))
+    of_groups = given.groupBy(GROUP).agg(most.alias("most")).select(GROUP, f"most.{_OF_GROUP}")
+    return images.join(of_groups, GROUP, "left").withColumn(_SHARED, F.coalesce(_OF_GROUP, _SHARED)).drop(_OF_GROUP)
 
 
 def keep_first_of_copies(images: DataFrame, settings: SplitSettings) -> DataFrame:
@@ -90,8 +101,8 @@ def assigned_split(settings: SplitSettings) -> Column:
     """`cnnlib.splits.assign_split` of a row."""
     place = position(settings)
     by_hash = (
-        F.when(place < settings.test_fraction, TEST)
-        .when(place < settings.test_fraction + settings.val_fraction, VAL)
+        F.when(place < settings.val_fraction, VAL)
+        .when(place < settings.val_fraction + settings.test_fraction, TEST)
         .otherwise(TRAIN)
     )
     return F.coalesce(F.col(GIVEN_SPLIT), F.col(_SHARED), by_hash)

@@ -13,8 +13,9 @@ from cnnlib import imageset
 from cnnlib.config import IngestSettings, flatten_values
 from cnnlib.errors import OutputExistsError
 from cnnlib.imageset import CODE, ImageSet, open_image_set
-from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, PART, PIXEL_ID, SCHEMA, VERSION
+from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, GIVEN_SPLIT, PART, PIXEL_ID, SCHEMA, VERSION
 from cnnlib.parts import PartFile
+from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder, refuse_foreign_files
 from pipelines.published import read_parts
 from pipelines.sources.source import Names, Source, names_frame
@@ -75,11 +76,18 @@ def refuse_changed_source(earlier: ImageSet, settings: IngestSettings) -> None:
 
 
 def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Unchanged:
-    """Compare an earlier set's files of its source with those that there are now."""
+    """Compare an earlier set's files of its source with those that there are now.
+
+    Where test images are set apart and were not before, or the other way round, nothing holds: other copies may be
+    kept.
+    """
     before, now = _versions(read_source_files(earlier)), _versions(source.files)
     dropped = [name for name, version in before.items() if now.get(name) != version]
     changed = [name for name, version in now.items() if before.get(name) != version]
     ledger = read_parts(spark, earlier.folder, [file.path for file in earlier.ledger], SCHEMA)
+    gave_test = bool(ledger.where(F.col(GIVEN_SPLIT) == TEST).head(1))
+    if gave_test != source.gives_test:
+        return Unchanged()
     names = F.broadcast(names_frame(spark, dropped))
     gone = ledger.join(names, FILE, "left_semi").select(PIXEL_ID).distinct()
     same = ledger.join(names, FILE, "left_anti")

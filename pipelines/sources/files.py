@@ -155,7 +155,7 @@ def _walk_level(folder: Folder, name: str) -> tuple[list[str], list[ListedFile]]
         with os.scandir(folder.path(name)) as entries:
             for entry in entries:
                 path = f"{name}/{entry.name}".lstrip("/")
-                if entry.is_dir():
+                if _is_folder(entry):
                     subfolders.append(path)
                 else:
                     found.append(_listed_file(path, _info(entry)))
@@ -167,10 +167,17 @@ def _walk_level(folder: Folder, name: str) -> tuple[list[str], list[ListedFile]]
     return subfolders, found
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself, or through a file
+
+
 def _info(entry: os.DirEntry[str]) -> dict[str, Any]:
     try:
         status = entry.stat()
-    except FileNotFoundError:
+    except OSError:
         status = entry.stat(follow_symlinks=False)  # a link to nothing: who reads it will see
     return {"size": status.st_size, "mtime": status.st_mtime}
 

@@ -37,7 +37,14 @@ def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSetti
     given = {class_and_split_of(name, has_splits) for name in shown}
     read = _reader(folder.uri, max_bytes, has_splits=has_splits, labelled=labelled)
     files = files_table(
-        {FILE: file.name, VERSION: file.version, SIZE_BYTES: file.size_bytes, IMAGES: 1} for file in listed
+        {
+            FILE: file.name,
+            # Another folder beside may make classes of what were splits.
+            VERSION: " ".join([file.version, *map(str, class_and_split_of(file.name, has_splits))]),
+            SIZE_BYTES: file.size_bytes,
+            IMAGES: 1,
+        }
+        for file in listed
     )
     return Source(
         files,

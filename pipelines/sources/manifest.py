@@ -20,7 +20,7 @@ from cnnlib.storage import Folder, is_local, open_folder
 from pipelines.published import literal_path
 from pipelines.sources.files import read_files, version_of
 from pipelines.sources.source import Entry, Images, Names, Source, only, rows
-from pipelines.sources.table import check_splits, files_of
+from pipelines.sources.table import check_splits, files_of, spark_errors_told
 
 _URI = "uri"
 _LOOKED_UP = pa.schema(
@@ -66,7 +66,9 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     # An earlier ingest of this session may have left what the same manifest had then: Spark compares plans, not files.
     described.unpersist()
     described.cache()
-    check_splits(described, path)
+    with spark_errors_told(path):
+        check_splits(described, path)
+        files, classes, gives_test = files_of(described)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         def locate(entry: Entry) -> tuple[AbstractFileSystem, str]:
@@ -78,8 +80,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     def images(names: Names, tasks: int) -> Images:
         return Images(only(described, names).drop(VERSION).repartition(tasks), read)
 
-    files, classes, gives_test = files_of(described)
-    return Source(files, classes, images, gives_test)
+    return Source(files, classes, images, gives_test, grouped="group" in entries.columns)
 
 
 def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:
@@ -137,6 +138,9 @@ def _uri(path: str | None, folder: Folder) -> str:
     resolved = manifest.resolve(path, folder.uri)
     if manifest.is_absolute(resolved):
         return resolved
+    if "::" in resolved:
+        # To fsspec it is a file within a file, and what follows another place.
+        raise ImageError("unreadable", "its name has ::, as URIs of files within files; rename it, or give its URI")
     uri = f"{folder.uri}/{resolved}"
     if is_local(folder) and manifest.links_out(folder.path(resolved), folder.root):
         raise ImageError("unreadable", "a link leads out of the manifest's folder; move the image, or give its URI")

@@ -57,7 +57,7 @@ class Source:
 
     `files` has `ledger.FILES_SCHEMA`, a row a file. `images(names, tasks)` gives the images of these files, over about
     so many tasks; where `raw_shape` (height, width, channels) is set, they are arrays' bytes. `gives_test` says
-    whether test images are set apart.
+    whether test images are set apart, `grouped` whether images may have groups.
     """
 
     files: pa.Table
@@ -65,6 +65,7 @@ class Source:
     images: Callable[[Names, int], Images]
     gives_test: bool = False
     raw_shape: tuple[int, int, int] | None = None
+    grouped: bool = False
 
     @cached_property
     def found(self) -> int:

@@ -1,5 +1,8 @@
 """A Spark table, or Parquet files, with the columns of Spark's binaryFile source and a label."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -12,6 +15,7 @@ from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
 from cnnlib.ingesting.imageset_writer import CONTENT, SOURCE_COLUMNS
 from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
 from cnnlib.splits import SPLITS, TEST
+from pipelines.session import root_cause
 from pipelines.sources.source import Images, Names, Source, empty_columns, files_table, label_order, only
 
 
@@ -34,15 +38,25 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
             VERSION
         ),
     )
-    check_splits(described, settings.path)
-    files, classes, gives_test = files_of(described)
+    with spark_errors_told(settings.path):
+        check_splits(described, settings.path)
+        files, classes, gives_test = files_of(described)
 
     # Spark divides its files over tasks by itself, see `pipelines.ingesting.decoding`.
     def images(names: Names, tasks: int) -> Images:
         rows = only(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
         return Images(rows.select(*SOURCE_COLUMNS))
 
-    return Source(files, classes, images, gives_test)
+    return Source(files, classes, images, gives_test, grouped=settings.group_column is not None)
+
+
+@contextmanager
+def spark_errors_told(path: str | None) -> Iterator[None]:
+    """Turn what Spark finds wrong in the body's queries into a SourceError."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        raise SourceError(f"source.path={path} cannot be read by Spark: {root_cause(error)}") from error
 
 
 def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool]:

@@ -19,7 +19,7 @@ from cnnlib.imageset import open_image_set
 from tests.conftest import write_photos
 from tests.spark.ingests import is_whole
 
-KILLS = 8
+KILLS = 10
 # The job's line before the first image is decoded; what comes before cannot hurt a set.
 STARTED = "ingest "
 

@@ -31,7 +31,7 @@ def decided(spark: SparkSession, rows: list[dict], **settings: object) -> dict[s
     frame = spark.createDataFrame([tuple(row.get(name) for name in names) for row in rows], LEDGER_TYPE)
     return {
         row["path"]: (row["outcome"], row["split"], row["conflicting"])
-        for row in decide(frame, SplitSettings(**settings)).collect()
+        for row in decide(frame, SplitSettings(**settings), grouped=True).collect()
     }
 
 
@@ -44,6 +44,19 @@ def image(path: str, pixels: str, class_name: str | None = "a", **more: object) 
 
 
 # --- splits by hash
+
+
+def test_group_follows_the_most_held_out_split_that_one_of_it_was_given(spark: SparkSession) -> None:
+    rows = [image(f"p{n}", str(n), group_name=f"g{n % 10}") for n in range(100)]
+    rows[3]["given_split"], rows[13]["given_split"] = "val", "test"
+    rows += [image("alone", "alone", given_split="test"), image("nobody's", "nobody's")]
+    found = decided(spark, rows, val_fraction=0.2, test_fraction=0.2)
+    splits = {path: split for path, (_, split, _) in found.items()}
+    # What was given stands; the others of its group are test, as the most held out of it.
+    assert splits.pop("p3") == "val"
+    assert {splits[f"p{n}"] for n in range(13, 100, 10)} == {"test"}
+    for group in (n for n in range(10) if n != 3):
+        assert len({splits[f"p{n}"] for n in range(group, 100, 10)}) == 1
 
 
 def test_split_is_that_of_the_tasks(spark: SparkSession) -> None:

@@ -314,6 +314,10 @@ def test_set_is_kept_when_the_job_fails_after_its_commit(
 
 def test_link_to_nowhere_is_rejected(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     (photos / "dark" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    image_set = ingest(spark, folder_settings(photos, tmp_path / "set", rejects=RejectsSettings(max_fraction=0.1)))
-    assert rejects_of(tmp_path / "set") == {"dark/gone.jpg": "missing_file"}
-    assert image_set.counts == Counts(found=21, kept=20, duplicate=0, rejected=1)
+    (photos / "dark" / "itself.jpg").symlink_to(photos / "dark" / "itself.jpg")
+    (photos / "dark" / "through.jpg").symlink_to(photos / "dark" / "000.png" / "inside.jpg")
+    image_set = ingest(spark, folder_settings(photos, tmp_path / "set", rejects=RejectsSettings(max_fraction=0.2)))
+    codes = rejects_of(tmp_path / "set")
+    assert codes.pop("dark/gone.jpg") == "missing_file"
+    assert codes.keys() == {"dark/itself.jpg", "dark/through.jpg"}
+    assert image_set.counts == Counts(found=23, kept=20, duplicate=0, rejected=3)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from cnnlib.errors import SourceError
+from cnnlib.errors import ConfigError, SourceError
 from cnnlib.imageset import Counts
 from pipelines.ingest import ingest
 from tests.conftest import write_photos
@@ -204,6 +204,9 @@ def test_manifest_never_leads_outside(spark: SparkSession, photos: Path, tmp_pat
         "../secret.png": "unreadable",
         "dark/../../secret.png": "unreadable",
         "linked/secret.png": "unreadable",
+        # To fsspec, what follows :: is no part of the name.
+        "linked/secret.png::x": "unreadable",
+        "dark/000.png::x": "unreadable",
         "gone.png": "missing_file",
         "dark": "missing_file",
         "empty.png": "empty_file",
@@ -211,7 +214,7 @@ def test_manifest_never_leads_outside(spark: SparkSession, photos: Path, tmp_pat
     manifest = write_manifest(photos, "csv", entries + [{"path": path, "label": "dark"} for path in bad])
     settings = settings_of("manifest", manifest, tmp_path / "set", rejects={"max_fraction": 0.5})
     image_set = ingest(spark, settings)
-    assert image_set.counts == Counts(found=26, kept=20, duplicate=0, rejected=6)
+    assert image_set.counts == Counts(found=28, kept=20, duplicate=0, rejected=8)
     assert rejects_of(tmp_path / "set") == bad
 
 
@@ -246,6 +249,23 @@ def test_manifest_that_cannot_be_understood_is_refused(
         ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
     assert "\n" not in error.value.message
     assert not (tmp_path / "set").exists()
+
+
+def test_manifest_of_no_images_or_of_ragged_lines_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    manifest = tmp_path / "images.csv"
+    for text, says in (("path,label\n", "of no images"), ("path,label\na.png,x\nb.png\n", "cannot be read by Spark")):
+        manifest.write_text(text)
+        with pytest.raises(SourceError, match=says) as error:
+            ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+        assert "\n" not in error.value.message
+        assert not (tmp_path / "set").exists()
+
+
+def test_groups_are_not_stratified(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    entries = [{"path": f"dark/{n:03d}.{'jpg' if n % 2 else 'png'}", "label": "dark", "group": "g"} for n in range(10)]
+    manifest = write_manifest(photos, "csv", entries)
+    with pytest.raises(ConfigError, match="the source has groups, which must stay whole"):
+        ingest(spark, settings_of("manifest", manifest, tmp_path / "set", split={"stratify": True}))
 
 
 # --- tables

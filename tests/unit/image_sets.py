@@ -132,7 +132,7 @@ def image_set_of(shares: Sequence[Share], plan: SharePlan) -> ImageSet:
         mean=mean,
         std=std,
         settings={},
-        fingerprint=tally.fingerprint(plan.spec, plan.classes),
+        fingerprint=tally.fingerprint(plan.spec, plan.classes, plan.quality),
         rejected_by_code=dict(tally.rejected),
         rejects=tuple(settled.files.get(REJECTS, ())),
         ledger=tuple(settled.files[LEDGER]),

@@ -72,7 +72,7 @@ def test_deviation_of_a_constant_channel_is_zero(tmp_path):
 
 
 def fingerprint_of(*tasks, classes=CLASSES, spec=SPEC) -> str:
-    return reduce(add, map(tally_of, tasks)).fingerprint(spec, classes)
+    return reduce(add, map(tally_of, tasks)).fingerprint(spec, classes, quality=90)
 
 
 @given(order=st.permutations(range(12)), cuts=st.lists(st.integers(0, 12), max_size=3).map(sorted))
