@@ -27,7 +27,7 @@ from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
 from pipelines.mlflow_store.runs import tracked_run
 from pipelines.mlflow_store.starting_weights import with_pinned_weights
 from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import Tracker
+from pipelines.mlflow_store.tracking import Tracker, as_tracking_error
 from pipelines.progress import Advance, Progress
 from pipelines.workers.train_on_workers import check_workers, fit_on_workers
 
@@ -70,7 +70,8 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
         if latest:
             progress.say(f"going on with run {tracker.run_id} after epoch {latest}")
         fit_or_launch(spark, image_set, settings, tracker, progress)
-        return _registered(image_set, settings, tracker)
+        with as_tracking_error(tracker.uri, f"; all epochs are kept: go on with --train.resume {tracker.run_id}"):
+            return _registered(image_set, settings, tracker)
 
 
 @contextmanager

@@ -205,7 +205,7 @@ class _ShareInProgress:
         return {
             imageset.CODE: error.code,
             imageset.MESSAGE: error.message,
-            ledger.THUMBNAIL: thumbnail_png(content) if shown else None,
+            ledger.THUMBNAIL: thumbnail_png(content, max_pixels=self._plan.limits.max_pixels) if shown else None,
         }
 
 

@@ -32,6 +32,8 @@ def check_files(settings: DoctorSettings) -> str:
 
 def check_files_from_tasks(ask_tasks: AskTasks, settings: DoctorSettings) -> str:
     """The same, by Spark's tasks: the path may mean another folder on their machines."""
+    if not settings.train.workers:
+        raise NotChecked("train.workers is 0: the driver alone reads them")
     answers = ask_tasks(_read_footers, _known_to_open(settings).folder.uri, settings.data.timeout_s)
     return f"{answers[0]['found']}, by {on_hosts(answers)}"
 

@@ -96,8 +96,9 @@ def tracked_run(
             run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
     with _ended_with_its_body(run, uri) as tracker:
         if resumed is None:
-            tracker.log_settings(settings)
-            tracker.log_image_set(image_set)
+            with as_tracking_error(uri):
+                tracker.log_settings(settings)
+                tracker.log_image_set(image_set)
         yield tracker
 
 
@@ -107,8 +108,9 @@ def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_se
     with as_tracking_error(parent.uri):
         run = mlflow.start_run(experiment_id=parent.experiment_id, run_name=name, nested=True)
     with _ended_with_its_body(run, parent.uri) as tracker:
-        tracker.log_settings(settings)
-        tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        with as_tracking_error(parent.uri):
+            tracker.log_settings(settings)
+            tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
         yield tracker
 
 

@@ -17,6 +17,7 @@ from cnnlib.errors import TrackingError, first_line
 STORE_FILE = "mlflow.db"
 CONNECT_SECONDS = 10
 SQLITE = "sqlite:///"
+DATABRICKS = "databricks"
 
 # What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
 # validates an example, what becomes of each trial of a study, and that a virtual environment made by uv has no pip.
@@ -34,11 +35,11 @@ def connect(settings: StoreSettings) -> str:
     """Point MLflow at the tracking store of the settings, and give its URI.
 
     That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
-    folder. Raises TrackingError where a server does not answer, or the SQLite file is no store of MLflow's.
+    folder. Raises TrackingError where a server does not answer, or a database or folder is no store of MLflow's.
     """
     uri = reach_store(settings)
-    if uri.startswith(SQLITE):
-        _open_sqlite(uri)
+    if not is_server(uri) and uri != DATABRICKS:
+        _open_store(uri)
     use_store(uri)
     return uri
 
@@ -60,6 +61,8 @@ def reach_store(settings: StoreSettings) -> str:
             ) from error
     if uri.startswith(SQLITE):
         folder = sqlite_file(uri).parent
+        if sqlite_file(uri).is_dir():
+            raise TrackingError(f"tracking.uri={uri} cannot be used: {sqlite_file(uri)} is a folder; name a file in it")
         if not os.access(folder, os.W_OK):
             # MLflow would try for minutes.
             raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
@@ -101,14 +104,15 @@ def examine_store(settings: StoreSettings) -> tuple[str, str]:
     return uri, f"answers; {len(experiments)} experiment{'' if len(experiments) == 1 else 's'}"
 
 
-def _open_sqlite(uri: str) -> None:
+def _open_store(uri: str) -> None:
     """Make the store where there is none yet, without a word."""
     # MLflow 2 sets up logging anew at this moment, so a level set before would not hold; MLflow 3 leaves it be.
     earlier = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
         MlflowClient(uri).search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, ValueError) as error:
+        # A database whose driver is not installed, say, or a URI that is none.
         raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
     finally:
         logging.disable(earlier)
@@ -116,13 +120,16 @@ def _open_sqlite(uri: str) -> None:
 
 def _default_uri() -> str:
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
-        return "databricks"
+        return DATABRICKS
     return f"{SQLITE}{Path.cwd() / STORE_FILE}"
 
 
 def is_server(uri: str) -> bool:
-    """Whether a store is a server, rather than files."""
-    return urlsplit(uri).scheme in ("http", "https")
+    """Whether a store is a server, rather than files. Raises TrackingError for what is no URI."""
+    try:
+        return urlsplit(uri).scheme in ("http", "https")
+    except ValueError as error:
+        raise TrackingError(f"tracking.uri={uri} is no URI: {error}") from error
 
 
 def sqlite_file(uri: str) -> Path:

@@ -232,12 +232,12 @@ class Tracker:
 
 
 @contextmanager
-def as_tracking_error(uri: str) -> Iterator[None]:
-    """Say in one line what a store answered to the body."""
+def as_tracking_error(uri: str, advice: str = "") -> Iterator[None]:
+    """Say in one line what a store answered to the body, and what to do about it."""
     try:
         yield
     except MlflowException as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}{advice}") from error
 
 
 def log_input(uri: str, digest: str, context: str) -> None:
