@@ -22,7 +22,14 @@ from cnnlib.splits import SPLITS, TRAIN
 from cnnlib.storage import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name
 from pipelines.ingesting.decisions import decide
 from pipelines.ingesting.decoding import decode_images
-from pipelines.ingesting.earlier_set import Unchanged, described, earlier_set, refuse_changed_source, unchanged_rows
+from pipelines.ingesting.earlier_set import (
+    Unchanged,
+    described,
+    earlier_set,
+    may_be_read_now,
+    refuse_changed_source,
+    unchanged_rows,
+)
 from pipelines.progress import Progress
 from pipelines.published import read_parts
 from pipelines.session import with_settings
@@ -54,7 +61,8 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
             "split.stratify, or without groups"
         )
     if earlier is not None:
-        if earlier.source_digest == source.digest:
+        again = settings.output.mode == "append" and may_be_read_now(spark, earlier)
+        if earlier.source_digest == source.digest and not again:
             progress.say(f"{folder.uri} is up to date: no file of the source has changed")
             complete_report(spark, earlier)
             return earlier

@@ -12,12 +12,13 @@ from pyspark.sql import functions as F
 from cnnlib import imageset
 from cnnlib.config import IngestSettings, flatten_values
 from cnnlib.errors import OutputExistsError
-from cnnlib.imageset import CODE, ImageSet, open_image_set
+from cnnlib.imageset import CODE, MESSAGE, ImageSet, open_image_set
 from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, GIVEN_SPLIT, PART, PIXEL_ID, SCHEMA, VERSION
 from cnnlib.parts import PartFile
 from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder, refuse_foreign_files
 from pipelines.published import read_parts
+from pipelines.sources.files import READ_FAILED
 from pipelines.sources.source import Names, Source, names_frame
 
 # Whether and how to write, which says nothing of what is written.
@@ -93,7 +94,8 @@ def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Un
     same = ledger.join(names, FILE, "left_anti")
     # The pixels of a copy were not kept: where the kept one is gone, the copy must be decoded again.
     without_pixels = same.where(F.col(PART).isNull() & F.col(CODE).isNull())
-    again = [row[FILE] for row in without_pixels.join(gone, PIXEL_ID, "left_semi").select(FILE).distinct().collect()]
+    copies = without_pixels.join(gone, PIXEL_ID, "left_semi")
+    again = [row[FILE] for row in copies.union(_failed(same)).select(FILE).distinct().collect()]
     if again:
         same = same.join(F.broadcast(names_frame(spark, again)), FILE, "left_anti")
     rejected = same.where(F.col(CODE).isNotNull()).groupBy(CODE).count().collect()
@@ -103,6 +105,18 @@ def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Un
         rejected=Counter({row[CODE]: row["count"] for row in rejected}),
         parts={file.path: file for split in earlier.splits.values() for file in split.files},
     )
+
+
+def may_be_read_now(spark: SparkSession, earlier: ImageSet) -> bool:
+    """Whether a set has rejects for which storage was at fault, and not the file."""
+    if "unreadable" not in earlier.rejected_by_code:
+        return False
+    ledger = read_parts(spark, earlier.folder, [file.path for file in earlier.ledger], SCHEMA)
+    return bool(_failed(ledger).head(1))
+
+
+def _failed(ledger: DataFrame) -> DataFrame:
+    return ledger.where(F.col(MESSAGE).startswith(READ_FAILED))
 
 
 def read_source_files(image_set: ImageSet) -> pa.Table:

@@ -17,6 +17,8 @@ from pipelines.sources.source import IMAGES_SCHEMA, Entry, gathered, portions
 
 # When a file was written last, or as what, by the names that fsspec's file systems have for it.
 _WRITTEN = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+# How the message of a reject begins that may be read another time: storage was at fault, or rights were.
+READ_FAILED = "it cannot be read: "
 # As Spark itself, list so many folders here, and more of them in tasks.
 _FOLDERS_LISTED_HERE = 32
 _FOLDERS_A_TASK = 8
@@ -108,7 +110,7 @@ def _outcome(content: bytes | Exception, max_bytes: int) -> Entry:
     if isinstance(content, FileNotFoundError):
         return {CODE: "missing_file", MESSAGE: "it has gone since the source was listed, or its name is no UTF-8"}
     if isinstance(content, Exception):
-        return {CODE: "unreadable", MESSAGE: f"it cannot be read: {first_line(content)}"}
+        return {CODE: "unreadable", MESSAGE: f"{READ_FAILED}{first_line(content)}"}
     if len(content) > max_bytes:
         return {CODE: "too_many_bytes", MESSAGE: f"it has grown beyond the limit of {max_bytes} bytes"}
     return {CONTENT: content, SIZE_BYTES: len(content)}

@@ -21,8 +21,11 @@ from pipelines.published import literal_path
 from pipelines.sources.files import read_files, version_of
 from pipelines.sources.source import Entry, Images, Names, Source, only, rows
 from pipelines.sources.table import check_splits, files_of, spark_errors_told
+from pipelines.workers.cluster import task_slots
 
 _URI = "uri"
+# Spark does not always tell how many tasks it runs at once.
+_TASKS_WHERE_UNKNOWN = 32
 _LOOKED_UP = pa.schema(
     [
         (FILE, pa.string()),
@@ -62,7 +65,10 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
         (F.lit(None) if unlabelled else _given(entries, "label")).cast("string").alias(CLASS_NAME),
         _given(entries, "group").alias(GROUP),
         _given(entries, "split").alias(GIVEN_SPLIT),
-    ).mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
+    )
+    # Spark reads a CSV in one task; to look up its files is the work of all.
+    shared_out = described.repartition(task_slots(spark) or _TASKS_WHERE_UNKNOWN)
+    described = shared_out.mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
     # An earlier ingest of this session may have left what the same manifest had then: Spark compares plans, not files.
     described.unpersist()
     described.cache()
