@@ -95,7 +95,7 @@ def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Un
     # The pixels of a copy were not kept: where the kept one is gone, the copy must be decoded again.
     without_pixels = same.where(F.col(PART).isNull() & F.col(CODE).isNull())
     copies = without_pixels.join(gone, PIXEL_ID, "left_semi")
-    again = [row[FILE] for row in copies.union(_failed(same)).select(FILE).distinct().collect()]
+    again = [row[FILE] for row in copies.select(FILE).union(_failed(same).select(FILE)).distinct().collect()]
     if again:
         same = same.join(F.broadcast(names_frame(spark, again)), FILE, "left_anti")
     rejected = same.where(F.col(CODE).isNotNull()).groupBy(CODE).count().collect()
