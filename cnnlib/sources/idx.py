@@ -20,6 +20,8 @@ UINT8 = 0x08
 
 # train-images-idx3-ubyte.gz, t10k-images.idx3-ubyte, emnist-letters-test-images-idx3-ubyte.gz
 IMAGES_NAME = re.compile(r"^(?P<stem>.+?)-images[.-]idx3-ubyte(?P<gz>\.gz)?$")
+# emnist-letters-test
+PART_OF_SET = re.compile(r"^((?P<set>.+)[-_.])?(train|t10k|test)$")
 
 
 def parse_idx(content: bytes, name: str) -> np.ndarray:
@@ -80,7 +82,8 @@ def parse_pair(images: bytes, labels: bytes, images_name: str, labels_name: str)
 def find_pairs(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Match the images files among `names` with their labels files: {stem: (images, labels)}, sorted by stem.
 
-    Raises SourceError when there is none, or one lacks its labels.
+    Raises SourceError when there is none, or one lacks its labels, or they are of several sets, as EMNIST's are: their
+    labels mean other things.
 
     >>> find_pairs(["t10k-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "readme.txt"])
     {'t10k': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
@@ -102,6 +105,9 @@ def find_pairs(names: Iterable[str]) -> dict[str, tuple[str, str]]:
         pairs[match["stem"]] = (images_name, found)
     if not pairs:
         raise SourceError("no file is named like train-images-idx3-ubyte or train-images-idx3-ubyte.gz")
+    sets = {match["set"] for match in map(PART_OF_SET.match, pairs) if match}
+    if len(sets) > 1:
+        raise SourceError(f"{', '.join(pairs)} are of {len(sets)} sets; give each a folder of its own")
     return pairs
 
 

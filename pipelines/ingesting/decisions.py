@@ -44,10 +44,9 @@ def decide(ledger: DataFrame, settings: SplitSettings, *, grouped: bool) -> Data
 
 
 def with_split_of_group(images: DataFrame) -> DataFrame:
-    """Have images without a given split follow the most held out (test before val) of those given to their group."""
+    """Have images without a given split follow that given to others of their group; a source gives it but one."""
     given = images.where(F.col(GROUP).isNotNull() & F.col(GIVEN_SPLIT).isNotNull())
-    most = F.min(F.struct(held_out_rank(F.col(GIVEN_SPLIT)).alias("rank"), F.col(GIVEN_SPLIT).alias(_OF_GROUP)))
-    of_groups = given.groupBy(GROUP).agg(most.alias("most")).select(GROUP, f"most.{_OF_GROUP}")
+    of_groups = given.groupBy(GROUP).agg(F.first(GIVEN_SPLIT).alias(_OF_GROUP))
     return images.join(of_groups, GROUP, "left").withColumn(_SHARED, F.coalesce(_OF_GROUP, _SHARED)).drop(_OF_GROUP)
 
 

@@ -13,9 +13,8 @@ from cnnlib import imageset
 from cnnlib.config import IngestSettings, flatten_values
 from cnnlib.errors import OutputExistsError
 from cnnlib.imageset import CODE, MESSAGE, ImageSet, open_image_set
-from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, GIVEN_SPLIT, PART, PIXEL_ID, SCHEMA, VERSION
+from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, GIVEN_SPLIT, GROUP, PART, PIXEL_ID, SCHEMA, VERSION
 from cnnlib.parts import PartFile
-from cnnlib.splits import TEST
 from cnnlib.storage import Folder, open_folder, refuse_foreign_files
 from pipelines.published import read_parts
 from pipelines.sources.files import READ_FAILED
@@ -77,24 +76,20 @@ def refuse_changed_source(earlier: ImageSet, settings: IngestSettings) -> None:
 
 
 def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Unchanged:
-    """Compare an earlier set's files of its source with those that there are now.
-
-    Where test images are set apart and were not before, or the other way round, nothing holds: other copies may be
-    kept.
-    """
+    """Compare an earlier set's files of its source with those that there are now."""
     before, now = _versions(read_source_files(earlier)), _versions(source.files)
     dropped = [name for name, version in before.items() if now.get(name) != version]
     changed = [name for name, version in now.items() if before.get(name) != version]
     ledger = read_parts(spark, earlier.folder, [file.path for file in earlier.ledger], SCHEMA)
-    gave_test = bool(ledger.where(F.col(GIVEN_SPLIT) == TEST).head(1))
-    if gave_test != source.gives_test:
-        return Unchanged()
     names = F.broadcast(names_frame(spark, dropped))
     gone = ledger.join(names, FILE, "left_semi").select(PIXEL_ID).distinct()
     same = ledger.join(names, FILE, "left_anti")
-    # The pixels of a copy were not kept: where the kept one is gone, the copy must be decoded again.
+    # The pixels of a copy were not kept. It must be decoded again where the kept one is gone, and where it may be
+    # preferred now: the split of its group, or of images without a given one, may be another.
+    of_splits = F.countDistinct(F.struct(GROUP, GIVEN_SPLIT))
+    unlike = same.groupBy(PIXEL_ID).agg(of_splits.alias("splits")).where("splits > 1").select(PIXEL_ID)
     without_pixels = same.where(F.col(PART).isNull() & F.col(CODE).isNull())
-    copies = without_pixels.join(gone, PIXEL_ID, "left_semi")
+    copies = without_pixels.join(gone.union(unlike), PIXEL_ID, "left_semi")
     again = [row[FILE] for row in copies.select(FILE).union(_failed(same).select(FILE)).distinct().collect()]
     if again:
         same = same.join(F.broadcast(names_frame(spark, again)), FILE, "left_anti")

@@ -51,6 +51,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     folder = open_folder(_parent(path))
     entries = _read(spark, path, folder)
     unlabelled = settings.labels == "none"
+    grouped = "group" in entries.columns
     manifest.check_columns(entries.columns, path, labelled=not unlabelled)
     uri = folder.uri
 
@@ -73,7 +74,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     described.unpersist()
     described.cache()
     with spark_errors_told(path):
-        check_splits(described, path)
+        check_splits(described, path, grouped=grouped)
         files, classes, gives_test = files_of(described)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -86,7 +87,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     def images(names: Names, tasks: int) -> Images:
         return Images(only(described, names).drop(VERSION).repartition(tasks), read)
 
-    return Source(files, classes, images, gives_test, grouped="group" in entries.columns)
+    return Source(files, classes, images, gives_test, grouped=grouped)
 
 
 def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:

@@ -39,7 +39,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
         ),
     )
     with spark_errors_told(settings.path):
-        check_splits(described, settings.path)
+        check_splits(described, settings.path, grouped=settings.group_column is not None)
         files, classes, gives_test = files_of(described)
 
     # Spark divides its files over tasks by itself, see `pipelines.ingesting.decoding`.
@@ -77,13 +77,23 @@ def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool]:
     return files_table(row.asDict() for row in found), classes, any(row[GIVEN_SPLIT] for row in found)
 
 
-def check_splits(described: DataFrame, path: str | None) -> None:
-    """Raise SourceError where a given split is none."""
+def check_splits(described: DataFrame, path: str | None, *, grouped: bool) -> None:
+    """Raise SourceError where a given split is none, or images of one group are given different ones."""
     odd = described.where(~F.col(GIVEN_SPLIT).isin(*SPLITS)).groupBy(GIVEN_SPLIT).count().first()
     if odd is not None:
         raise SourceError(
             f"source.path={path} has {odd['count']} rows with split {odd[GIVEN_SPLIT]}; take {', '.join(SPLITS)}, or "
             "leave it empty"
+        )
+    if not grouped:
+        return
+    given = described.where(F.col(GROUP).isNotNull() & F.col(GIVEN_SPLIT).isNotNull())
+    splits = given.groupBy(GROUP).agg(F.sort_array(F.collect_set(GIVEN_SPLIT)).alias(GIVEN_SPLIT))
+    torn = splits.where(F.size(GIVEN_SPLIT) > 1).orderBy(GROUP).first()
+    if torn is not None:
+        raise SourceError(
+            f"source.path={path} has images of group {torn[GROUP]} in {' and '.join(torn[GIVEN_SPLIT])}; a group is "
+            "never divided: give it one split, or its images other groups"
         )
 
 

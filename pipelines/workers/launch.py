@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from cnnlib.errors import HostError
 from pipelines.session import is_classic
+from pipelines.workers import beginning
+from pipelines.workers.beginning import NotBegunError, begun_soon
 from pipelines.workers.lifeline import Lifeline, address_of, host_and_port, listen, unreachable_of
 from pipelines.workers.rank_process import RankProcess, how_it_ended
 
@@ -33,8 +35,6 @@ RESULT_FILE = "result.json"
 # The news of a failure comes over the line within milliseconds.
 GRACE_FOR_NEWS = 5.0
 SECONDS_TO_CANCEL = 10.0
-# Over Spark Connect nobody can ask how many tasks run at once, and Spark itself would wait ten minutes for too few.
-SECONDS_TO_BEGIN = 60.0
 
 DONE = "done"
 REFUSED = "refused"  # a SparkcnnError: trying again would not help
@@ -113,10 +113,10 @@ def _on_barrier(spark: SparkSession, plan: LaunchPlan, part: _Part) -> list[Rank
     frame = spark.range(plan.workers, numPartitions=plan.workers)
     try:
         rows = _collected(spark, frame.mapInPandas(_TaskOf(plan, part), "outcome string", barrier=True))
-    except _NotBegunError as error:
+    except NotBegunError as error:
         raise HostError(
             f"Spark has not begun the tasks of train.workers={plan.workers}, which must all run at once, in "
-            f"{SECONDS_TO_BEGIN:g} s; lower it, give Spark more executors or cores, or wait until they are free"
+            f"{beginning.SECONDS_TO_BEGIN:g} s; lower it, give Spark more executors or cores, or wait for free ones"
         ) from error
     return sorted((RankOutcome(**json.loads(row["outcome"])) for row in rows), key=lambda outcome: outcome.rank)
 
@@ -143,9 +143,8 @@ def _collected(spark: SparkSession, frame: DataFrame) -> list[Row]:
         warnings.simplefilter("ignore", UserWarning)
         # Under Connect what a job has of its thread is the tag, which `collect` sets itself.
         target = inheritable_thread_target(collect) if classic else collect
-    begun = nullcontext() if classic else _begun_soon(spark, rows)
     try:
-        with begun:
+        with begun_soon(spark, tag, rows):
             threading.Thread(target=target, name="sparkcnn-launch", daemon=True).start()
         return rows.result()
     except BaseException:
@@ -153,35 +152,6 @@ def _collected(spark: SparkSession, frame: DataFrame) -> list[Row]:
             (spark.sparkContext.cancelJobsWithTag if classic else spark.interruptTag)(tag)
         wait([rows], SECONDS_TO_CANCEL)
         raise
-
-
-class _NotBegunError(Exception):
-    """Spark has begun none of a job's tasks in the time it has for that."""
-
-
-@contextmanager
-def _begun_soon(session: Any, rows: Future[list[Row]]) -> Iterator[None]:
-    """Wait, at the body's end, until a Spark Connect session has begun the tasks of the job that gives the rows.
-
-    Raises _NotBegunError after SECONDS_TO_BEGIN. Before Spark 4 a session does not tell, and nothing is waited for.
-    """
-    if not hasattr(session, "registerProgressHandler"):
-        yield
-        return
-    begun = threading.Event()
-
-    def look(stages: object, inflight_tasks: int, operation_id: object, done: bool) -> None:
-        if inflight_tasks or done:
-            begun.set()
-
-    session.registerProgressHandler(look)
-    try:
-        yield
-        rows.add_done_callback(lambda _: begun.set())
-        if not begun.wait(SECONDS_TO_BEGIN):
-            raise _NotBegunError
-    finally:
-        session.removeProgressHandler(look)
 
 
 class _TaskOf:

@@ -35,7 +35,7 @@ from pipelines.mlflow_store.store import connect
 from pipelines.promote import Promotion, promote
 from pipelines.score import score
 from pipelines.session import spark_session
-from pipelines.workers import launch as launch_module
+from pipelines.workers import beginning
 from pipelines.workers.cluster import runs_here, store_problem, workers_problem
 from pipelines.workers.launch import launch
 from pipelines.workers.train_on_workers import _launched
@@ -72,7 +72,7 @@ def main(folder: Path) -> dict[str, object]:
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
     # Spark itself says so after 8 s here.
-    for name, launch_module.SECONDS_TO_BEGIN in (("not begun", 3.0), ("too few slots", 60.0)):
+    for name, beginning.SECONDS_TO_BEGIN in (("not begun", 3.0), ("too few slots", 60.0)):
         try:
             _launched(spark, probes.plan("end", "end", "end"))
         except HostError as error:

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from cnnlib.config import IngestSettings
+from cnnlib.config import IngestSettings, SplitSettings
 from cnnlib.errors import OutputExistsError
 from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.splits import TEST, TRAIN, assign_split, split_key
+from pipelines import ingest as ingesting
 from pipelines.ingest import ingest
 from tests.conftest import idx_bytes, write_photos
 from tests.spark.ingests import rejects_of, rows_of, settings_of
@@ -192,6 +194,92 @@ def test_appending_gives_what_one_ingest_of_everything_gives(
 
 def a_png(seed: int) -> bytes:
     return encoded(Image.fromarray(noise(seed=seed)), "PNG")
+
+
+def test_split_folders_become_classes_where_another_is_put_beside_them(
+    spark: SparkSession, photos: Path, tmp_path: Path
+) -> None:
+    divided = tmp_path / "divided"
+    for split in ("train", "test"):
+        shutil.copytree(photos, divided / split)
+    (divided / "test" / "dark" / "only.png").write_bytes(a_png(1))
+    settings = all_of(divided, tmp_path / "set")
+    assert ingest(spark, settings).classes == ("dark", "light")
+    (divided / "owls").mkdir()
+    (divided / "owls" / "owl.png").write_bytes(a_png(2))
+    appended = ingest(spark, appending(settings))
+    assert appended.classes == ("owls", "test", "train")
+    whole = ingest(spark, all_of(divided, tmp_path / "whole"))
+    assert described(appended) == described(whole)
+    assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
+
+
+def test_copy_of_another_group_is_kept_where_that_of_the_kept_one_moves(spark: SparkSession, tmp_path: Path) -> None:
+    groups = {split_of_group(f"g{n}"): f"g{n}" for n in range(100)}
+    entries = [
+        {"path": "copy a.png", "label": "0", "group": groups[TRAIN], "split": None},
+        {"path": "copy b.png", "label": "0", "group": groups[TEST], "split": None},
+        {"path": "c.png", "label": "1", "group": "c", "split": None},
+        {"path": "d.png", "label": "1", "group": groups[TEST], "split": TRAIN},
+    ]
+    for name, pixels in zip(("copy a", "copy b", "c", "d"), (1, 1, 2, 3), strict=True):
+        (tmp_path / f"{name}.png").write_bytes(a_png(pixels))
+
+    def write(count: int) -> None:
+        pd.DataFrame(entries[:count]).to_csv(tmp_path / "images.csv", index=False)
+
+    def kept() -> set[str]:
+        return {row["path"] for row in rows_of(tmp_path / "set")}
+
+    write(3)
+    settings = settings_of("manifest", tmp_path / "images.csv", tmp_path / "set")
+    ingest(spark, settings)
+    assert kept() == {"copy b.png", "c.png"}
+    write(4)
+    appended = ingest(spark, appending(settings))
+    assert kept() == {"copy a.png", "c.png", "d.png"}
+    whole = ingest(spark, settings_of("manifest", tmp_path / "images.csv", tmp_path / "whole"))
+    assert described(appended) == described(whole)
+    assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
+
+
+def split_of_group(name: str) -> str:
+    fractions = SplitSettings()
+    return assign_split(
+        split_key("", name),
+        given=None,
+        val_fraction=fractions.val_fraction,
+        test_fraction=fractions.test_fraction,
+        salt=fractions.salt,
+    )
+
+
+def test_reject_for_which_storage_was_at_fault_is_read_again(
+    spark: SparkSession, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, aside = photos / "dark" / "004.png", tmp_path / "aside.png"
+    whole = ingesting.make_writable
+
+    def take_away(*arguments: object) -> None:
+        # After the listing: a folder cannot be read as a file.
+        chosen.rename(aside)
+        chosen.mkdir()
+        whole(*arguments)
+
+    settings = all_of(photos, tmp_path / "set")
+    with monkeypatch.context() as patch:
+        patch.setattr(ingesting, "make_writable", take_away)
+        ingest(spark, settings)
+    assert rejects_of(tmp_path / "set") == {"dark/004.png": "unreadable"}
+    chosen.rmdir()
+    aside.rename(chosen)
+    # As old and as large as when it was listed.
+    assert ingest(spark, settings).counts.rejected == 1
+    appended = ingest(spark, appending(settings))
+    assert appended.counts.rejected == 0
+    assert ingest(spark, appending(settings)) == appended
+    whole_set = ingest(spark, all_of(photos, tmp_path / "whole"))
+    assert described(appended) == described(whole_set)
 
 
 def put(file: Path, content: bytes) -> None:

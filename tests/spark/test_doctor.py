@@ -109,7 +109,7 @@ def test_damaged_file_of_the_set_is_found(found: Callable[..., dict[str, Finding
         tmp_path / "set", images, [0, 1] * 30, ["train"] * 40 + ["val"] * 20, classes=("a", "b")
     )
     (tmp_path / "set" / image_set.split("val").files[0].path).write_bytes(b"not Parquet")
-    findings = found(data={"path": "set"})
+    findings = found(data={"path": "set"}, train={"workers": 2})
     assert findings["image set"].verdict == OK
     for what in ("image files", "files from tasks"):
         assert findings[what].verdict == PROBLEM

@@ -3,25 +3,26 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from cnnlib.errors import ConfigError, TrainingError
+from cnnlib.errors import ConfigError, HostError, TrainingError
 from pipelines.mlflow_store.store import connect
 from pipelines.mlflow_store.tracking import Tracker
 from pipelines.progress import Progress
-from pipelines.workers import train_on_workers
+from pipelines.workers import beginning, train_on_workers
 from pipelines.workers.cluster import task_slots
 from pipelines.workers.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
 from pipelines.workers.lifeline import listen
 from pipelines.workers.train_on_workers import _launched, fit_on_workers
 from tests.spark.conftest import Trained
-from tests.spark.probes import PROBE_FILE, Probes, all_gone
+from tests.spark.probes import PROBE_FILE, Probes, all_gone, eventually
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,37 @@ def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkS
     assert "\n" not in lost.message
     assert "Python worker exited unexpectedly" in lost.message
     assert all_gone(ranks)
+    assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
+
+
+def test_slots_that_another_job_holds_are_not_waited_for(
+    cluster: SparkSession, probes: Probes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots = task_slots(cluster)
+    free = [tmp_path / f"free {number}" for number in range(slots + 1)]
+    for one in free:
+        os.mkfifo(one)
+
+    def hold(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            yield batch
+            # Spark tells of running tasks when another of the same job ends.
+            number = batch["id"][0]
+            if number > 0:
+                (tmp_path / f"held {number}").touch()
+                free[number].read_text()
+
+    job = cluster.range(slots + 1, numPartitions=slots + 1).mapInPandas(hold, "id long")
+    holder = during(job.collect)
+    eventually(lambda: len(list(tmp_path.glob("held *"))) == slots)
+    with monkeypatch.context() as patch:
+        patch.setattr(beginning, "SECONDS_TO_BEGIN", 2.0)
+        with pytest.raises(HostError, match="not begun the tasks of train.workers=2, .* in 2 s; .* wait for free ones"):
+            launch(cluster, probes.plan("end", "end"))
+    assert probes.reports() == []
+    for one in free[1:]:
+        one.write_text("")
+    holder.join()
     assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
 
 

@@ -71,6 +71,22 @@ def test_store_that_is_no_database(refusal: Callable[..., str], tmp_path: Path) 
     assert line.endswith("file is not a database")
 
 
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("sqlite:///", "{folder} is a folder; name a file in it"),
+        ("postgresql://127.0.0.1:9/mlflow", "No module named 'psycopg"),
+        ("http://[nowhere", "is no URI: Invalid IPv6 URL"),
+        ("mysterious://store", "mysterious"),
+    ],
+)
+def test_store_that_cannot_be_opened(refusal: Callable[..., str], tmp_path: Path, uri: str, says: str) -> None:
+    uri = f"{uri}{tmp_path}" if uri.endswith("///") else uri
+    line = refusal(score.main, "--model", "models:/a@b", "--output.path", "out", "--tracking.uri", uri)
+    assert line.startswith(f"sparkcnn score: tracking.uri={uri} ")
+    assert says.format(folder=tmp_path) in line
+
+
 def test_model_that_a_new_store_does_not_have(refusal: Callable[..., str], tmp_path: Path) -> None:
     # MLflow makes the store in some fifty steps, and would tell of each.
     uri = f"sqlite:///{tmp_path}/mlflow.db"

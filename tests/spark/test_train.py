@@ -156,6 +156,27 @@ def test_without_a_name_nothing_is_registered(spark: SparkSession, trained: Trai
     assert fetch_model(model.model_uri, tmp_path / "model").version is None
 
 
+@pytest.mark.skipif(not hasattr(mlflow.MlflowClient, "create_prompt"), reason="MLflow 2 has no prompts")
+def test_model_that_the_registry_refuses_is_registered_later(
+    spark: SparkSession, trained: Trained, tmp_path: Path
+) -> None:
+    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    short = trained.settings.train.model_copy(update={"epochs": 1})
+    settings = trained.settings.model_copy(update={"tracking": tracking, "train": short})
+    client = mlflow.MlflowClient(connect(tracking))
+    # Prompts and models share their names.
+    client.create_prompt("digits")
+    with pytest.raises(TrackingError) as error:
+        train(spark, settings)
+    assert "\n" not in error.value.message
+    (run,) = client.search_runs([client.get_experiment_by_name(settings.tracking.experiment).experiment_id])
+    assert error.value.message.endswith(f"all epochs are kept: go on with --train.resume {run.info.run_id}")
+    client.delete_prompt("digits")
+    again = settings.model_copy(update={"train": short.model_copy(update={"resume": run.info.run_id})})
+    model = train(spark, again)
+    assert (model.run_id, model.version) == (run.info.run_id, "1")
+
+
 def test_folder_that_is_no_image_set_starts_no_run(spark: SparkSession, tmp_path: Path) -> None:
     settings = TrainSettings(
         data=DataSettings(path=str(tmp_path)), tracking=TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")

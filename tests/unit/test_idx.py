@@ -176,6 +176,20 @@ def test_pairs_are_found(names, pairs):
             "train is there twice",
             id="twice",
         ),
+        pytest.param(
+            [
+                f"{stem}-{kind}-ubyte"
+                for stem in ("emnist-letters-train", "emnist-digits-train", "emnist-digits-test")
+                for kind in ("images-idx3", "labels-idx1")
+            ],
+            "^emnist-digits-test, emnist-digits-train, emnist-letters-train are of 2 sets",
+            id="several sets",
+        ),
+        pytest.param(
+            [f"{stem}-{kind}-ubyte" for stem in ("train", "a-test") for kind in ("images-idx3", "labels-idx1")],
+            "^a-test, train are of 2 sets",
+            id="a set without a name",
+        ),
     ],
 )
 def test_pairs_are_refused(names, says):

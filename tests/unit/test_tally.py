@@ -1,5 +1,6 @@
 """The tally: statistics as NumPy's, a fingerprint of content and nothing else, the same examples however divided."""
 
+from dataclasses import replace
 from functools import reduce
 from operator import add
 
@@ -70,9 +71,11 @@ def test_deviation_of_a_constant_channel_is_zero(tmp_path):
 
 # --- fingerprint
 
+AS_JPEG = replace(SPEC, encoding="jpeg")
 
-def fingerprint_of(*tasks, classes=CLASSES, spec=SPEC) -> str:
-    return reduce(add, map(tally_of, tasks)).fingerprint(spec, classes, quality=90)
+
+def fingerprint_of(*tasks, classes=CLASSES, spec=SPEC, quality=90) -> str:
+    return reduce(add, map(tally_of, tasks)).fingerprint(spec, classes, quality)
 
 
 @given(order=st.permutations(range(12)), cuts=st.lists(st.integers(0, 12), max_size=3).map(sorted))
@@ -103,11 +106,15 @@ def test_fingerprint_is_told_apart_by_label_pixel_split_and_class_name(rows):
         "an image twice": fingerprint_of([first, first, *rest]),
         "a class more": fingerprint_of(rows, classes=(*CLASSES, "emu")),
         "how it is resized": fingerprint_of(rows, spec=ImageSpec(2, 3, 3, resize="fit_and_pad")),
+        "how it is encoded": fingerprint_of(rows, spec=AS_JPEG),
+        "how well": fingerprint_of(rows, spec=AS_JPEG, quality=80),
         "a class's name": fingerprint_of(
             [row | {CLASS_NAME: row[CLASS_NAME].replace("dog", "wolf")} for row in rows], classes=("cat", "wolf")
         ),
     }
     assert len(set(changed.values())) == len(changed)
+    # Of no meaning where nothing is encoded as JPEG.
+    assert fingerprint_of(rows, quality=80) == changed["nothing"]
 
 
 # --- examples

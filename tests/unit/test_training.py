@@ -234,6 +234,20 @@ def test_one_row_group_for_two_workers_is_refused_with_the_setting_to_change(tmp
     assert error.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ((), "has no labels, for it was made with source.labels none"),
+        (("only",), "has one class, only; training needs"),
+    ],
+)
+def test_set_without_two_classes_is_refused(tmp_path, classes, says):
+    images, _ = striped_images(20)
+    image_set = replace(write_image_set(tmp_path, images, [0] * 20, ["train"] * 20, classes=("a",)), classes=classes)
+    with pytest.raises(ConfigError, match=says):
+        check_fit(image_set, settings(image_set))
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_split_that_gives_no_data_ends_training_after_the_time_of_the_settings(tmp_path, split):
     images, labels = striped_images(40)

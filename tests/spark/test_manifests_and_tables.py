@@ -1,0 +1,203 @@
+"""Manifests and tables: sources that name each image, with its label, split and group."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from cnnlib.errors import ConfigError, SourceError
+from cnnlib.imageset import Counts
+from pipelines.ingest import ingest
+from tests.conftest import write_photos
+from tests.spark.ingests import label_of, rejects_of, settings_of, split_of
+from tests.unit.pictures import encoded, noise
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """10 dark and 10 light photographs, dark/000.png and so on."""
+    return write_photos(tmp_path / "photos #1", per_class=10)
+
+
+# --- manifests
+
+
+def write_manifest(path: Path, kind: str, entries: list[dict[str, str | None]]) -> Path:
+    manifest = path / f"labels.{kind}"
+    frame = pd.DataFrame(entries)
+    if kind == "csv":
+        frame.to_csv(manifest, index=False)
+    elif kind == "jsonl":
+        manifest.write_text("\n".join(json.dumps(entry) for entry in entries))
+    else:
+        frame.to_parquet(manifest)
+    return manifest
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_manifest_gives_label_split_and_group(spark: SparkSession, photos: Path, tmp_path: Path, kind: str) -> None:
+    elsewhere = tmp_path / "elsewhere, 100%.png"
+    elsewhere.write_bytes(encoded(Image.fromarray(noise(20, 20, 3, 1)), "PNG"))
+    entries = [
+        {"path": "dark/000.png", "label": "night, or so", "split": "test", "group": None},
+        {"path": "./dark/../dark/001.jpg", "label": "night, or so", "split": "train", "group": None},
+        {"path": f"file://{elsewhere}", "label": "day", "split": None, "group": "7"},
+        {"path": str(photos / "light" / "001.jpg"), "label": "day", "split": None, "group": "7"},
+    ]
+    manifest = write_manifest(photos, kind, entries)
+    image_set = ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+    assert image_set.counts == Counts(found=4, kept=4, duplicate=0, rejected=0)
+    assert image_set.classes == ("day", "night, or so")
+    assert label_of(tmp_path / "set") == {
+        entry["path"]: image_set.classes.index(str(entry["label"])) for entry in entries
+    }
+    splits = split_of(tmp_path / "set")
+    assert (splits["dark/000.png"], splits["./dark/../dark/001.jpg"]) == ("test", "train")
+    assert splits[f"file://{elsewhere}"] == splits[str(photos / "light" / "001.jpg")]
+
+
+def test_manifest_never_leads_outside(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(encoded(Image.fromarray(noise(20, 20, 3, 1)), "PNG"))
+    (photos / "linked").symlink_to(tmp_path)
+    (photos / "empty.png").write_bytes(b"")
+    entries = [
+        {"path": f"{c}/{n:03d}.{'jpg' if n % 2 else 'png'}", "label": c} for c in ("dark", "light") for n in range(10)
+    ]
+    bad = {
+        "../secret.png": "unreadable",
+        "dark/../../secret.png": "unreadable",
+        "linked/secret.png": "unreadable",
+        # To fsspec, what follows :: is no part of the name.
+        "linked/secret.png::x": "unreadable",
+        "dark/000.png::x": "unreadable",
+        "gone.png": "missing_file",
+        "dark": "missing_file",
+        "empty.png": "empty_file",
+    }
+    manifest = write_manifest(photos, "csv", entries + [{"path": path, "label": "dark"} for path in bad])
+    settings = settings_of("manifest", manifest, tmp_path / "set", rejects={"max_fraction": 0.5})
+    image_set = ingest(spark, settings)
+    assert image_set.counts == Counts(found=28, kept=20, duplicate=0, rejected=8)
+    assert rejects_of(tmp_path / "set") == bad
+
+
+def test_image_named_twice_under_two_labels_is_a_conflict(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    entries = [
+        {"path": "dark/000.png", "label": "a"},
+        {"path": "dark/000.png", "label": "b"},
+        {"path": "dark/001.jpg", "label": "a"},
+        {"path": "dark/002.png", "label": None},
+    ]
+    manifest = write_manifest(photos, "csv", entries)
+    settings = settings_of("manifest", manifest, tmp_path / "set", rejects={"max_fraction": 0.5})
+    image_set = ingest(spark, settings)
+    assert image_set.counts == Counts(found=4, kept=1, duplicate=2, rejected=1)
+    assert image_set.conflicting == 2
+    assert rejects_of(tmp_path / "set") == {"dark/002.png": "unknown_label"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([{"file": "a.png", "label": "x"}], "no column path"),
+        ([{"path": "a.png"}], "no column label"),
+        ([{"path": "a.png", "label": "x", "split": "valid"}], "1 rows with split valid; take train, val, test"),
+    ],
+)
+def test_manifest_that_cannot_be_understood_is_refused(
+    spark: SparkSession, tmp_path: Path, entries: list[dict[str, str | None]], says: str
+) -> None:
+    manifest = write_manifest(tmp_path, "csv", entries)
+    with pytest.raises(SourceError, match=says) as error:
+        ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+    assert "\n" not in error.value.message
+    assert not (tmp_path / "set").exists()
+
+
+def test_manifest_of_no_images_or_of_ragged_lines_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    manifest = tmp_path / "images.csv"
+    for text, says in (("path,label\n", "of no images"), ("path,label\na.png,x\nb.png\n", "cannot be read by Spark")):
+        manifest.write_text(text)
+        with pytest.raises(SourceError, match=says) as error:
+            ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+        assert "\n" not in error.value.message
+        assert not (tmp_path / "set").exists()
+
+
+def test_groups_are_not_stratified(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    entries = [{"path": f"dark/{n:03d}.{'jpg' if n % 2 else 'png'}", "label": "dark", "group": "g"} for n in range(10)]
+    manifest = write_manifest(photos, "csv", entries)
+    with pytest.raises(ConfigError, match="the source has groups, which must stay whole"):
+        ingest(spark, settings_of("manifest", manifest, tmp_path / "set", split={"stratify": True}))
+
+
+def test_group_in_two_splits_is_refused(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    entries = [
+        {"path": f"dark/{n:03d}.{'jpg' if n % 2 else 'png'}", "label": "dark", "group": f"g{n % 3}", "split": split}
+        for n, split in enumerate(["train", "val", "", "train", "test", "", "", "", "", ""])
+    ]
+    manifest = write_manifest(photos, "csv", entries)
+    with pytest.raises(SourceError, match="has images of group g1 in test and val; a group is never divided"):
+        ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+
+
+# --- tables
+
+
+@pytest.fixture
+def table(spark: SparkSession, photos: Path, tmp_path: Path) -> Path:
+    """What Auto Loader would have written: Spark's binaryFile columns, and some of our own."""
+    rows = (
+        spark.read.format("binaryFile")
+        .option("recursiveFileLookup", "true")
+        .load(str(photos))
+        .selectExpr(
+            "path",
+            "modificationTime",
+            "length",
+            "content",
+            "cast(length(path) % 2 as int) as odd",
+            "if(path like '%000%', 'test', null) as part",
+        )
+    )
+    rows.write.parquet(str(tmp_path / "table"))
+    return tmp_path / "table"
+
+
+def test_table_takes_its_label_from_the_path(spark: SparkSession, table: Path, tmp_path: Path) -> None:
+    settings = settings_of(
+        "table", table, tmp_path / "set", source={"label_pattern": "([^/]+)/[^/]+$", "split_column": "part"}
+    )
+    image_set = ingest(spark, settings)
+    assert image_set.classes == ("dark", "light")
+    assert image_set.counts == Counts(found=20, kept=20, duplicate=0, rejected=0)
+    assert all(image_set.classes[label] in path for path, label in label_of(tmp_path / "set").items())
+    # The others are divided between train and val: some images are set apart as test.
+    assert [path for path, split in split_of(tmp_path / "set").items() if split == "test"] == [
+        path for path in split_of(tmp_path / "set") if "000" in path
+    ]
+
+
+def test_table_is_read_by_its_name(spark: SparkSession, table: Path, tmp_path: Path) -> None:
+    spark.read.parquet(str(table)).createOrReplaceTempView("photographs")
+    settings = settings_of("table", "photographs", tmp_path / "set", source={"label_column": "odd"})
+    image_set = ingest(spark, settings)
+    assert image_set.counts.kept == 20
+    assert set(image_set.classes) <= {"0", "1"}
+
+
+def test_table_without_the_columns_is_refused(spark: SparkSession, table: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no column label \(name another with source.label_column"):
+        ingest(spark, settings_of("table", table, tmp_path / "set"))
+    with pytest.raises(SourceError, match="neither a table that Spark knows nor Parquet"):
+        ingest(spark, settings_of("table", "no_such_table", tmp_path / "set"))
+
+
+def test_pattern_that_java_does_not_know_is_refused(spark: SparkSession, table: Path, tmp_path: Path) -> None:
+    settings = settings_of("table", table, tmp_path / "set", source={"label_pattern": "(?P<label>[^/]+)/[^/]+$"})
+    with pytest.raises(SourceError, match=r"cannot be read by Spark: .*\(\?P<label>") as error:
+        ingest(spark, settings)
+    assert "\n" not in error.value.message
