@@ -54,14 +54,11 @@ def settings_of(image_set: ImageSet, folder: Path, trials: int, epochs: int, **m
 
 
 def kill_the_executor_of_a_trial(folder: Path) -> None:
-    """Kill one of the two executors, and its worker, with SIGKILL while each has a trial that has begun, and let the others train."""
+    """Kill one of the two executors, and its worker, with SIGKILL while each has begun a trial; let the others train."""
     try:
         eventually(lambda: len(list(folder.glob("waits *"))) == 2)
-        executor = next(
-            process
-            for process in psutil.Process().children(recursive=True)
-            if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
-        )
+        worker = psutil.Process(int(next(folder.glob("waits *")).name.removeprefix("waits ")))
+        executor = next(one for one in worker.parents() if "CoarseGrainedExecutorBackend" in " ".join(one.cmdline()))
         # Its Python worker would train on for a while, and might end its trial.
         lost = [executor, *executor.children(recursive=True)]
         for process in lost:
