@@ -54,7 +54,7 @@ def settings_of(image_set: ImageSet, folder: Path, trials: int, epochs: int, **m
 
 
 def kill_the_executor_of_a_trial(folder: Path) -> None:
-    """Kill one of the two executors, and its worker, with SIGKILL while each has begun a trial; let the others train."""
+    """Kill one of two executors, and its worker, with SIGKILL while each has begun a trial; let the others train."""
     try:
         eventually(lambda: len(list(folder.glob("waits *"))) == 2)
         worker = psutil.Process(int(next(folder.glob("waits *")).name.removeprefix("waits ")))
