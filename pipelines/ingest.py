@@ -54,6 +54,9 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
     folder = open_folder(settings.output.path)
     earlier = earlier_set(folder, settings)
     source = open_source(spark, settings.source, int(settings.rejects.max_mb * MB))
+    if not source.found:
+        path, kind = settings.source.path, settings.source.format
+        raise SourceError(f"source.path={path} is a {kind} of no images; check the path")
     spec = image_spec(settings, source)
     if source.grouped and settings.split.stratify:
         raise ConfigError(

@@ -87,9 +87,10 @@ def unchanged_rows(spark: SparkSession, earlier: ImageSet, source: Source) -> Un
     # The pixels of a copy were not kept. It must be decoded again where the kept one is gone, and where it may be
     # preferred now: the split of its group, or of images without a given one, may be another.
     of_splits = F.countDistinct(F.struct(GROUP, GIVEN_SPLIT))
-    unlike = same.groupBy(PIXEL_ID).agg(of_splits.alias("splits")).where("splits > 1").select(PIXEL_ID)
+    free = F.max(F.col(GIVEN_SPLIT).isNull())
+    unlike = same.groupBy(PIXEL_ID).agg(of_splits.alias("splits"), free.alias("free")).where("splits > 1 and free")
     without_pixels = same.where(F.col(PART).isNull() & F.col(CODE).isNull())
-    copies = without_pixels.join(gone.union(unlike), PIXEL_ID, "left_semi")
+    copies = without_pixels.join(gone.union(unlike.select(PIXEL_ID)), PIXEL_ID, "left_semi")
     again = [row[FILE] for row in copies.select(FILE).union(_failed(same).select(FILE)).distinct().collect()]
     if again:
         same = same.join(F.broadcast(names_frame(spark, again)), FILE, "left_anti")

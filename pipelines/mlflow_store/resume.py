@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from cnnlib.errors import ConfigError
 
 AUTO = "auto"
-# Settings that say how to go on, or where the store is, not what is trained.
-FREE = frozenset({"train.resume", "train.max_restarts", "train.keep_last", "tracking.uri", "tune.parallel"})
+# Settings that say how to go on, where the store is, or what the model is called there, not what is trained.
+FREE = frozenset(
+    {
+        *("train.resume", "train.max_restarts", "train.keep_last", "tracking.uri", "tune.parallel"),
+        *("register.name", "register.alias"),
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _open_store(uri: str) -> None:
     logging.disable(logging.INFO)
     try:
         MlflowClient(uri).search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, ImportError, ValueError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         # A database whose driver is not installed, say, or a URI that is none.
         raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
     finally:

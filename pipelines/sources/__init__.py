@@ -29,15 +29,8 @@ MAX_IMAGE_BYTES = 256_000_000
 def open_source(spark: SparkSession, settings: SourceSettings, max_bytes: int = MAX_IMAGE_BYTES) -> Source:
     """Open a source: its files are listed, no image is read, and none of more than `max_bytes` ever will be.
 
-    Raises ConfigError for a missing path, SourceError where nothing at the path is of the format, or it names no image.
+    Raises ConfigError for a missing path, SourceError where nothing at the path is of the format.
     """
-    source = _opened(spark, settings, max_bytes)
-    if not source.found:
-        raise SourceError(f"source.path={settings.path} is a {settings.format} of no images; check the path")
-    return source
-
-
-def _opened(spark: SparkSession, settings: SourceSettings, max_bytes: int) -> Source:
     if settings.format == "mnist":
         return open_mnist(spark, settings)
     if settings.path is None:

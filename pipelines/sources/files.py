@@ -1,5 +1,6 @@
 """Files at any URI: their listing, shared by Spark's tasks, and their bytes, read by the task that needs them."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -172,8 +173,10 @@ def _walk_level(folder: Folder, name: str) -> tuple[list[str], list[ListedFile]]
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:
-        return False  # a link to itself, or through a file
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return False  # a link to itself, or through a file
+        raise
 
 
 def _info(entry: os.DirEntry[str]) -> dict[str, Any]:

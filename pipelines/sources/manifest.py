@@ -75,7 +75,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     described.cache()
     with spark_errors_told(path):
         check_splits(described, path, grouped=grouped)
-        files, classes, gives_test = files_of(described)
+        files, classes, gives_test, has_groups = files_of(described)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         def locate(entry: Entry) -> tuple[AbstractFileSystem, str]:
@@ -87,7 +87,7 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
     def images(names: Names, tasks: int) -> Images:
         return Images(only(described, names).drop(VERSION).repartition(tasks), read)
 
-    return Source(files, classes, images, gives_test, grouped=grouped)
+    return Source(files, classes, images, gives_test, grouped=has_groups)
 
 
 def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:
@@ -143,11 +143,11 @@ def _uri(path: str | None, folder: Folder) -> str:
     Raises ImageError where that is outside the manifest's folder, and no full path says so.
     """
     resolved = manifest.resolve(path, folder.uri)
+    if "::" in resolved and ("://" not in resolved or resolved.startswith("file:")):
+        # To fsspec it is a file within a file, and what follows another place.
+        raise ImageError("unreadable", "its name has ::, as URIs of files within files; rename it")
     if manifest.is_absolute(resolved):
         return resolved
-    if "::" in resolved:
-        # To fsspec it is a file within a file, and what follows another place.
-        raise ImageError("unreadable", "its name has ::, as URIs of files within files; rename it, or give its URI")
     uri = f"{folder.uri}/{resolved}"
     if is_local(folder) and manifest.links_out(folder.path(resolved), folder.root):
         raise ImageError("unreadable", "a link leads out of the manifest's folder; move the image, or give its URI")

@@ -40,14 +40,14 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
     )
     with spark_errors_told(settings.path):
         check_splits(described, settings.path, grouped=settings.group_column is not None)
-        files, classes, gives_test = files_of(described)
+        files, classes, gives_test, has_groups = files_of(described)
 
     # Spark divides its files over tasks by itself, see `pipelines.ingesting.decoding`.
     def images(names: Names, tasks: int) -> Images:
         rows = only(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
         return Images(rows.select(*SOURCE_COLUMNS))
 
-    return Source(files, classes, images, gives_test, grouped=settings.group_column is not None)
+    return Source(files, classes, images, gives_test, grouped=has_groups)
 
 
 @contextmanager
@@ -59,8 +59,8 @@ def spark_errors_told(path: str | None) -> Iterator[None]:
         raise SourceError(f"source.path={path} cannot be read by Spark: {root_cause(error)}") from error
 
 
-def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool]:
-    """A source's files, its classes and whether it gives test images, of its images: a file may have several."""
+def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool, bool]:
+    """A source's files, its classes, whether it gives test images and groups: a file may have several images."""
     parts = (F.coalesce(F.col(name).cast("string"), F.lit("")) for name in (CLASS_NAME, GROUP, GIVEN_SPLIT))
     found = (
         described.groupBy(FILE)
@@ -70,11 +70,13 @@ def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool]:
             F.count("*").alias(IMAGES),
             F.collect_set(CLASS_NAME).alias(CLASS_NAME),
             F.max(F.coalesce(F.col(GIVEN_SPLIT) == TEST, F.lit(False))).alias(GIVEN_SPLIT),
+            F.max(F.col(GROUP).isNotNull()).alias(GROUP),
         )
         .collect()
     )
     classes = label_order(name for row in found for name in row[CLASS_NAME])
-    return files_table(row.asDict() for row in found), classes, any(row[GIVEN_SPLIT] for row in found)
+    gives_test, has_groups = (any(row[name] for row in found) for name in (GIVEN_SPLIT, GROUP))
+    return files_table(row.asDict() for row in found), classes, gives_test, has_groups
 
 
 def check_splits(described: DataFrame, path: str | None, *, grouped: bool) -> None:

@@ -58,7 +58,8 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
     files = files_table(
         {
             FILE: row[FILE],
-            VERSION: shards[row[FILE]].version,
+            # Another folder beside may make nothing of what were splits.
+            VERSION: f"{shards[row[FILE]].version} {class_and_split_of(row[FILE], has_splits)[1]}",
             SIZE_BYTES: shards[row[FILE]].size_bytes,
             IMAGES: row[IMAGES],
         }

@@ -202,7 +202,6 @@ def test_split_folders_become_classes_where_another_is_put_beside_them(
     divided = tmp_path / "divided"
     for split in ("train", "test"):
         shutil.copytree(photos, divided / split)
-    (divided / "test" / "dark" / "only.png").write_bytes(a_png(1))
     settings = all_of(divided, tmp_path / "set")
     assert ingest(spark, settings).classes == ("dark", "light")
     (divided / "owls").mkdir()
@@ -212,6 +211,22 @@ def test_split_folders_become_classes_where_another_is_put_beside_them(
     whole = ingest(spark, all_of(divided, tmp_path / "whole"))
     assert described(appended) == described(whole)
     assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
+
+
+def test_split_folders_of_shards_are_none_where_another_is_put_beside_them(spark: SparkSession, tmp_path: Path) -> None:
+    def write(name: str, numbers: range) -> None:
+        (tmp_path / "shards" / name).mkdir(parents=True)
+        members = [((f"{n}.png", a_png(n)), (f"{n}.cls", b"%d" % (n % 2))) for n in numbers]
+        (tmp_path / "shards" / name / "0.tar").write_bytes(pack(*(one for pair in members for one in pair)))
+
+    write("train", range(20))
+    write("test", range(20, 26))
+    settings = settings_of("webdataset", tmp_path / "shards", tmp_path / "set")
+    assert ingest(spark, settings).splits[TEST].rows == 6
+    write("extra", range(26, 30))
+    appended = ingest(spark, appending(settings))
+    whole = ingest(spark, settings_of("webdataset", tmp_path / "shards", tmp_path / "whole"))
+    assert described(appended) == described(whole)
 
 
 def test_copy_of_another_group_is_kept_where_that_of_the_kept_one_moves(spark: SparkSession, tmp_path: Path) -> None:

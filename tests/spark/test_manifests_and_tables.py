@@ -73,6 +73,8 @@ def test_manifest_never_leads_outside(spark: SparkSession, photos: Path, tmp_pat
         # To fsspec, what follows :: is no part of the name.
         "linked/secret.png::x": "unreadable",
         "dark/000.png::x": "unreadable",
+        f"{photos}/dark/000.png::x": "unreadable",
+        f"file://{photos}/dark/000.png::x": "unreadable",
         "gone.png": "missing_file",
         "dark": "missing_file",
         "empty.png": "empty_file",
@@ -80,7 +82,7 @@ def test_manifest_never_leads_outside(spark: SparkSession, photos: Path, tmp_pat
     manifest = write_manifest(photos, "csv", entries + [{"path": path, "label": "dark"} for path in bad])
     settings = settings_of("manifest", manifest, tmp_path / "set", rejects={"max_fraction": 0.5})
     image_set = ingest(spark, settings)
-    assert image_set.counts == Counts(found=28, kept=20, duplicate=0, rejected=8)
+    assert image_set.counts == Counts(found=30, kept=20, duplicate=0, rejected=10)
     assert rejects_of(tmp_path / "set") == bad
 
 
@@ -132,6 +134,8 @@ def test_groups_are_not_stratified(spark: SparkSession, photos: Path, tmp_path: 
     manifest = write_manifest(photos, "csv", entries)
     with pytest.raises(ConfigError, match="the source has groups, which must stay whole"):
         ingest(spark, settings_of("manifest", manifest, tmp_path / "set", split={"stratify": True}))
+    without = write_manifest(photos, "csv", [entry | {"group": ""} for entry in entries])
+    assert ingest(spark, settings_of("manifest", without, tmp_path / "set", split={"stratify": True})).counts.kept == 10
 
 
 def test_group_in_two_splits_is_refused(spark: SparkSession, photos: Path, tmp_path: Path) -> None:

@@ -181,6 +181,14 @@ def test_source_that_was_never_ingested_gives_the_same_predictions(
     np.testing.assert_allclose(both.probability_x, both.probability_y, atol=1e-6)
 
 
+def test_table_without_rows_gives_predictions_without_rows(
+    spark: SparkSession, trained: Trained, tmp_path: Path
+) -> None:
+    spark.createDataFrame([], "path string, content binary").write.parquet(str(tmp_path / "table"))
+    source = ScoreInputSettings(format="table", path=str(tmp_path / "table"))
+    assert score(spark, settings(trained, tmp_path / "out", input=source)).counts["rows"] == 0
+
+
 def test_image_that_cannot_be_read_gets_an_error_and_the_others_a_prediction(
     spark: SparkSession, trained: Trained, tmp_path: Path
 ) -> None:

@@ -171,10 +171,15 @@ def test_model_that_the_registry_refuses_is_registered_later(
     assert "\n" not in error.value.message
     (run,) = client.search_runs([client.get_experiment_by_name(settings.tracking.experiment).experiment_id])
     assert error.value.message.endswith(f"all epochs are kept: go on with --train.resume {run.info.run_id}")
-    client.delete_prompt("digits")
-    again = settings.model_copy(update={"train": short.model_copy(update={"resume": run.info.run_id})})
+    again = settings.model_copy(
+        update={
+            "train": short.model_copy(update={"resume": run.info.run_id}),
+            "register": RegisterSettings(name="figures"),
+        }
+    )
     model = train(spark, again)
     assert (model.run_id, model.version) == (run.info.run_id, "1")
+    assert client.get_model_version_by_alias("figures", "champion").run_id == model.run_id
 
 
 def test_folder_that_is_no_image_set_starts_no_run(spark: SparkSession, tmp_path: Path) -> None:

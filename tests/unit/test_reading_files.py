@@ -1,6 +1,7 @@
 """Files of a source: each is listed, and each asked for comes out once, with its bytes or with what is wrong."""
 
 import os
+import tempfile
 import tracemalloc
 
 import fsspec
@@ -160,3 +161,19 @@ def test_manifest_on_dbfs_names_files_beside_it(tmp_path, monkeypatch):
     uri = _uri("a.jpg", open_folder("dbfs:/set"))
     assert uri == "dbfs:/set/a.jpg"
     assert open_folder(uri).fs.cat_file(open_folder(uri).root) == b"abc"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else")
+def test_link_into_a_folder_without_rights_is_refused_rather_than_left_out():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for name in ("set/dog", "secret/cat"):
+            os.makedirs(f"{folder}/{name}")
+        os.chmod(f"{folder}/secret", 0o700)
+        os.symlink(f"{folder}/secret/cat", f"{folder}/set/cat")
+        os.seteuid(65534)
+        try:
+            with pytest.raises(SourceError, match="cannot be listed .Permission denied.; change its rights"):
+                listed(f"{folder}/set")
+        finally:
+            os.seteuid(0)
