@@ -1,5 +1,6 @@
 """What tests of several kinds share: small real data, and one Spark session for all that need one."""
 
+import gc
 import gzip
 import os
 import struct
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: of two processes that share the files, neither begins a long one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What has been imported stays: a collection of garbage need not go through TensorFlow each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

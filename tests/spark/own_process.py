@@ -25,6 +25,6 @@ def run(module: str, folder: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """That of this process, without what belongs to the session that the other tests share: its master."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))}
+    """That of this process, without what other tests have left there: the master of their session, their experiment."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_", "MLFLOW_"))}
     return own | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]}

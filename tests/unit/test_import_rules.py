@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,13 @@ def python_files(*folders: str) -> list[str]:
     return sorted(path.relative_to(PROJECT).as_posix() for path in found if "__pycache__" not in path.parts)
 
 
-def imports_of(path: str) -> Iterator[str]:
+@cache
+def imports_of(path: str) -> frozenset[str]:
     """Every module that a file imports, at its top or anywhere else; relative ones under their full name."""
+    return frozenset(_imports_of(path))
+
+
+def _imports_of(path: str) -> Iterator[str]:
     package = Path(path).parent.parts
     for node in ast.walk(ast.parse((PROJECT / path).read_text())):
         if isinstance(node, ast.Import):
@@ -103,7 +109,7 @@ def test_the_files_were_found():
     assert {"cnnlib/images.py", "cnnlib/feed/dataset.py", "pipelines/ingest.py", "jobs/train.py"} <= set(
         python_files(*PACKAGES)
     )
-    assert "cnnlib.errors.ImageError" in set(imports_of("cnnlib/images.py"))
+    assert "cnnlib.errors.ImageError" in imports_of("cnnlib/images.py")
 
 
 @pytest.mark.parametrize(
