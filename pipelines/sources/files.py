@@ -90,9 +90,8 @@ def read_files(
                 fs, path = locate(entry)
                 places.setdefault(fs, []).append((entry, path))
         for fs, found in places.items():
-            # A file may have grown since it was listed: read no more than shows that.
-            contents = fs.cat_ranges([path for _, path in found], 0, max_bytes + 1, on_error="return")
-            for (entry, _), content in zip(found, contents, strict=True):
+            paths, sizes = [path for _, path in found], [entry[SIZE_BYTES] for entry, _ in found]
+            for (entry, _), content in zip(found, _contents(fs, paths, sizes, max_bytes), strict=True):
                 entry.update(_outcome(content, max_bytes))
         yield pa.RecordBatch.from_pylist(chosen, schema=IMAGES_SCHEMA)
 
@@ -105,6 +104,26 @@ def opened_file(folder: Folder, name: str) -> Iterator[Any]:
             yield file
     except OSError as error:
         raise SourceError(f"{folder.path(name)} cannot be read: {first_line(error)}") from error
+
+
+def _contents(
+    fs: AbstractFileSystem, paths: list[str], sizes: list[int | None], max_bytes: int
+) -> list[bytes | Exception]:
+    """The bytes of files, or why they cannot be read; of one above the limit, as many as show that."""
+    most = max_bytes + 1
+    # Python makes room for as many bytes as it is asked for, so ask for those that the file had when it was listed.
+    ends = [most if size is None else min(size + 1, most) for size in sizes]
+    contents = fs.cat_ranges(paths, 0, ends, on_error="return")
+    grown = [
+        number
+        for number, content in enumerate(contents)
+        if not isinstance(content, Exception) and len(content) == ends[number] < most
+    ]
+    if grown:
+        again = fs.cat_ranges([paths[number] for number in grown], 0, most, on_error="return")
+        for number, content in zip(grown, again, strict=True):
+            contents[number] = content
+    return contents
 
 
 def _outcome(content: bytes | Exception, max_bytes: int) -> Entry:

@@ -2,6 +2,8 @@
 
 import itertools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -58,7 +60,8 @@ def fit_on_workers(
     with watched_step(progress, title, _RankZero(tracker, progress).look, SECONDS_BETWEEN_LOOKS):
         for restart in itertools.count(1):
             tracker.set_tag(PROGRESS_TAG, "{}")
-            outcomes = _launched(spark, plan)
+            with _way_on_told(tracker):
+                outcomes = _launched(spark, plan)
             failed = _first_failed(outcomes)
             if failed is None:
                 _check_equal(outcomes)
@@ -89,6 +92,17 @@ def _failure(failed: RankOutcome) -> str:
         kind = getattr(errors, failed.result.get("refused", "HostError"))
         raise kind(failed.result.get("message", failed.message), failed.result.get("quoted", ()))
     return f"rank {failed.rank} on {failed.host} {failed.message}" if failed.host else failed.message
+
+
+@contextmanager
+def _way_on_told(tracker: Tracker) -> Iterator[None]:
+    """Where Spark lacks something, say how a training that has epochs behind it goes on when it has it."""
+    try:
+        yield
+    except HostError as error:
+        if not tracker.latest_epoch():
+            raise
+        raise HostError(f"{error.message}; then go on with --train.resume {tracker.run_id}", error.quoted) from error
 
 
 def _launched(spark: SparkSession, plan: LaunchPlan) -> list[RankOutcome]:

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from cnnlib.errors import ConfigError, HostError, TrainingError
 from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import Tracker
+from pipelines.mlflow_store.tracking import LATEST_TAG, Tracker
 from pipelines.progress import Progress
 from pipelines.workers import beginning, train_on_workers
 from pipelines.workers.cluster import task_slots
@@ -138,7 +138,7 @@ def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkS
 
 
 def test_slots_that_another_job_holds_are_not_waited_for(
-    cluster: SparkSession, probes: Probes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: SparkSession, probes: Probes, fit: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slots = task_slots(cluster)
     free = [tmp_path / f"free {number}" for number in range(slots + 1)]
@@ -161,6 +161,8 @@ def test_slots_that_another_job_holds_are_not_waited_for(
         patch.setattr(beginning, "SECONDS_TO_BEGIN", 2.0)
         with pytest.raises(HostError, match="not begun the tasks of train.workers=2, .* in 2 s; .* wait for free ones"):
             launch(cluster, probes.plan("end", "end"))
+        with pytest.raises(HostError, match=r"wait for free ones; then go on with --train\.resume \w{32}$"):
+            fit(probes.plan("end", "end"), latest=3)
     assert probes.reports() == []
     for one in free[1:]:
         one.write_text("")
@@ -175,7 +177,7 @@ def test_slots_that_another_job_holds_are_not_waited_for(
 def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`fit_on_workers` without a restart, which launches a plan of the test's, or is told outcomes."""
 
-    def run(plan: LaunchPlan | list[RankOutcome], workers: int = 2, max_restarts: int = 0) -> None:
+    def run(plan: LaunchPlan | list[RankOutcome], workers: int = 2, max_restarts: int = 0, latest: int = 0) -> None:
         def told(spark: SparkSession, _: LaunchPlan) -> list[RankOutcome]:
             run.launches += 1
             return launch(spark, plan) if isinstance(plan, LaunchPlan) else plan
@@ -184,6 +186,7 @@ def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch
         fit = trained.settings.train.model_copy(update={"workers": workers, "max_restarts": max_restarts})
         uri = connect(trained.tracking)
         tracker = Tracker(mlflow.MlflowClient(uri).create_run("0").info.run_id, "0", uri)
+        tracker.set_tag(LATEST_TAG, str(latest))
         fit_on_workers(
             cluster, trained.image_set, trained.settings.model_copy(update={"train": fit}), tracker, Progress()
         )
