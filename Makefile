@@ -33,7 +33,7 @@ help: ## list the targets
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
-test: lint ## lint, then all tests (25 minutes), or those of TESTS=...
+test: lint ## lint, then all tests (30 minutes), or those of TESTS=...
 	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS),$(all_tests))
 
 bench: environment ## ingest beside the machine's ceiling, petastorm and Ray Data (10 minutes)

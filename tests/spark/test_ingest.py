@@ -22,7 +22,7 @@ from cnnlib.config import (
     SplitSettings,
 )
 from cnnlib.errors import ConfigError, LimitError, OutputExistsError, SourceError
-from cnnlib.imageset import Counts, ImageSet, open_image_set, publish_image_set
+from cnnlib.imageset import COMMIT, Counts, ImageSet, open_image_set, publish_image_set
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
 from pipelines.ingest import ingest
@@ -252,7 +252,8 @@ def test_damaged_idx_is_refused_in_one_line(spark: SparkSession, digits_idx: Pat
     ) as error:
         ingest(spark, idx_settings(source, tmp_path / "set"))
     assert "\n" not in error.value.message
-    assert list((tmp_path / "set").rglob("*.parquet")) == []
+    # A task that was under way when another failed may write its file yet; the next run clears it away.
+    assert not (tmp_path / "set" / COMMIT).exists()
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "no idx"])
