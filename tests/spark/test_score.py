@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,7 +26,7 @@ from cnnlib.config import (
 )
 from cnnlib.errors import ImageSetError, LimitError, ModelError, OutputExistsError
 from cnnlib.imageset import ImageSet, raw_pixels
-from cnnlib.predictions import COMMIT, Predictions
+from cnnlib.predictions import Predictions
 from cnnlib.sealed import open_sealed
 from jobs import score as job
 from pipelines.evaluate import accuracy
@@ -41,6 +40,7 @@ from pipelines.sources.image_set import images_of_set
 from pipelines.tasks import run_on_partitions
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
+from tests.unit.image_sets import write_image_set
 
 
 @pytest.fixture(scope="module")
@@ -309,13 +309,16 @@ def cut_off(file: Path) -> None:
 def test_damaged_image_set_is_told_in_one_line(
     spark: SparkSession, trained: Trained, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    damaged = Path(shutil.copytree(trained.image_set.folder.root, tmp_path / "set"))
-    file = damaged / trained.image_set.split("test").files[0].path
+    # In one file: a task that is under way when that of another fails may write its predictions yet.
+    images, labels, splits = np.zeros((20, 28, 28, 1), np.uint8), [0] * 20, ["test"] * 20
+    image_set = write_image_set(tmp_path / "set", images, labels, splits, classes=trained.image_set.classes, files=1)
+    damaged = Path(image_set.folder.root)
+    (part,) = image_set.split("test").files
+    file = damaged / part.path
     damage(file)
     with pytest.raises(ImageSetError, match=f"^{file} cannot be read: .*; ingest the set anew$"):
         score(spark, settings(trained, tmp_path / "out", input=ScoreInputSettings(path=str(damaged))))
-    # A task that was under way when another failed may write its file yet; the next run clears it away.
-    assert not (tmp_path / "out" / COMMIT).exists()
+    assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
 def test_existing_predictions_are_kept_unless_overwriting_is_asked_for(
