@@ -7,7 +7,7 @@ setup(
     version="0.1.0",
     description="A CNN image classifier on Spark: train it, track it with MLflow, score at cluster scale",
     license="Apache-2.0",
-    # The range that pipelines/host.py checks before anything is installed.
+    # The range that pipelines/spark/prerequisites.py checks before anything is installed.
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["cnnlib*", "pipelines*", "jobs*"]), "jobs.conf"],
     # Settings live at the top of the tree, where people look, and install beside the jobs that read them.
@@ -16,7 +16,7 @@ setup(
         "cnnlib.reports": ["*.css", "*.html"],
         "cnnlib.mnist": ["*.gz", "LICENSE.md"],
         "jobs.conf": ["*.yaml"],
-        "pipelines": ["log4j2.properties"],
+        "pipelines.spark": ["log4j2.properties"],
     },
     entry_points={"console_scripts": ["sparkcnn = jobs.sparkcnn:main"]},
     # Ranges, so that a cluster's own versions will do; requirements/*.txt pin what is tested.

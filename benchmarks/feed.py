@@ -37,23 +37,24 @@ import keras  # noqa: E402  (after TensorFlow was imported quietly)
 import tensorflow as tf  # noqa: E402
 
 from benchmarks.goals import verdict  # noqa: E402
-from cnnlib.feed import arrow_bridge, make_dataset  # noqa: E402
+from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.data_wait import DataWait  # noqa: E402
-from cnnlib.images import ImageSpec  # noqa: E402
-from cnnlib.imageset import SCHEMA, Counts, ImageSet, Split, publish_image_set  # noqa: E402
+from cnnlib.feed.petastorm import arrow_bridge  # noqa: E402
+from cnnlib.image_set.contract import SCHEMA, Counts, ImageSet, Split, publish_image_set  # noqa: E402
+from cnnlib.image_set.splits import TRAIN  # noqa: E402
 from cnnlib.mnist import read_mnist_file  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
-from cnnlib.parts import PartWriter  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec  # noqa: E402
 from cnnlib.sources.idx import parse_idx  # noqa: E402
-from cnnlib.splits import TRAIN  # noqa: E402
-from cnnlib.storage import new_run_id, open_folder, part_name  # noqa: E402
+from cnnlib.storage.folder import new_run_id, open_folder, part_name  # noqa: E402
+from cnnlib.storage.parts import PartWriter  # noqa: E402
 
 arrow_bridge.install()
 
 from petastorm import make_batch_reader  # noqa: E402  (the bridge must be in place first)
 from petastorm.tf_utils import make_petastorm_dataset  # noqa: E402
 
-from cnnlib.feed.thread_pool import use_whole_thread_pool  # noqa: E402
+from cnnlib.feed.petastorm.thread_pool import use_whole_thread_pool  # noqa: E402
 
 BATCH_SIZE = 128
 SEED = 0

@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql import Row, SparkSession
 
 from benchmarks.ingest_ways import LABELS, SIZE, draft_and_resize
-from cnnlib.feed import arrow_bridge
+from cnnlib.feed.petastorm import arrow_bridge
 
 arrow_bridge.install()
 

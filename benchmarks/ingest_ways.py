@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.photographs import ORIGINALS, photographs_in
-from cnnlib.images import ImageSpec, decode_image
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image
 
 SIZE = 96
 LABELS = {name: label for label, name in enumerate(sorted(ORIGINALS))}
@@ -93,8 +93,8 @@ def write_share(paths: Sequence[Path], output: str, decoder: str) -> tuple[float
 def ingest(source: str, output: str) -> dict[str, float]:
     """This project's ingest, in a session that has just been started: its Python workers are not there yet."""
     from cnnlib.config import IngestSettings
-    from pipelines.ingest import ingest
-    from pipelines.session import spark_session
+    from pipelines.ingest.flow import ingest
+    from pipelines.spark.session import spark_session
 
     settings = IngestSettings(
         source={"format": "image_folder", "path": source},
@@ -112,7 +112,7 @@ def ingest(source: str, output: str) -> dict[str, float]:
 def petastorm(source: str, output: str) -> dict[str, float]:
     """petastorm's own way, with the Arrow bridge."""
     from benchmarks.ingest_petastorm import materialize
-    from pipelines.session import spark_session
+    from pipelines.spark.session import spark_session
 
     spark = spark_session("sparkcnn benchmark")
     start = time.perf_counter()

@@ -36,7 +36,7 @@ if not hasattr(inspect, "getargspec"):
     inspect.getargspec = lambda function: collections.namedtuple("Spec", "args")(inspect.getfullargspec(function).args)
 """
 BRIDGE = """
-from cnnlib.feed.arrow_bridge import install
+from cnnlib.feed.petastorm.arrow_bridge import install
 install()
 """
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.idx import idx_bytes
 from benchmarks.photographs import large, photographs_in, write_photographs
-from cnnlib.images import ImageSpec, decode_image
-from cnnlib.imageset import IMAGE, IMAGE_ID, open_image_set, raw_pixels
+from cnnlib.image_set.contract import IMAGE, IMAGE_ID, open_image_set, raw_pixels
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image
 
 SPLIT = "test"
 SEED = 0
@@ -61,7 +61,7 @@ class Digits:
 
     def frame(self, spark: Any) -> Any:
         """The images for Spark, IMAGE_ID and IMAGE."""
-        from pipelines.published import read_split
+        from pipelines.spark.read_parts import read_split
 
         return read_split(spark, open_image_set(f"{self.folder}/set"), SPLIT).select(IMAGE_ID, IMAGE)
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.scoring_subjects import SEED, SUBJECTS, Subject
-from cnnlib.imageset import IMAGE, IMAGE_ID
+from cnnlib.image_set.contract import IMAGE, IMAGE_ID
 from cnnlib.quiet import import_tensorflow_quietly
 
 MODEL_NAME = "benchmark"
@@ -37,10 +37,10 @@ def prepare(subject: Subject, images: int) -> dict[str, Any]:
 
     from cnnlib.config import IngestSettings, StoreSettings
     from cnnlib.models import build_model
-    from pipelines.ingest import ingest
-    from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
-    from pipelines.mlflow_store.store import connect
-    from pipelines.session import spark_session
+    from pipelines.ingest.flow import ingest
+    from pipelines.spark.session import spark_session
+    from pipelines.tracking.registry import TrainedOn, log_sealed_model
+    from pipelines.tracking.store import connect
 
     spark = spark_session("sparkcnn benchmark")
     image_set = ingest(spark, IngestSettings.model_validate(subject.prepare(images)))
@@ -87,8 +87,8 @@ def ceiling(subject: Subject) -> dict[str, Any]:
 def sparkcnn(subject: Subject) -> dict[str, Any]:
     """This project's scoring job."""
     from cnnlib.config import ScoreSettings
-    from pipelines.score import score
-    from pipelines.session import spark_session
+    from pipelines.score.flow import score
+    from pipelines.spark.session import spark_session
 
     spark = spark_session("sparkcnn benchmark")
     settings = ScoreSettings(
@@ -129,8 +129,8 @@ def spark_udf(subject: Subject) -> dict[str, Any]:
     from pyspark.sql import functions as F
 
     from cnnlib.config import StoreSettings
-    from cnnlib.images import encode_png
-    from pipelines.mlflow_store.store import connect
+    from cnnlib.sealed.frozen.images import encode_png
+    from pipelines.tracking.store import connect
 
     connect(StoreSettings(uri=f"sqlite:///{subject.folder}/mlflow.db"))
 
@@ -163,7 +163,7 @@ def with_spark(
     subject: Subject, predicted: Callable[[Any], Any], prepared: Callable[[Any], Any] = lambda frame: frame
 ) -> dict[str, Any]:
     """Have Spark read the images, predict, and write."""
-    from pipelines.session import spark_session
+    from pipelines.spark.session import spark_session
 
     frame = prepared(subject.frame(spark_session("sparkcnn benchmark")))
     output = f"{subject.folder}/other_predictions"

@@ -32,11 +32,11 @@ from rich.table import Table
 
 from benchmarks.idx import idx_bytes
 from cnnlib.config import IngestSettings, TrainSettings
-from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.image_set.contract import ImageSet, open_image_set
 from cnnlib.mnist import read_mnist_file
 from cnnlib.quiet import import_tensorflow_quietly
 from cnnlib.sources.idx import parse_idx
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 
 BATCH = 128
 # LeNet's 2.3 M multiply-adds for 0.43 M parameters are 5.3 a parameter; the second has 3.7 M for 0.069 M, 55.
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def write_set(folder: Path, rows: int) -> str:
     """An image set of the first MNIST images, in row groups of a thousand."""
-    from pipelines.ingest import ingest
+    from pipelines.ingest.flow import ingest
 
     for stem, count in (("train", rows), ("t10k", 100)):
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
@@ -124,7 +124,7 @@ def measure(way: str, path: str, options: dict[str, object], epochs: int) -> flo
     import_tensorflow_quietly()
     if way == "plain":
         return plain(open_image_set(path), options, epochs)
-    from pipelines.train import train
+    from pipelines.train.flow import train
 
     workers = {"driver": 0, "1 worker": 1, "2 workers": 2}[way]
     with tempfile.TemporaryDirectory(prefix="sparkcnn-benchmark-") as folder:

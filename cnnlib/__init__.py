@@ -1,1 +1,23 @@
-"""The library behind sparkcnn: images, image sets, feed, models, training, prediction. No Spark, no MLflow."""
+"""The library: images, image sets, the feed, models and their training, without Spark and MLflow."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+
+def import_on_use(package: str, **modules: str) -> Callable[[str], Any]:
+    """Make the `__getattr__` of a package that hands on a few public names (PEP 562).
+
+    Each name is imported from its module when it is first used. So importing another module of the package does not
+    import TensorFlow or MLflow too.
+
+    >>> import_on_use("cnnlib.image_set", open_image_set="contract")("open_image_set").__name__
+    'open_image_set'
+    """
+
+    def import_name(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package} has no attribute {name}")
+        return getattr(import_module(f"{package}.{modules[name]}"), name)
+
+    return import_name

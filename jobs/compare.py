@@ -8,7 +8,7 @@ from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.experiment_tables import compared_table, comparison_table
 from jobs.tables import show
-from pipelines.session import job_session
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: CompareSettings) -> None:
     import_tensorflow_quietly()
-    from pipelines.compare import compare
+    from pipelines.tune.compare import compare
 
     with job_session("sparkcnn compare") as spark:
         compared = compare(spark, settings)

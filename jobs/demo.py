@@ -7,7 +7,7 @@ from cnnlib.config import DemoSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.tables import demo_table, show
-from pipelines.session import job_session
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from cnnlib.config import DoctorSettings
 from jobs.command import run_job
 from jobs.preflight_tables import findings_table
 from jobs.tables import show
-from pipelines.doctor import examine
+from pipelines.doctor.flow import examine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

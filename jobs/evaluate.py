@@ -7,8 +7,8 @@ from cnnlib.config import EvaluateSettings
 from jobs.command import run_job
 from jobs.evaluation_tables import classes_table, evaluation_table
 from jobs.tables import show
-from pipelines.evaluate import evaluate
-from pipelines.session import job_session
+from pipelines.evaluate.flow import evaluate
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

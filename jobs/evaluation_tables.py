@@ -2,11 +2,11 @@
 
 from rich.table import Table
 
-from cnnlib.judging.evaluation import Evaluation
-from cnnlib.judging.gates import Gate
+from cnnlib.evaluation.gates import Gate
+from cnnlib.evaluation.result import Evaluation
 from jobs.tables import CLASSES_SHOWN, by_code, pairs_table
-from pipelines.evaluate import Evaluated
-from pipelines.promote import Promotion
+from pipelines.evaluate.flow import Evaluated
+from pipelines.evaluate.promote import Promotion
 
 
 def classes_table(evaluation: Evaluation) -> Table:

@@ -8,8 +8,8 @@ from cnnlib.tuning.comparison import Comparison
 from jobs.tables import pairs_table
 
 if TYPE_CHECKING:  # it imports TensorFlow
-    from pipelines.compare import Compared
-    from pipelines.tune import Tuned
+    from pipelines.tune.compare import Compared
+    from pipelines.tune.flow import Tuned
 
 # The others are in trials.csv.
 TRIALS_SHOWN = 20

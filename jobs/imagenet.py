@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: ImagenetSettings) -> None:
     import_tensorflow_quietly()
-    from pipelines.imagenet import register_imagenet
+    from pipelines.train.imagenet import register_imagenet
 
     registered = register_imagenet(settings)
     table = pairs_table("imagenet")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from cnnlib.config import IngestSettings
 from jobs.command import run_job
 from jobs.tables import image_set_table, show
-from pipelines.ingest import ingest
-from pipelines.session import job_session
+from pipelines.ingest.flow import ingest
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: PlanSettings) -> None:
     import_tensorflow_quietly()
-    from pipelines.plan import plan_scaling
+    from pipelines.doctor.plan import plan_scaling
 
     show_plan(plan_scaling(settings))
 

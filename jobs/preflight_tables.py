@@ -10,10 +10,10 @@ from rich.text import Text
 
 from cnnlib.training.scaling import MXNET_IMAGES_PER_SECOND, MXNET_QUOTED, published_efficiency
 from jobs.tables import pairs_table, show
-from pipelines.checks.examination import NOT_CHECKED, OK, PROBLEM, Finding
+from pipelines.doctor.examination import NOT_CHECKED, OK, PROBLEM, Finding
 
 if TYPE_CHECKING:  # it imports TensorFlow
-    from pipelines.plan import Plan
+    from pipelines.doctor.plan import Plan
 
 _FORMULA = (
     "2(p-1)·latency + 2(p-1)/p·message/bandwidth: a ring all-reduce over p workers "

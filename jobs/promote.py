@@ -7,8 +7,8 @@ from cnnlib.config import PromoteSettings
 from jobs.command import run_job
 from jobs.evaluation_tables import gates_table, promotion_table
 from jobs.tables import show
-from pipelines.promote import promote, roll_back
-from pipelines.session import job_session
+from pipelines.evaluate.promote import promote, roll_back
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 
 from cnnlib.config import ScoreSettings
-from cnnlib.predictions import IncompleteError, Predictions
+from cnnlib.predictions.contract import IncompleteError, Predictions
 from jobs.command import run_job
 from jobs.tables import predictions_table, show, stability_table
-from pipelines.score import score
-from pipelines.session import job_session
+from pipelines.score.flow import score
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,12 +9,12 @@ if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able
     from collections.abc import Mapping, Sequence
 
     from cnnlib.config import TrainSettings
-    from cnnlib.imageset import ImageSet
-    from cnnlib.predictions import Predictions
-    from cnnlib.scoring.stability import Stability
+    from cnnlib.image_set.contract import ImageSet
+    from cnnlib.predictions.contract import Predictions
+    from cnnlib.predictions.drift import Stability
     from pipelines.demo import DemoResult
-    from pipelines.find_rate import FoundRate
-    from pipelines.train import TrainedModel
+    from pipelines.train.find_rate import FoundRate
+    from pipelines.train.flow import TrainedModel
 
 # Of a thousand classes those that moved most are enough.
 CLASSES_SHOWN = 10

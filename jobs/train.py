@@ -7,7 +7,7 @@ from cnnlib.config import TrainSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.tables import rate_table, show, training_table
-from pipelines.session import job_session
+from pipelines.spark.session import job_session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,11 +20,11 @@ def _run(settings: TrainSettings) -> None:
 
     with job_session("sparkcnn train") as spark:
         if settings.train.find_rate:
-            from pipelines.find_rate import find_rate
+            from pipelines.train.find_rate import find_rate
 
             show(rate_table(find_rate(spark, settings)))
         else:
-            from pipelines.train import train
+            from pipelines.train.flow import train
 
             show(training_table(train(spark, settings), settings))
 

@@ -18,7 +18,7 @@ from cnnlib.config import (
 )
 from pipelines.ingest import ingest
 from pipelines.notebook import widget_values
-from pipelines.session import spark_session
+from pipelines.spark import spark_session
 
 values = widget_values(
     globals().get("dbutils"),

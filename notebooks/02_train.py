@@ -15,9 +15,9 @@ from cnnlib.config import (
     TrackingSettings,
     TrainSettings,
 )
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set import open_image_set
 from pipelines.notebook import widget_values
-from pipelines.session import spark_session
+from pipelines.spark import spark_session
 from pipelines.train import train
 
 values = widget_values(

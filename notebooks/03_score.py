@@ -8,11 +8,11 @@
 # COMMAND ----------
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set import open_image_set
 from pipelines.evaluate import accuracy
 from pipelines.notebook import widget_values
 from pipelines.score import score
-from pipelines.session import spark_session
+from pipelines.spark import spark_session
 
 values = widget_values(
     globals().get("dbutils"),

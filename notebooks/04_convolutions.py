@@ -24,7 +24,7 @@ import keras
 from cnnlib.explain.feature_maps import feature_maps, filters_of, map_layers
 from cnnlib.explain.grad_cam import grad_cam, last_maps
 from cnnlib.feed import make_dataset
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set import open_image_set
 from pipelines.network import open_network
 
 values = widget_values(

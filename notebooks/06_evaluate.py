@@ -4,14 +4,14 @@
 # MAGIC
 # MAGIC Compares what a registered model predicts with the labels of an image set, on Spark's workers. The MLflow run
 # MAGIC has the metrics, the figures and `evaluation/report.html`, one page with all of it. To let another version
-# MAGIC become champion where it is good enough, see `pipelines.promote`.
+# MAGIC become champion where it is good enough, see `pipelines.evaluate.promote`.
 
 # COMMAND ----------
 
 from cnnlib.config import EvaluatedDataSettings, EvaluateSettings, TrackingSettings
 from pipelines.evaluate import evaluate
 from pipelines.notebook import widget_values
-from pipelines.session import spark_session
+from pipelines.spark import spark_session
 
 values = widget_values(
     globals().get("dbutils"),

@@ -14,10 +14,10 @@ import numpy as np
 
 from cnnlib.config import IngestSettings
 from cnnlib.errors import HostError, SparkcnnError
-from cnnlib.images import encode_png
-from pipelines.host import java_problem
-from pipelines.ingest import ingest
-from pipelines.session import CLASS_ARCHIVE, spark_session
+from cnnlib.sealed.frozen.images import encode_png
+from pipelines.ingest.flow import ingest
+from pipelines.spark.prerequisites import java_problem
+from pipelines.spark.session import CLASS_ARCHIVE, spark_session
 
 _LOAD_CLASSES = "--load-classes"
 

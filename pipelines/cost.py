@@ -12,10 +12,10 @@ import numpy as np
 from cnnlib.config import CostSettings, ModelsSettings
 from cnnlib.cost.layers import BYTES, LayerCost, layer_costs, weightless
 from cnnlib.cost.training import Device, epoch_seconds, optimizer_bytes, training_bytes
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set.contract import open_image_set
+from cnnlib.image_set.splits import TRAIN
 from cnnlib.models import ARCHITECTURES, build_model
 from cnnlib.models.catalogue import IMAGENET
-from cnnlib.splits import TRAIN
 
 IMAGENET_IMAGES, IMAGENET_CLASSES = 1_281_167, 1000
 # Batches, behind one to warm up; the median counts.

@@ -9,14 +9,14 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import DemoSettings
 from cnnlib.errors import ConfigError, LimitError, ModelError
-from cnnlib.imageset import ImageSet
-from cnnlib.predictions import Predictions
-from cnnlib.splits import TRAIN
-from pipelines.evaluate import accuracy
-from pipelines.ingest import ingest
-from pipelines.progress import Progress
-from pipelines.score import score
-from pipelines.train import TrainedModel, train
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.image_set.splits import TRAIN
+from cnnlib.predictions.contract import Predictions
+from pipelines.evaluate.flow import accuracy
+from pipelines.ingest.flow import ingest
+from pipelines.score.flow import score
+from pipelines.spark.progress import Progress
+from pipelines.train.flow import TrainedModel, train
 
 Result = TypeVar("Result")
 

@@ -5,10 +5,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from cnnlib.config import StoreSettings
-from cnnlib.predict import ModelCard, load_network
-from cnnlib.sealed import ARTIFACTS
-from pipelines.mlflow_store.registry import fetch_model
-from pipelines.mlflow_store.store import connect
+from cnnlib.sealed.frozen.predict import ModelCard, load_network
+from cnnlib.sealed.seal import ARTIFACTS
+from pipelines.tracking.registry import fetch_model
+from pipelines.tracking.store import connect
 
 if TYPE_CHECKING:
     import keras

@@ -8,9 +8,9 @@ import tensorflow as tf
 from cnnlib.config import AugmentSettings, ShowSettings
 from cnnlib.errors import ConfigError
 from cnnlib.feed import make_dataset
-from cnnlib.imageset import ImageSet, open_image_set
+from cnnlib.image_set.contract import ImageSet, open_image_set
+from cnnlib.image_set.splits import TRAIN
 from cnnlib.reports.augmented import Pictures, before_and_after
-from cnnlib.splits import TRAIN
 from cnnlib.training.augmentation import Augmentation
 
 # What most photographs bear.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the first of the given Pythons that pipelines/host.py finds nothing wrong with. Where there is none,
+# Prints the first of the given Pythons that pipelines/spark/prerequisites.py finds nothing wrong with. Where there is none,
 # prints one line that says what is wrong, and exits with status 2.
 # Usage, in the project's folder: sh requirements/find_python.sh VENV PYTHON...
 set -u
@@ -12,7 +12,7 @@ if "$venv/bin/python" -c '' 2>/dev/null; then set -- "$venv/bin/python"; fi
 problem="Python 3.10 to 3.12 is needed, but none runs (tried $*): install one, or name one: make PYTHON=/path/to/python"
 for python in "$@"; do
     # Being on PATH is not enough: pyenv puts there names that only fail.
-    if said=$("$python" pipelines/host.py "$venv" 2>/dev/null); then
+    if said=$("$python" pipelines/spark/prerequisites.py "$venv" 2>/dev/null); then
         echo "$python"
         exit 0
     fi

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
-from pipelines.session import class_archive_options
+from pipelines.spark.session import class_archive_options
 
 # The JVMs of the tests live for seconds, which the second compiler would spend on making them faster (a
 # short job took 0.75 to 0.9 of the time).
@@ -53,7 +53,7 @@ def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
     """The session that every Spark test shares: built as users get it, on all cores of this machine."""
-    from pipelines.session import spark_session
+    from pipelines.spark.session import spark_session
 
     session = spark_session("sparkcnn tests")
     yield session

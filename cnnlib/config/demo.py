@@ -3,9 +3,9 @@
 from pydantic import Field
 
 from cnnlib.config.ingest import IngestSettings
-from cnnlib.config.scoring import ScoreSettings
+from cnnlib.config.score import ScoreSettings
 from cnnlib.config.settings import Settings
-from cnnlib.config.training import TrainSettings
+from cnnlib.config.train import TrainSettings
 
 
 class DemoSettings(Settings):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
-from cnnlib.config.training import RegisterSettings
+from cnnlib.config.train import RegisterSettings
 
 # As in `cnnlib.models.pretrained`, which takes TensorFlow's seconds to import.
 ImagenetName = Literal[

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cnnlib.config.settings import Settings
-from cnnlib.config.training import TrainSettings
+from cnnlib.config.train import TrainSettings
 from cnnlib.errors import ConfigError
 
 # With other values of these, trainings could not be compared, would not be kept together or would reach into others.

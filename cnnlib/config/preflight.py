@@ -8,7 +8,7 @@ from cnnlib.config.counts import parse_counts
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import StoreSettings
-from cnnlib.config.training import DataSettings, RegisterSettings, TrainingSections
+from cnnlib.config.train import DataSettings, RegisterSettings, TrainingSections
 
 
 class DoctorDataSettings(DataSettings):

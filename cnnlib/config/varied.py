@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from cnnlib.config.overrides import override
 from cnnlib.config.settings import Settings
-from cnnlib.config.training import TrainingSections, TrainSettings
+from cnnlib.config.train import TrainingSections, TrainSettings
 
 
 class VariedSettings(TrainingSections):

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from cnnlib.errors import FeedError, ImageError
-from cnnlib.feed.reader import RowGroupReader
+from cnnlib.feed.petastorm.reader import RowGroupReader
 from cnnlib.feed.row_groups import RowGroup, read_row_groups
 from cnnlib.feed.sharding import ALONE, Shard, worker_stretches
 from cnnlib.feed.shuffling import Block
-from cnnlib.imageset import IMAGE, LABEL, ImageSet, raw_pixels, stored_pixels
+from cnnlib.image_set.contract import IMAGE, LABEL, ImageSet, raw_pixels, stored_pixels
 
 DEFAULT_TIMEOUT_S = 120.0
 

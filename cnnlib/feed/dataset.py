@@ -15,7 +15,7 @@ from cnnlib.feed.decoding import decode_batches, is_decoding
 from cnnlib.feed.row_groups import read_row_groups
 from cnnlib.feed.sharding import ALONE, Shard, epoch_random, step_rows
 from cnnlib.feed.shuffling import Block, mixed
-from cnnlib.imageset import ImageSet, Split
+from cnnlib.image_set.contract import ImageSet, Split
 
 DEFAULT_SHUFFLE_MB = 128.0
 # A block is a row group, or a sixteenth of the pool.

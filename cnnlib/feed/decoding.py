@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from cnnlib.images import ImageSpec
+from cnnlib.sealed.frozen.images import ImageSpec
 
 
 def decode_batches(dataset: tf.data.Dataset, spec: ImageSpec) -> tf.data.Dataset:
     """(images as stored, labels) -> ((batch, height, width, channels) uint8, labels), in the same order.
 
-    The pixels are those that `cnnlib.images.decode_image` gives for the same bytes: JPEG is decoded with the accurate
-    integer transform, as Pillow does.
+    The pixels equal those of `decode_image` for the same bytes: JPEG is decoded with the accurate integer transform, as
+    Pillow does.
     """
     if spec.encoding == "raw":
         return dataset

@@ -10,7 +10,7 @@ from cnnlib.feed.dataset import DEFAULT_SHUFFLE_MB, rows_in
 from cnnlib.feed.row_groups import RowGroup, read_row_groups
 from cnnlib.feed.sharding import ALONE, Shard, epoch_random, step_rows, worker_stretches
 from cnnlib.feed.shuffling import Block, mixed
-from cnnlib.imageset import IMAGE_ID, ImageSet
+from cnnlib.image_set.contract import IMAGE_ID, ImageSet
 
 
 def image_ids_of_step(

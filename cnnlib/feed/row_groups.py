@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from cnnlib.errors import FeedError, first_line
-from cnnlib.imageset import ImageSet
-from cnnlib.parts import PartFile
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.storage.parts import PartFile
 
 # A footer is a few kilobytes: where files lie far away, the waiting is what takes time.
 FOOTER_THREADS = 16

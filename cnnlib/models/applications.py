@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from cnnlib.grouped_convolution import GroupedConv2D
 from cnnlib.models.vgg import dense_head
+from cnnlib.sealed.frozen.grouped_convolution import GroupedConv2D
 
 
 def application(

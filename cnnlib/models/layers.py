@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from cnnlib.grouped_convolution import GroupedConv2D
+from cnnlib.sealed.frozen.grouped_convolution import GroupedConv2D
 
 MAXOUT = "maxout"
 # What the settings' help names; any other that Keras knows is taken too.

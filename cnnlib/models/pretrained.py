@@ -21,7 +21,7 @@ from cnnlib.models.applications import network_of, with_fast_groups
 from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.nested import flat_layers
 from cnnlib.models.pixels import STANDARDISE, standardise
-from cnnlib.training.preconditions import IMAGENET_WEIGHTS, WEIGHTS_SUFFIX, weights_file
+from cnnlib.sealed.starting_weights import IMAGENET_WEIGHTS, WEIGHTS_SUFFIX, weights_file
 
 # What Keras says: the address, a number that may be None, and a reason.
 _FAILED_URL = re.compile(r"URL fetch failure on (\S+): (?:None -- )?(.*)", re.DOTALL)

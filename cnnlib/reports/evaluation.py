@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnnlib.judging.evaluation import Evaluation
-from cnnlib.judging.gates import Gate
+from cnnlib.evaluation.gates import Gate
+from cnnlib.evaluation.result import Evaluation
 from cnnlib.reports.page import render_page, settings_as_text, thumbnail_scale
 
 MOST_CONFUSED = 12

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from cnnlib.judging.metrics import Confusion, Reliability
+from cnnlib.evaluation.metrics import Confusion, Reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.image_set.splits import SPLITS
 from cnnlib.reports.page import MOST_OPEN, render_page, settings_as_text, thumbnail_scale
-from cnnlib.splits import SPLITS
 
 # Of sample pictures, and what a picture's tag adds: base64 makes 4 bytes of 3, and the page is to stay below 10 MB.
 MOST_SAMPLE_BYTES = 6_000_000

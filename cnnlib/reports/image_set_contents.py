@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from cnnlib.imageset import IMAGE, ImageSet, stored_pixels
-from cnnlib.ingesting.tally import Tally
-from cnnlib.parts import row_groups_of
+from cnnlib.image_set.contract import IMAGE, ImageSet, stored_pixels
+from cnnlib.image_set.summary import LedgerSummary
 from cnnlib.reports.image_set import Conflict, Reject, ReportContents, render_report
 from cnnlib.reports.page import thumbnail
-from cnnlib.storage import REPORT, write_atomically
+from cnnlib.storage.folder import REPORT, write_atomically
+from cnnlib.storage.parts import row_groups_of
 
 # Row groups are read for the pictures of samples; of more classes than this, the first have some.
 CLASSES_SHOWN = 100
@@ -16,7 +16,7 @@ CLASSES_SHOWN = 100
 Place = tuple[str, int]
 
 
-def write_report(image_set: ImageSet, tally: Tally) -> None:
+def write_report(image_set: ImageSet, tally: LedgerSummary) -> None:
     """Write report.html beside the set's dataset.json."""
     write_atomically(image_set.folder, REPORT, render_report(report_contents(image_set, tally)))
 
@@ -27,7 +27,7 @@ def has_report(image_set: ImageSet) -> bool:
     return image_set.folder.fs.exists(path) and image_set.fingerprint.encode() in image_set.folder.fs.cat_file(path)
 
 
-def report_contents(image_set: ImageSet, tally: Tally) -> ReportContents:
+def report_contents(image_set: ImageSet, tally: LedgerSummary) -> ReportContents:
     """Collect what the report shows; reads the row groups that hold its examples."""
     examples = tally.examples
     shown = [name for name in (image_set.classes or (None,)) if name in examples.kept][:CLASSES_SHOWN]

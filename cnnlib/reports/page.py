@@ -16,7 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL import Image
 
 from cnnlib.config import flatten_values
-from cnnlib.images import encode_png
+from cnnlib.sealed.frozen.images import encode_png
 
 # Of a thumbnail's longer side, in pixels.
 THUMBNAIL_SIDE = 64

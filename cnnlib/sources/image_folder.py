@@ -5,7 +5,7 @@ Or DIR/{train,val,test}/CLASS/**/*.jpg, where somebody has divided the images al
 
 from collections.abc import Iterable
 
-from cnnlib.splits import SPLITS
+from cnnlib.image_set.splits import SPLITS
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 

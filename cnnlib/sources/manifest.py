@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from cnnlib.errors import ImageError, SourceError
-from cnnlib.imageset import LABEL, PATH
+from cnnlib.image_set.contract import LABEL, PATH
 
 SPLIT = "split"
 GROUP = "group"

@@ -13,8 +13,8 @@ from cnnlib.feed.blocks import read_split
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.feed.replay import image_ids_of_step
 from cnnlib.feed.sharding import steps_per_epoch
-from cnnlib.imageset import ImageSet
-from cnnlib.splits import TRAIN, VAL
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.image_set.splits import TRAIN, VAL
 from cnnlib.training.ranks import Ranks
 from cnnlib.training.targets import as_targets, balanced_weights
 

@@ -4,7 +4,7 @@ import keras
 
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.training.augmentation import Augmentation
 from cnnlib.training.compiled_model import compile_model, new_model
 from cnnlib.training.preconditions import check_fit

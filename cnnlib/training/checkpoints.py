@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-import cnnlib.grouped_convolution  # noqa: F401  (Keras looks it up where a model has it)
+import cnnlib.sealed.frozen.grouped_convolution  # noqa: F401  (Keras looks it up where a model has it)
 from cnnlib.errors import ConfigError
 
 MODEL_FILE = "model.keras"

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from cnnlib.config import FitSettings, OptimizerSettings, TrainSettings
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.models import build_model
 from cnnlib.models.pretrained import build_pretrained
 from cnnlib.training.optimizers import make_optimizer

@@ -1,7 +1,7 @@
 """Where a training stands after an epoch: which one is the best, whether it is over, and what a checkpoint keeps."""
 
 from cnnlib.config import TrainSettings, flatten
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.training.checkpoints import History, TrainingState, best_epoch
 
 

@@ -7,8 +7,8 @@ import keras
 
 from cnnlib.config import TrainSettings
 from cnnlib.feed.data_wait import DataWait
-from cnnlib.imageset import ImageSet
-from cnnlib.splits import TRAIN
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.image_set.splits import TRAIN
 from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, read_checkpoint

@@ -1,33 +1,11 @@
 """What an image set and settings must be for a training to start. Without TensorFlow, whose import takes seconds."""
 
-from pathlib import Path
-
 from cnnlib.config import TrainSettings, TransferSettings
 from cnnlib.errors import ConfigError
 from cnnlib.feed.sharding import steps_per_epoch
-from cnnlib.imageset import ImageSet
-from cnnlib.predict import MODEL_FILE
-from cnnlib.splits import TRAIN, VAL
-
-# What model.weights may be beside a folder: ImageNet's, Keras' weights of one of its networks without its head, a whole
-# model as training saves it, or one that is registered.
-IMAGENET_WEIGHTS, WEIGHTS_SUFFIX, MODEL_SUFFIX, REGISTERED = "imagenet", ".h5", ".keras", "models:/"
-
-
-def weights_file(weights: str) -> Path:
-    """The file behind model.weights, where that is a path. Raises ConfigError where there is none."""
-    path = Path(weights)
-    file = path if path.suffix in (WEIGHTS_SUFFIX, MODEL_SUFFIX) else path / MODEL_FILE
-    if not file.is_file():
-        raise ConfigError(
-            f"model.weights={weights} is not there; expected {IMAGENET_WEIGHTS}, a {WEIGHTS_SUFFIX} or {MODEL_SUFFIX} "
-            f"file, a folder with {MODEL_FILE}, or {REGISTERED}NAME/VERSION"
-        )
-    return file
-
-
-def _is_path(weights: str) -> bool:
-    return weights != IMAGENET_WEIGHTS and not weights.startswith(REGISTERED)
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.image_set.splits import TRAIN, VAL
+from cnnlib.sealed.starting_weights import is_path, weights_file
 
 
 def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
@@ -49,7 +27,7 @@ def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
     if weights is None and settings.transfer != TransferSettings():
         raise ConfigError("transfer says how to train on model.weights, which is not set; set it, or remove transfer")
     # Workers may have files that this machine has not.
-    if weights is not None and not settings.train.workers and _is_path(weights):
+    if weights is not None and not settings.train.workers and is_path(weights):
         weights_file(weights)
     workers = max(settings.train.workers, 1)
     row_groups = image_set.split(TRAIN).row_groups

@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import EpochSeeds, Logs, ReportStep, StepReport
 from cnnlib.training.compiled_model import compile_model, make_repeatable, new_model

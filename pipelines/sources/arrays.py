@@ -10,17 +10,26 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
-from cnnlib.imageset import PATH, SIZE_BYTES
-from cnnlib.ingesting.imageset_writer import CONTENT
-from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.image_set.contract import PATH, SIZE_BYTES
+from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.image_set.splits import TEST
+from cnnlib.image_set.writer import CONTENT
 from cnnlib.mnist import MD5 as MNIST_FILES
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources import cifar, idx
 from cnnlib.sources.gzipped import unzip
-from cnnlib.splits import TEST
-from cnnlib.storage import Folder, open_folder
+from cnnlib.storage.folder import Folder, open_folder
 from pipelines.sources.files import opened_file, version_of
-from pipelines.sources.source import Entry, Images, Names, Source, files_table, image_batches, of_files, shared_out
+from pipelines.sources.source import (
+    Entry,
+    Images,
+    Names,
+    Source,
+    files_table,
+    image_batches,
+    of_files,
+    spread_over_tasks,
+)
 
 
 def open_mnist(spark: SparkSession, settings: SourceSettings) -> Source:
@@ -116,7 +125,7 @@ def _spread(
 
     def images(names: Names, tasks: int) -> Images:
         files = of_files(table, names)
-        return Images(shared_out(spark, files, files.num_rows, parse).frame().repartition(tasks))
+        return Images(spread_over_tasks(spark, files, files.num_rows, parse).frame().repartition(tasks))
 
     return images
 

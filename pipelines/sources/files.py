@@ -11,10 +11,10 @@ from fsspec import AbstractFileSystem
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import SourceError, first_line
-from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
-from cnnlib.ingesting.imageset_writer import CONTENT
-from cnnlib.storage import Folder, is_local, open_folder
-from pipelines.sources.source import IMAGES_SCHEMA, Entry, gathered, portions
+from cnnlib.image_set.contract import CODE, MESSAGE, SIZE_BYTES
+from cnnlib.image_set.writer import CONTENT
+from cnnlib.storage.folder import Folder, is_local, open_folder
+from pipelines.sources.source import IMAGES_SCHEMA, Entry, collect_from_tasks, portions
 
 # When a file was written last, or as what, by the names that fsspec's file systems have for it.
 _WRITTEN = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
@@ -60,7 +60,7 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
         yield pa.RecordBatch.from_pylist([file._asdict() for file in files], schema=_LISTING_SCHEMA)
 
     tasks = len(shared) // _FOLDERS_A_TASK
-    listed = gathered(spark, pa.table({"name": shared}), tasks, list_share, _LISTING_SCHEMA)
+    listed = collect_from_tasks(spark, pa.table({"name": shared}), tasks, list_share, _LISTING_SCHEMA)
     return sorted([*found, *map(ListedFile._make, listed)])
 
 

@@ -7,8 +7,9 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
-from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.image_set.splits import TEST
 from cnnlib.sources.image_folder import (
     SUFFIXES,
     class_and_split_of,
@@ -17,10 +18,9 @@ from cnnlib.sources.image_folder import (
     is_image_name,
     layout_of,
 )
-from cnnlib.splits import TEST
-from cnnlib.storage import Folder, open_folder
+from cnnlib.storage.folder import Folder, open_folder
 from pipelines.sources.files import list_files, read_files
-from pipelines.sources.source import Entry, Images, Source, files_table, label_order, of_files, shared_out
+from pipelines.sources.source import Entry, Images, Source, files_table, label_order, of_files, spread_over_tasks
 
 
 def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSettings, max_bytes: int) -> Source:
@@ -49,7 +49,7 @@ def open_image_folder(spark: SparkSession, folder: Folder, settings: SourceSetti
     return Source(
         files,
         label_order(name for name, _ in given if name is not None) if labelled else (),
-        lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE, SIZE_BYTES]), tasks, read),
+        lambda names, tasks: spread_over_tasks(spark, of_files(files, names).select([FILE, SIZE_BYTES]), tasks, read),
         gives_test=any(split == TEST for _, split in given),
     )
 
@@ -59,7 +59,7 @@ def unlabelled_images(
 ) -> Images:
     """Files of a folder as images, whatever folders they are in: bytes by name, relative to the folder."""
     table = pa.table({FILE: list(files), SIZE_BYTES: list(files.values())})
-    return shared_out(spark, table, tasks, _reader(folder.uri, max_bytes, has_splits=False, labelled=False))
+    return spread_over_tasks(spark, table, tasks, _reader(folder.uri, max_bytes, has_splits=False, labelled=False))
 
 
 def _reader(

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import ImageSetError, first_line
-from cnnlib.imageset import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet
-from cnnlib.ingesting.imageset_writer import CONTENT
-from cnnlib.storage import open_folder
-from pipelines.sources.source import Entry, Images, shared_out
+from cnnlib.image_set.contract import IMAGE, IMAGE_ID, LABEL, PATH, ImageSet
+from cnnlib.image_set.writer import CONTENT
+from cnnlib.storage.folder import open_folder
+from pipelines.sources.source import Entry, Images, spread_over_tasks
 
 _FILE = "file"
 _ROW_GROUP = "row_group"
@@ -46,4 +46,4 @@ def images_of_set(
                 ) from error
 
     table = pa.table(dict(zip((_FILE, _ROW_GROUP), map(list, zip(*row_groups, strict=True)), strict=True)))
-    return shared_out(spark, table, tasks, read)
+    return spread_over_tasks(spark, table, tasks, read)

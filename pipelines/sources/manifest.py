@@ -13,15 +13,15 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import ImageError, SourceError, SparkcnnError, first_line
-from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
+from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
 from cnnlib.sources import manifest
-from cnnlib.storage import Folder, is_local, open_folder
-from pipelines.published import literal_path
+from cnnlib.storage.folder import Folder, is_local, open_folder
 from pipelines.sources.files import read_files, version_of
 from pipelines.sources.source import Entry, Images, Names, Source, only, rows
 from pipelines.sources.table import check_splits, files_of, spark_errors_told
-from pipelines.workers.cluster import task_slots
+from pipelines.spark.cluster import task_slots
+from pipelines.spark.read_parts import literal_path
 
 _URI = "uri"
 # Spark does not always tell how many tasks it runs at once.
@@ -68,8 +68,8 @@ def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int)
         _given(entries, "split").alias(GIVEN_SPLIT),
     )
     # Spark reads a CSV in one task; to look up its files is the work of all.
-    shared_out = described.repartition(task_slots(spark) or _TASKS_WHERE_UNKNOWN)
-    described = shared_out.mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
+    spread_over_tasks = described.repartition(task_slots(spark) or _TASKS_WHERE_UNKNOWN)
+    described = spread_over_tasks.mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
     # An earlier ingest of this session may have left what the same manifest had then: Spark compares plans, not files.
     described.unpersist()
     described.cache()

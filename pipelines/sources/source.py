@@ -13,10 +13,12 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cnnlib.imageset import SIZE_BYTES
-from cnnlib.ingesting.imageset_writer import CONTENT, SOURCE_COLUMNS
-from cnnlib.ingesting.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
-from pipelines.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
+from cnnlib.image_set.contract import SIZE_BYTES
+from cnnlib.image_set.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
+from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
+from pipelines.spark.progress import Progress, images_done
+from pipelines.spark.session import ROWS_PER_ARROW_BATCH, user_errors_from_tasks
+from pipelines.spark.tasks import Result, Work, run_on_partitions
 
 _ARROW_TYPES = {CONTENT: pa.binary(), SIZE_BYTES: pa.int64()}
 IMAGES_SCHEMA = pa.schema([(name, _ARROW_TYPES.get(name, pa.string())) for name in SOURCE_COLUMNS])
@@ -46,9 +48,31 @@ class Images:
     places: DataFrame
     read: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]] = as_they_are
 
+    def map(self, work: Work[Result], progress: Progress, title: str, total: int) -> list[Result]:
+        """Call `work(batches, task, attempt)` once in each task, with the images that the task reads.
+
+        Returns the small result of each task. People see how many of the `total` images are done. Raises the
+        SparkcnnError that a task ended with.
+        """
+        spark, read = self.places.sparkSession, self.read
+        with images_done(progress, spark, title, total) as count_images:
+
+            def read_and_work(batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> Result:
+                return work(counted(read(batches), count_images), task, attempt)
+
+            return run_on_partitions(self.places, read_and_work)
+
     def frame(self, schema: pa.Schema = IMAGES_SCHEMA) -> DataFrame:
         """What tasks read, as rows for Spark."""
         return self.places.mapInArrow(self.read, from_arrow_schema(schema))
+
+
+def counted(batches: Iterable[pa.RecordBatch], count_images: Callable[[int], None] | None) -> Iterator[pa.RecordBatch]:
+    """The same batches; `count_images` hears of each batch's rows when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        if count_images is not None:
+            count_images(batch.num_rows)
 
 
 @dataclass(frozen=True)
@@ -127,7 +151,7 @@ def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Entry]:
         yield from batch.to_pylist()
 
 
-def shared_out(
+def spread_over_tasks(
     spark: SparkSession, table: pa.Table, tasks: int, read: Callable[[Iterator[Entry]], Iterator[pa.RecordBatch]]
 ) -> Images:
     """Images whose places are a table here: it goes to every task, which reads its share of the rows.
@@ -150,7 +174,7 @@ def shared_out(
     return Images(spark.range(0, shares, 1, shares), read_share)
 
 
-def gathered(
+def collect_from_tasks(
     spark: SparkSession,
     table: pa.Table,
     tasks: int,
@@ -162,7 +186,7 @@ def gathered(
     Raises the SparkcnnError that a task ended with.
     """
     with user_errors_from_tasks(spark):
-        return shared_out(spark, table, tasks, read).frame(schema).collect()
+        return spread_over_tasks(spark, table, tasks, read).frame(schema).collect()
 
 
 def image_batches(images: Iterable[Entry]) -> Iterator[pa.RecordBatch]:

@@ -11,12 +11,12 @@ from pyspark.sql import functions as F
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError, first_line
-from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.ingesting.imageset_writer import CONTENT, SOURCE_COLUMNS
-from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
-from cnnlib.splits import SPLITS, TEST
-from pipelines.session import root_cause
+from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
+from cnnlib.image_set.splits import SPLITS, TEST
+from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
 from pipelines.sources.source import Images, Names, Source, empty_columns, files_table, label_order, only
+from pipelines.spark.session import root_cause
 
 
 def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
@@ -42,7 +42,7 @@ def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
         check_splits(described, settings.path, grouped=settings.group_column is not None)
         files, classes, gives_test, has_groups = files_of(described)
 
-    # Spark divides its files over tasks by itself, see `pipelines.ingesting.decoding`.
+    # Spark divides its files over tasks by itself, see `pipelines.ingest.decode`.
     def images(names: Names, tasks: int) -> Images:
         rows = only(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
         return Images(rows.select(*SOURCE_COLUMNS))

@@ -9,23 +9,23 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import SourceSettings
 from cnnlib.errors import SourceError
-from cnnlib.imageset import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.ingesting.imageset_writer import CONTENT
-from cnnlib.ingesting.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
+from cnnlib.image_set.splits import TEST
+from cnnlib.image_set.writer import CONTENT
 from cnnlib.sources.image_folder import class_and_split_of, layout_of
 from cnnlib.sources.webdataset import SHARD_SUFFIXES, index_shard, is_shard_name, read_shard
-from cnnlib.splits import TEST
-from cnnlib.storage import Folder, open_folder
+from cnnlib.storage.folder import Folder, open_folder
 from pipelines.sources.files import list_files, opened_file
 from pipelines.sources.source import (
     Entry,
     Source,
+    collect_from_tasks,
     files_table,
-    gathered,
     image_batches,
     label_order,
     of_files,
-    shared_out,
+    spread_over_tasks,
 )
 
 _INDEX_SCHEMA = pa.schema([(FILE, pa.string()), (IMAGES, pa.int64()), ("classes", pa.list_(pa.string()))])
@@ -54,7 +54,7 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
         images = (_images(opened, row[FILE], has_splits, labelled, max_bytes) for row in names)
         return image_batches(chain.from_iterable(images))
 
-    found = gathered(spark, pa.table({FILE: list(shards)}), len(shards), index, _INDEX_SCHEMA)
+    found = collect_from_tasks(spark, pa.table({FILE: list(shards)}), len(shards), index, _INDEX_SCHEMA)
     files = files_table(
         {
             FILE: row[FILE],
@@ -68,7 +68,7 @@ def open_webdataset(spark: SparkSession, folder: Folder, settings: SourceSetting
     return Source(
         files,
         label_order(name for row in found for name in row["classes"]),
-        lambda names, tasks: shared_out(spark, of_files(files, names).select([FILE]), tasks, read),
+        lambda names, tasks: spread_over_tasks(spark, of_files(files, names).select([FILE]), tasks, read),
         gives_test=any(class_and_split_of(name, has_splits)[1] == TEST for name in shards),
     )
 

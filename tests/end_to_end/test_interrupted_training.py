@@ -63,7 +63,7 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
     """Everything that a training has started: a JVM, Python workers and two ranks among it."""
     children = psutil.Process(process.pid).children(recursive=True)
     commands = [command_of(child) for child in children]
-    assert sum("-m pipelines.workers.rank" in command for command in commands) == 2, commands
+    assert sum("-m pipelines.train.workers.rank" in command for command in commands) == 2, commands
     assert any("java" in command for command in commands), commands
     return children
 

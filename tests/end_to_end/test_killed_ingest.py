@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set.contract import open_image_set
 from tests.conftest import write_photos
 from tests.spark.ingests import is_whole
 

@@ -16,9 +16,9 @@ from cnnlib.config import (
     TrackingSettings,
     TrainSettings,
 )
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines.ingest import ingest
+from pipelines.ingest.flow import ingest
 
 EPOCHS = 3
 
@@ -40,7 +40,7 @@ class Trained:
 def trained(spark: SparkSession, digits_idx: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """LeNet on 600 digits, three epochs, registered as version 1 of `digits` with the alias champion."""
     import_tensorflow_quietly()
-    from pipelines.train import train
+    from pipelines.train.flow import train
 
     folder = tmp_path_factory.mktemp("trained")
     image_set = ingest(

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cnnlib.config import IngestSettings
-from cnnlib.imageset import ImageSet
-from cnnlib.ingesting.ledger import PIXEL_ID
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.image_set.ledger import PIXEL_ID
 
 
 def settings_of(source_format: str, source: Path | str, output: Path, /, **sections: dict[str, Any]) -> IngestSettings:

@@ -17,9 +17,9 @@ from typing import Any
 import duckdb
 
 from cnnlib.config import ScoreSettings
-from pipelines.progress import Advance, Progress
-from pipelines.score import score
-from pipelines.session import spark_session
+from pipelines.score.flow import score
+from pipelines.spark.progress import Advance, Progress
+from pipelines.spark.session import spark_session
 from tests.spark import own_process
 from tests.spark.killed_workers import ends_under_kills
 

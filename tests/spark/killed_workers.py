@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from cnnlib.imageset import open_image_set
-from pipelines.ingest import ingest
-from pipelines.session import spark_session
+from cnnlib.image_set.contract import open_image_set
+from pipelines.ingest.flow import ingest
+from pipelines.spark.session import spark_session
 from tests.conftest import write_photos
 from tests.spark.ingests import is_whole, settings_of
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 from cnnlib.config import FitSettings
-from pipelines.session import spark_session
-from pipelines.workers import cluster
-from pipelines.workers.cluster import slots_within, workers_problem
-from pipelines.workers.launch import launch
-from pipelines.workers.train_on_workers import _launched
+from pipelines.spark import cluster
+from pipelines.spark.cluster import slots_within, workers_problem
+from pipelines.spark.session import spark_session
+from pipelines.train.workers.launch import launch
+from pipelines.train.workers.train_on_workers import _launched
 from tests.spark.probes import PROBE_FILE, TIMEOUT_S, Probes, all_gone
 
 DISCOVERY = """#!/bin/sh
@@ -53,7 +53,7 @@ def main(folder: Path) -> dict[str, object]:
     found["with GPUs"] = [asdict(one) for one in launch(spark, probes.plan(*["end"] * 4, gpus_per_worker=1))]
     found["without"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
     # The real rank sees that this GPU is not there.
-    real = probes.plan("", module="pipelines.workers.rank", gpus_per_worker=1)
+    real = probes.plan("", module="pipelines.train.workers.rank", gpus_per_worker=1)
     found["real"] = [asdict(one) for one in launch(spark, real)]
 
     ranks: list[psutil.Process] = []

@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from pipelines.mlflow_store.tracking import LATEST_TAG
+from pipelines.tracking.tracker import LATEST_TAG
 
 
 class Server:

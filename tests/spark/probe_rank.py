@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.workers.rank_process import end_with_standard_input, read_spec
+from pipelines.train.workers.rank_process import end_with_standard_input, read_spec
 
 REPORTED = ("CUDA_VISIBLE_DEVICES", "SPARKCNN_TEST")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from pipelines.workers.launch import LaunchPlan
+from pipelines.train.workers.launch import LaunchPlan
 
 PROBE_FILE = Path(__file__).with_name("probe_rank.py")
 # Far longer than anything here takes: it ends a test that would wait for ever.

@@ -12,8 +12,8 @@ import mlflow
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import PromotionError
-from pipelines.mlflow_store.aliases import find_version, move_alias, promotion_of, version_with
-from pipelines.mlflow_store.store import connect
+from pipelines.tracking.aliases import find_version, move_alias, promotion_of, version_with
+from pipelines.tracking.store import connect
 
 ROUNDS = 10
 NAMES = [f"model-{number}" for number in range(ROUNDS)]

@@ -27,18 +27,18 @@ from cnnlib.config import (
     TrackingSettings,
 )
 from cnnlib.errors import HostError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines.ingest import ingest
-from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
-from pipelines.mlflow_store.store import connect
-from pipelines.promote import Promotion, promote
-from pipelines.score import score
-from pipelines.session import spark_session
-from pipelines.workers import beginning
-from pipelines.workers.cluster import runs_here, store_problem, workers_problem
-from pipelines.workers.launch import launch
-from pipelines.workers.train_on_workers import _launched
+from pipelines.evaluate.promote import Promotion, promote
+from pipelines.ingest.flow import ingest
+from pipelines.score.flow import score
+from pipelines.spark.cluster import runs_here, store_problem, workers_problem
+from pipelines.spark.session import spark_session
+from pipelines.tracking.registry import TrainedOn, log_sealed_model
+from pipelines.tracking.store import connect
+from pipelines.train.workers import start_deadline
+from pipelines.train.workers.launch import launch
+from pipelines.train.workers.train_on_workers import _launched
 from tests.conftest import write_photos
 from tests.spark.ingests import settings_of
 from tests.spark.probes import PROBE_FILE, Probes, all_gone
@@ -72,7 +72,7 @@ def main(folder: Path) -> dict[str, object]:
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
     # Spark itself says so after 8 s here.
-    for name, beginning.SECONDS_TO_BEGIN in (("not begun", 3.0), ("too few slots", 60.0)):
+    for name, start_deadline.SECONDS_TO_BEGIN in (("not begun", 3.0), ("too few slots", 60.0)):
         try:
             _launched(spark, probes.plan("end", "end", "end"))
         except HostError as error:

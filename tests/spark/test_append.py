@@ -13,10 +13,10 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import IngestSettings, SplitSettings
 from cnnlib.errors import OutputExistsError
-from cnnlib.imageset import ImageSet, open_image_set
-from cnnlib.splits import TEST, TRAIN, assign_split, split_key
-from pipelines import ingest as ingesting
-from pipelines.ingest import ingest
+from cnnlib.image_set.contract import ImageSet, open_image_set
+from cnnlib.image_set.splits import TEST, TRAIN, assign_split, split_key
+from pipelines.ingest import flow
+from pipelines.ingest.flow import ingest
 from tests.conftest import idx_bytes, write_photos
 from tests.spark.ingests import rejects_of, rows_of, settings_of
 from tests.unit.pictures import encoded, noise
@@ -273,7 +273,7 @@ def test_reject_for_which_storage_was_at_fault_is_read_again(
     spark: SparkSession, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, aside = photos / "dark" / "004.png", tmp_path / "aside.png"
-    whole = ingesting.make_writable
+    whole = flow.make_writable
 
     def take_away(*arguments: object) -> None:
         # After the listing: a folder cannot be read as a file.
@@ -283,7 +283,7 @@ def test_reject_for_which_storage_was_at_fault_is_read_again(
 
     settings = all_of(photos, tmp_path / "set")
     with monkeypatch.context() as patch:
-        patch.setattr(ingesting, "make_writable", take_away)
+        patch.setattr(flow, "make_writable", take_away)
         ingest(spark, settings)
     assert rejects_of(tmp_path / "set") == {"dark/004.png": "unreadable"}
     chosen.rmdir()

@@ -13,13 +13,13 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings, TrainSettings
 from cnnlib.feed.blocks import read_split
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.models import ARCHITECTURES
 from cnnlib.quiet import import_tensorflow_quietly
-from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
-from pipelines.mlflow_store.store import connect
-from pipelines.score import score
-from pipelines.train import train
+from pipelines.score.flow import score
+from pipelines.tracking.registry import TrainedOn, log_sealed_model
+from pipelines.tracking.store import connect
+from pipelines.train.flow import train
 from tests.unit.image_sets import write_image_set
 
 import_tensorflow_quietly()

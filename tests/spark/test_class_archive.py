@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import class_archive
-from pipelines.session import class_archive_options
+from pipelines.spark.session import class_archive_options
 from tests.spark.own_process import ROOT, environment
 
 # Whether its Java has the archive in its memory is what the kernel says of it.
@@ -14,7 +14,7 @@ SESSION = """
 import json, sys
 from pathlib import Path
 import psutil
-from pipelines import session
+from pipelines.spark import session
 archive = Path(sys.argv[1])
 options = session.class_archive_options
 session.class_archive_options = lambda: options(archive)

@@ -19,9 +19,9 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import CompareSettings
 from cnnlib.errors import ConfigError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.models import build_model
-from pipelines.compare import Compared, compare
+from pipelines.tune.compare import Compared, compare
 from tests.unit.trainings import striped_set
 
 TIMEOUT_S = 120.0

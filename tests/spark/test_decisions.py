@@ -10,11 +10,11 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from cnnlib.config import SplitSettings
-from cnnlib.imageset import Counts, open_image_set
-from cnnlib.splits import assign_split, split_key
-from pipelines.ingest import ingest
-from pipelines.ingesting.decisions import decide
-from pipelines.ingesting.near_duplicates import near_pairs
+from cnnlib.image_set.contract import Counts, open_image_set
+from cnnlib.image_set.splits import assign_split, split_key
+from pipelines.ingest.decide import decide
+from pipelines.ingest.flow import ingest
+from pipelines.ingest.near_duplicates import near_pairs
 from tests.conftest import write_photos
 from tests.spark.ingests import label_of, rows_of, settings_of, split_of
 from tests.unit.pictures import noise

@@ -12,11 +12,11 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import DoctorSettings, FitSettings
 from cnnlib.errors import HostError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from jobs import doctor as job
-from pipelines import doctor
-from pipelines.checks import cluster, machine
-from pipelines.checks.examination import NOT_CHECKED, OK, PROBLEM, Finding
+from pipelines.doctor import cluster, machine
+from pipelines.doctor import flow as doctor
+from pipelines.doctor.examination import NOT_CHECKED, OK, PROBLEM, Finding
 from tests.unit.image_sets import write_image_set
 
 
@@ -147,7 +147,7 @@ class _Once:
 
 
 def _real_versions() -> Callable[[], dict[str, Any]]:
-    from pipelines.checks.cluster import _versions
+    from pipelines.doctor.cluster import _versions
 
     return _versions
 
@@ -229,7 +229,7 @@ def test_without_spark_the_rest_is_checked(
         raise HostError("Spark did not start: no free port")
 
     monkeypatch.setattr(doctor, "_active_session", lambda: None)
-    monkeypatch.setattr("pipelines.session.spark_session", refuse)
+    monkeypatch.setattr("pipelines.spark.session.spark_session", refuse)
     findings = found(data={"path": image_set.folder.uri}, train={"workers": 2}, output={"path": "out"})
     assert findings["Spark"].note == "Spark did not start: no free port"
     not_checked = {what for what, finding in findings.items() if finding.verdict == NOT_CHECKED}

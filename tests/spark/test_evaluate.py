@@ -25,15 +25,15 @@ from cnnlib.config import (
     TrackingSettings,
 )
 from cnnlib.errors import ConfigError, ModelError
-from cnnlib.images import ImageSpec, decode_image
-from cnnlib.imageset import ImageSet, open_image_set
-from cnnlib.judging.corruptions import CORRUPTIONS
-from cnnlib.judging.evaluation import Evaluation
-from cnnlib.sealed import open_sealed
-from pipelines.evaluate import Evaluated, evaluate
-from pipelines.ingest import ingest
-from pipelines.mlflow_store.registry import TrainedOn, fetch_model, log_sealed_model
-from pipelines.mlflow_store.store import connect
+from cnnlib.evaluation.corruptions import CORRUPTIONS
+from cnnlib.evaluation.result import Evaluation
+from cnnlib.image_set.contract import ImageSet, open_image_set
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image
+from cnnlib.sealed.seal import open_sealed
+from pipelines.evaluate.flow import Evaluated, evaluate
+from pipelines.ingest.flow import ingest
+from pipelines.tracking.registry import TrainedOn, fetch_model, log_sealed_model
+from pipelines.tracking.store import connect
 from tests.conftest import TEST_DIGITS, write_photos
 from tests.spark.conftest import Trained
 from tests.unit.report_pages import Page

@@ -19,8 +19,8 @@ from cnnlib.config import (
     TrackingSettings,
 )
 from cnnlib.errors import ConfigError
-from pipelines.imagenet import register_imagenet
-from pipelines.score import score
+from pipelines.score.flow import score
+from pipelines.train.imagenet import register_imagenet
 
 SIDE = 32
 

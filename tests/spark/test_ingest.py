@@ -22,10 +22,10 @@ from cnnlib.config import (
     SplitSettings,
 )
 from cnnlib.errors import ConfigError, LimitError, OutputExistsError, SourceError
-from cnnlib.imageset import Counts, ImageSet, open_image_set, publish_image_set
+from cnnlib.image_set.contract import Counts, ImageSet, open_image_set, publish_image_set
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
-from pipelines.ingest import ingest
+from pipelines.ingest.flow import ingest
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 
 
@@ -308,7 +308,7 @@ def test_set_is_kept_when_the_job_fails_after_its_commit(
         raise KeyboardInterrupt
 
     # Clearing away the old files is what comes after the commit.
-    monkeypatch.setattr("cnnlib.storage.discard", interrupted)
+    monkeypatch.setattr("cnnlib.storage.folder.discard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ingest(spark, idx_settings(digits_idx, tmp_path / "set", overwrite=True))
     image_set = open_image_set(str(tmp_path / "set"))

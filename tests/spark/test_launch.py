@@ -13,14 +13,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import ConfigError, HostError, TrainingError
-from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import LATEST_TAG, Tracker
-from pipelines.progress import Progress
-from pipelines.workers import beginning, train_on_workers
-from pipelines.workers.cluster import task_slots
-from pipelines.workers.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
-from pipelines.workers.lifeline import listen
-from pipelines.workers.train_on_workers import _launched, fit_on_workers
+from pipelines.spark.cluster import task_slots
+from pipelines.spark.progress import Progress
+from pipelines.tracking.store import connect
+from pipelines.tracking.tracker import LATEST_TAG, Tracker
+from pipelines.train.workers import start_deadline, train_on_workers
+from pipelines.train.workers.failure_signal import listen
+from pipelines.train.workers.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
+from pipelines.train.workers.train_on_workers import _launched, fit_on_workers
 from tests.spark.conftest import Trained
 from tests.spark.probes import PROBE_FILE, Probes, all_gone, eventually
 
@@ -158,7 +158,7 @@ def test_slots_that_another_job_holds_are_not_waited_for(
     holder = during(job.collect)
     eventually(lambda: len(list(tmp_path.glob("held *"))) == slots)
     with monkeypatch.context() as patch:
-        patch.setattr(beginning, "SECONDS_TO_BEGIN", 2.0)
+        patch.setattr(start_deadline, "SECONDS_TO_BEGIN", 2.0)
         with pytest.raises(HostError, match="not begun the tasks of train.workers=2, .* in 2 s; .* wait for free ones"):
             launch(cluster, probes.plan("end", "end"))
         with pytest.raises(HostError, match=r"wait for free ones; then go on with --train\.resume \w{32}$"):

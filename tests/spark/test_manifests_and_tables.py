@@ -9,8 +9,8 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import ConfigError, SourceError
-from cnnlib.imageset import Counts
-from pipelines.ingest import ingest
+from cnnlib.image_set.contract import Counts
+from pipelines.ingest.flow import ingest
 from tests.conftest import write_photos
 from tests.spark.ingests import label_of, rejects_of, settings_of, split_of
 from tests.unit.pictures import encoded, noise

@@ -15,11 +15,11 @@ import requests
 from pyspark.sql import SparkSession
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, TrackingSettings
-from pipelines.mlflow_store.store import use_store
-from pipelines.mlflow_store.tracking import Tracker
-from pipelines.progress import Progress
-from pipelines.score import score
-from pipelines.train import train
+from pipelines.score.flow import score
+from pipelines.spark.progress import Progress
+from pipelines.tracking.store import use_store
+from pipelines.tracking.tracker import Tracker
+from pipelines.train.flow import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained
 from tests.spark.mlflow_server import Server

@@ -7,8 +7,8 @@ import pytest
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from pipelines import progress as module
-from pipelines.progress import Progress, spark_tasks
+from pipelines.spark import progress as module
+from pipelines.spark.progress import Progress, spark_tasks
 
 
 def test_plain_lines_say_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

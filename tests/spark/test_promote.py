@@ -23,13 +23,13 @@ from cnnlib.config import (
 )
 from cnnlib.errors import ConfigError, GateError, ModelError, PromotionError
 from jobs import promote as job
-from pipelines.judging import contest
-from pipelines.mlflow_store.aliases import find_version, move_alias, version_with
-from pipelines.mlflow_store.registry import TrainedOn, log_sealed_model
-from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import Tracker
-from pipelines.promote import Promotion, promote, roll_back
-from pipelines.train import TrainedModel, train
+from pipelines.evaluate import gate_checks
+from pipelines.evaluate.promote import Promotion, promote, roll_back
+from pipelines.tracking.aliases import find_version, move_alias, version_with
+from pipelines.tracking.registry import TrainedOn, log_sealed_model
+from pipelines.tracking.store import connect
+from pipelines.tracking.tracker import Tracker
+from pipelines.train.flow import TrainedModel, train
 from tests.spark import own_process
 from tests.spark.conftest import Trained
 from tests.spark.mlflow_server import Server
@@ -212,7 +212,7 @@ def test_rollback_brings_back_the_version_before(trained: Trained, rivals: dict[
 def test_alias_that_moved_meanwhile_stays_where_it_is(
     spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = contest.Contest.hold
+    hold = gate_checks.Contest.hold
 
     def disturbed(*arguments: object) -> object:
         given = hold(*arguments)
@@ -220,7 +220,7 @@ def test_alias_that_moved_meanwhile_stays_where_it_is(
         return given
 
     before = find_version(NAME, STRONG).tags
-    monkeypatch.setattr(contest.Contest, "hold", disturbed)
+    monkeypatch.setattr(gate_checks.Contest, "hold", disturbed)
     with pytest.raises(PromotionError, match="was moved from version None to 1 meanwhile, and stays there"):
         promote(spark, asked(trained, STRONG))
     assert champion() == WEAK

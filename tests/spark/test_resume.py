@@ -17,11 +17,11 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import IngestSettings, RegisterSettings, TrackingSettings, TrainSettings
 from cnnlib.errors import ConfigError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.training.checkpoints import read_checkpoint
-from pipelines.ingest import ingest
-from pipelines.mlflow_store.store import connect
-from pipelines.train import described_settings, train
+from pipelines.ingest.flow import ingest
+from pipelines.tracking.store import connect
+from pipelines.train.flow import described_settings, train
 from tests.spark.conftest import Trained
 
 TRAIN = (sys.executable, "-m", "jobs.sparkcnn", "train")

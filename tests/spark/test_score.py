@@ -25,19 +25,19 @@ from cnnlib.config import (
     SourceSettings,
 )
 from cnnlib.errors import ImageSetError, LimitError, ModelError, OutputExistsError
-from cnnlib.imageset import ImageSet, raw_pixels
-from cnnlib.predictions import Predictions
-from cnnlib.sealed import open_sealed
+from cnnlib.image_set.contract import ImageSet, raw_pixels
+from cnnlib.predictions.contract import Predictions
+from cnnlib.sealed.seal import open_sealed
 from jobs import score as job
-from pipelines.evaluate import accuracy
-from pipelines.ingest import ingest
-from pipelines.mlflow_store.registry import SHA256_TAG, fetch_model
-from pipelines.mlflow_store.store import connect
-from pipelines.score import score
-from pipelines.scoring import worker_model
-from pipelines.scoring.worker_model import ship_model, worker_classifier
+from pipelines.evaluate.flow import accuracy
+from pipelines.ingest.flow import ingest
+from pipelines.score import worker_model
+from pipelines.score.flow import score
+from pipelines.score.worker_model import ship_model, worker_classifier
 from pipelines.sources.image_set import images_of_set
-from pipelines.tasks import run_on_partitions
+from pipelines.spark.tasks import run_on_partitions
+from pipelines.tracking.registry import SHA256_TAG, fetch_model
+from pipelines.tracking.store import connect
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
 from tests.unit.image_sets import write_image_set

@@ -12,9 +12,9 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoringSettings
 from cnnlib.errors import ConfigError, OutputExistsError
-from pipelines.mlflow_store.registry import fetch_model
-from pipelines.mlflow_store.store import connect
-from pipelines.score import score
+from pipelines.score.flow import score
+from pipelines.tracking.registry import fetch_model
+from pipelines.tracking.store import connect
 from tests.conftest import TEST_DIGITS, write_photos
 from tests.spark.conftest import Trained
 from tests.spark.test_score import rows_of, settings

@@ -9,8 +9,8 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import ScoreInputSettings, ScoreSettings, ScoringSettings
 from cnnlib.errors import ConfigError, OutputExistsError
-from pipelines import score as module
-from pipelines.score import score
+from pipelines.score import flow as module
+from pipelines.score.flow import score
 from tests.conftest import write_photos
 from tests.spark.conftest import Trained
 from tests.spark.test_score import rows_of, settings

@@ -18,12 +18,12 @@ import requests
 from pyspark.sql import SparkSession
 
 from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
-from cnnlib.images import encode_png
 from cnnlib.mnist import read_mnist_file
+from cnnlib.sealed.frozen.images import encode_png
 from cnnlib.sources.idx import parse_idx
-from pipelines.mlflow_store.registry import fetch_model
-from pipelines.mlflow_store.store import connect
-from pipelines.score import score
+from pipelines.score.flow import score
+from pipelines.tracking.registry import fetch_model
+from pipelines.tracking.store import connect
 from tests.spark.conftest import Trained
 from tests.spark.probes import eventually
 

@@ -14,8 +14,8 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import SourceError
-from cnnlib.imageset import Counts
-from pipelines.ingest import ingest
+from cnnlib.image_set.contract import Counts
+from pipelines.ingest.flow import ingest
 from tests.conftest import write_photos
 from tests.spark.ingests import label_of, rejects_of, rows_of, settings_of, split_of
 from tests.unit.pictures import encoded, noise
@@ -119,7 +119,7 @@ def test_file_that_changes_meanwhile_is_a_reject(
     spark: SparkSession, photos: Path, tmp_path: Path, change: Callable[[Path], None], code: str, says: str
 ) -> None:
     from cnnlib.config import RejectsSettings
-    from pipelines import ingest as flow
+    from pipelines.ingest import flow
 
     settings = settings_of("image_folder", photos, tmp_path / "set").model_copy(
         update={"rejects": RejectsSettings(max_fraction=0.1, max_mb=0.1)}

@@ -7,8 +7,8 @@ import pytest
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.session import INTERRUPT_ON_CANCEL
-from pipelines.tasks import run_on_partitions
+from pipelines.spark.session import INTERRUPT_ON_CANCEL
+from pipelines.spark.tasks import run_on_partitions
 
 
 @pytest.mark.parametrize("set_before", [None, "true"])

@@ -10,10 +10,10 @@ from pyspark.sql import SparkSession
 from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError, DivergenceError, ModelError
 from cnnlib.training.checkpoints import read_checkpoint
-from pipelines.find_rate import find_rate
-from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import WARNINGS_TAG, Tracker
-from pipelines.train import TrainedModel, train
+from pipelines.tracking.store import connect
+from pipelines.tracking.tracker import WARNINGS_TAG, Tracker
+from pipelines.train.find_rate import find_rate
+from pipelines.train.flow import TrainedModel, train
 from tests.spark.conftest import Trained
 
 TOOLBOX = {

@@ -22,12 +22,12 @@ from cnnlib.config import (
 )
 from cnnlib.errors import ImageSetError, ModelError, TrackingError
 from cnnlib.feed.blocks import read_split
-from cnnlib.images import encode_png
-from cnnlib.imageset import ImageSet
-from pipelines.ingest import ingest
-from pipelines.mlflow_store.registry import fetch_model
-from pipelines.mlflow_store.store import connect
-from pipelines.train import TrainedModel, train
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.sealed.frozen.images import encode_png
+from pipelines.ingest.flow import ingest
+from pipelines.tracking.registry import fetch_model
+from pipelines.tracking.store import connect
+from pipelines.train.flow import TrainedModel, train
 from tests.spark.conftest import EPOCHS, Trained
 
 

@@ -20,14 +20,14 @@ from rich.console import Console
 
 from cnnlib.config import DataSettings, FitSettings, RegisterSettings, TrackingSettings, TrainSettings
 from cnnlib.errors import ConfigError, HostError, TrainingError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
-from pipelines import progress
-from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import LATEST_TAG, PROGRESS_TAG
-from pipelines.progress import Progress
-from pipelines.train import TrainedModel, train
+from pipelines.spark import progress
+from pipelines.spark.progress import Progress
+from pipelines.tracking.store import connect
+from pipelines.tracking.tracker import LATEST_TAG, PROGRESS_TAG
+from pipelines.train.flow import TrainedModel, train
 from tests.spark.conftest import Trained
 from tests.spark.probes import TIMEOUT_S, all_gone, eventually
 from tests.unit.image_sets import write_image_set
@@ -45,7 +45,7 @@ def ranks_here() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[1:3] == ["-m", "pipelines.workers.rank"]:
+            if process.cmdline()[1:3] == ["-m", "pipelines.train.workers.rank"]:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

@@ -20,9 +20,9 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError, HostError, TrainingError
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from jobs.settings import parse_settings
-from pipelines.tune import Tuned, tune
+from pipelines.tune.flow import Tuned, tune
 from tests.spark.own_process import run
 from tests.spark.tune_cluster import EPOCHS
 from tests.unit.trainings import striped_set

@@ -15,9 +15,9 @@ from pyspark.sql import SparkSession
 
 from cnnlib.config import TuneSettings
 from cnnlib.errors import TrainingError
-from cnnlib.imageset import ImageSet
-from pipelines.session import spark_session
-from pipelines.tune import tune
+from cnnlib.image_set.contract import ImageSet
+from pipelines.spark.session import spark_session
+from pipelines.tune.flow import tune
 from tests.spark.probes import eventually
 from tests.unit.trainings import striped_set
 

@@ -13,7 +13,7 @@ import zlib
 from PIL import Image
 
 from cnnlib.errors import ImageError
-from cnnlib.images import ImageSpec, decode_image
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image
 from tests.unit.pictures import encoded, handmade_png, noise, noisy_jpeg
 
 SPEC = ImageSpec(8, 8, 3)

@@ -112,7 +112,7 @@ def found_by(ranks: Ranks) -> dict[str, np.ndarray]:
     """What this rank finds, by name."""
     first, second = (ranks.sum([tf.fill([20], value)])[0] for value in (1.0, 10.0))
     found: dict[str, np.ndarray] = {
-        "gathered": ranks.gather([ranks.rank + 0.25, 7.0]),
+        "collect_from_tasks": ranks.gather([ranks.rank + 0.25, 7.0]),
         "sums": np.stack([first.numpy(), second.numpy()]),
     }
     joint = plain_model()

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.judging.evaluation import Evaluation, Mistake
-from cnnlib.judging.metrics import RELIABILITY_BINS, Confusion, reliability_of
-from cnnlib.predictions import ScoredWith
+from cnnlib.evaluation.metrics import RELIABILITY_BINS, Confusion, reliability_of
+from cnnlib.evaluation.result import Evaluation, Mistake
+from cnnlib.predictions.contract import ScoredWith
 from cnnlib.reports.page import thumbnail
 from tests.unit.pictures import noise
 from tests.unit.report_pages import HOSTILE, contents_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from tests.unit.image_sets import write_image_set
 
 PROJECT = Path(__file__).resolve().parents[2]

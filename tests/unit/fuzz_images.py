@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlib.errors import IMAGE_ERROR_CODES, ImageError
-from cnnlib.images import DEFAULT_LIMITS, ImageSpec, Limits, decode_image
+from cnnlib.sealed.frozen.images import DEFAULT_LIMITS, ImageSpec, Limits, decode_image
 from tests.unit.bombs import peak_mb
 from tests.unit.pictures import with_mended_checksums
 

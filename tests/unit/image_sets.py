@@ -12,11 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnnlib.config import SplitSettings
-from cnnlib.images import ImageSpec
-from cnnlib.imageset import CODE, MESSAGE, PATH, REJECTS, SCHEMA, SIZE_BYTES, Counts, ImageSet, Split
-from cnnlib.imageset import publish_image_set as publish
-from cnnlib.ingesting.imageset_writer import CONTENT, Share, SharePlan, write_share
-from cnnlib.ingesting.ledger import (
+from cnnlib.image_set.contract import CODE, MESSAGE, PATH, REJECTS, SCHEMA, SIZE_BYTES, Counts, ImageSet, Split
+from cnnlib.image_set.contract import publish_image_set as publish
+from cnnlib.image_set.ledger import (
     CLASS_NAME,
     CONFLICTING,
     FILE,
@@ -29,11 +27,13 @@ from cnnlib.ingesting.ledger import (
     REJECTED,
     SPLIT,
 )
-from cnnlib.ingesting.ledger import SCHEMA as LEDGER_SCHEMA
-from cnnlib.ingesting.settling import Settled, SettlePlan, settle_share
-from cnnlib.parts import PartFile
-from cnnlib.splits import SPLITS
-from cnnlib.storage import new_run_id, open_folder, part_name
+from cnnlib.image_set.ledger import SCHEMA as LEDGER_SCHEMA
+from cnnlib.image_set.rewrite_parts import RewritePlan, RewrittenParts, rewrite_parts
+from cnnlib.image_set.splits import SPLITS
+from cnnlib.image_set.writer import CONTENT, WritePlan, WrittenImages, write_images
+from cnnlib.sealed.frozen.images import ImageSpec
+from cnnlib.storage.folder import new_run_id, open_folder, part_name
+from cnnlib.storage.parts import PartFile
 
 SOURCE_SCHEMA = pa.schema(
     [
@@ -70,7 +70,7 @@ def in_batches(rows: Sequence[dict[str, Any]], size: int = 100) -> list[pa.Recor
     ]
 
 
-def plan_for(path: Path, spec: ImageSpec, classes: tuple[str, ...], **options: Any) -> SharePlan:
+def plan_for(path: Path, spec: ImageSpec, classes: tuple[str, ...], **options: Any) -> WritePlan:
     """The plan of an ingest of arrays of the spec's shape; `options` set other fields."""
     values = {
         "folder": open_folder(str(path)),
@@ -81,10 +81,10 @@ def plan_for(path: Path, spec: ImageSpec, classes: tuple[str, ...], **options: A
         "split": SplitSettings(),
         "rows_per_row_group": 50,
     }
-    return SharePlan(**(values | options))
+    return WritePlan(**(values | options))
 
 
-def ledger_rows(plan: SharePlan, shares: Sequence[Share]) -> list[dict[str, Any]]:
+def ledger_rows(plan: WritePlan, shares: Sequence[WrittenImages]) -> list[dict[str, Any]]:
     """What the tasks have noted, in order."""
     return [
         row
@@ -101,19 +101,21 @@ def as_written(row: dict[str, Any]) -> dict[str, Any]:
     return row | {OUTCOME: KEPT if kept else REJECTED, SPLIT: split, CONFLICTING: False}
 
 
-def settled_of(plan: SharePlan, shares: Sequence[Share], decided: Sequence[dict[str, Any]] | None = None) -> Settled:
+def rewritten_parts_of(
+    plan: WritePlan, shares: Sequence[WrittenImages], decided: Sequence[dict[str, Any]] | None = None
+) -> RewrittenParts:
     """Settle in one task; `decided` are the ledger's rows, in the order of their data files."""
     rows = [as_written(row) for row in ledger_rows(plan, shares)] if decided is None else decided
     rows = sorted(rows, key=lambda row: (row[PART] or "", row["row"] or 0))
-    files = reduce(add, shares, Share()).files
+    files = reduce(add, shares, WrittenImages()).files
     parts = {file.path: file for split in SPLITS for file in files.get(split, ())}
-    settle_plan = SettlePlan(plan.folder, plan.run_id, plan.classes, parts, plan.rows_per_row_group, plan.spec)
-    return settle_share(settle_plan, [pa.RecordBatch.from_pylist(rows, schema=LEDGER_SCHEMA)], 99, 0)
+    settle_plan = RewritePlan(plan.folder, plan.run_id, plan.classes, parts, plan.rows_per_row_group, plan.spec)
+    return rewrite_parts(settle_plan, [pa.RecordBatch.from_pylist(rows, schema=LEDGER_SCHEMA)], 99, 0)
 
 
-def image_set_of(shares: Sequence[Share], plan: SharePlan) -> ImageSet:
+def image_set_of(shares: Sequence[WrittenImages], plan: WritePlan) -> ImageSet:
     """What an ingest would publish of its tasks' shares, if no image depended on another."""
-    settled = settled_of(plan, shares)
+    settled = rewritten_parts_of(plan, shares)
     tally = settled.tally
     mean, std = tally.channel_statistics(plan.spec)
     return ImageSet(
@@ -159,7 +161,7 @@ def write_image_set(
     # Task after task takes the next rows, so that the published order is the given one.
     bounds = np.linspace(0, len(rows), files + 1).astype(int)
     shares = [
-        write_share(plan, None, in_batches(rows[start:stop]), task, attempt=0)
+        write_images(plan, in_batches(rows[start:stop]), task, attempt=0)
         for task, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False))
     ]
     image_set = image_set_of(shares, plan)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
-from cnnlib.images import ImageSpec
-from cnnlib.imageset import Counts, ImageSet, Split
-from cnnlib.parts import PartFile
+from cnnlib.image_set.contract import Counts, ImageSet, Split
 from cnnlib.reports.image_set import Conflict, Reject, ReportContents, render_report
 from cnnlib.reports.page import thumbnail
-from cnnlib.storage import open_folder
+from cnnlib.sealed.frozen.images import ImageSpec
+from cnnlib.storage.folder import open_folder
+from cnnlib.storage.parts import PartFile
 from tests.unit.pictures import noise
 
 HOSTILE = """</bdi></td></style><script>alert('x')</script><img src="http://evil.example" onerror='alert("x")'>&amp;"""

@@ -18,11 +18,11 @@ from keras.src.applications import convnext  # noqa: E402
 
 from cnnlib.cost.layers import layer_costs, weightless  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
-from cnnlib.grouped_convolution import GroupedConv2D  # noqa: E402
 from cnnlib.models import ARCHITECTURES, build_model  # noqa: E402
 from cnnlib.models.applications import with_fast_groups  # noqa: E402
 from cnnlib.models.layers import ACTIVATIONS  # noqa: E402
 from cnnlib.models.shufflenet import shuffle  # noqa: E402
+from cnnlib.sealed.frozen.grouped_convolution import GroupedConv2D  # noqa: E402
 
 CLASSES = 3
 
@@ -221,7 +221,7 @@ import sys
 from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 import keras, numpy as np
-from cnnlib.grouped_convolution import GroupedConv2D
+from cnnlib.sealed.frozen.grouped_convolution import GroupedConv2D
 keras.utils.set_random_seed(0)
 images = np.random.default_rng(0).normal(size=(8, 6, 6, 4)).astype("float32")
 network = keras.Sequential([GroupedConv2D(8, 3, groups=4, activation="relu", dtype=sys.argv[1]), keras.layers.Flatten(),

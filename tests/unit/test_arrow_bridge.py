@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cnnlib.errors import FeedError
-from cnnlib.feed import arrow_bridge
-from cnnlib.feed.arrow_dataset import ParquetDataset, PartitionSet
-from cnnlib.feed.thread_pool import WholeThreadPool, use_whole_thread_pool
+from cnnlib.feed.petastorm import arrow_bridge
+from cnnlib.feed.petastorm.arrow_dataset import ParquetDataset, PartitionSet
+from cnnlib.feed.petastorm.thread_pool import WholeThreadPool, use_whole_thread_pool
 
 arrow_bridge.install()
 
@@ -267,7 +267,7 @@ def test_pyarrow_and_numpy_stay_as_they_are():
 import sys
 from types import ModuleType
 import numpy, pyarrow, pyarrow.parquet
-from cnnlib.feed import arrow_bridge
+from cnnlib.feed.petastorm import arrow_bridge
 
 watched = (numpy, pyarrow, pyarrow.parquet)
 gone = {"pyarrow.filesystem", "pyarrow.hdfs"}
@@ -314,7 +314,7 @@ def test_install_says_what_is_wrong(circumstance: str, message: str):
         f"""
 import sys
 from importlib import metadata
-from cnnlib.feed import arrow_bridge
+from cnnlib.feed.petastorm import arrow_bridge
 {circumstance}
 arrow_bridge.install()
 arrow_bridge.install()

@@ -31,8 +31,8 @@ from cnnlib.training.checkpoints import (  # noqa: E402
     remove_checkpoints,
     write_checkpoint,
 )
-from pipelines.mlflow_store.store import connect  # noqa: E402
-from pipelines.mlflow_store.tracking import Tracker  # noqa: E402
+from pipelines.tracking.store import connect  # noqa: E402
+from pipelines.tracking.tracker import Tracker  # noqa: E402
 
 
 def small_model(weight: float) -> keras.Model:
@@ -140,7 +140,7 @@ def kills(count: int, folder: Path, tracker: Tracker | None) -> Iterator[int]:
     """Kill `write_for_ever` at so many moments; gives the number of each, from 0, when it is over."""
     # The server imports what it needs once; each child is a process of its own, forked before that is in use.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["cnnlib.training.checkpoints", "pipelines.mlflow_store.tracking", __name__])
+    context.set_forkserver_preload(["cnnlib.training.checkpoints", "pipelines.tracking.tracker", __name__])
     moments = random.Random(0)
     for number in range(count):
         begin, begin_there = context.Pipe(duplex=False)

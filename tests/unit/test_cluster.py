@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cnnlib.config import FitSettings
-from pipelines.workers.cluster import environment_for_ranks, runs_here, store_problem, task_slots, workers_problem
+from pipelines.spark.cluster import environment_for_ranks, runs_here, store_problem, task_slots, workers_problem
 
 
 def session(**settings: str) -> SimpleNamespace:

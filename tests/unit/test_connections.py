@@ -3,8 +3,8 @@
 import socket
 import time
 
-from pipelines.workers import lifeline
-from pipelines.workers.lifeline import listen, unreachable_of
+from pipelines.train.workers import failure_signal
+from pipelines.train.workers.failure_signal import listen, unreachable_of
 
 
 def address_of(listener: socket.socket) -> str:
@@ -32,7 +32,7 @@ def test_blocked_addresses_are_waited_for_together(monkeypatch):
         time.sleep(0.5)
         return "timed out"
 
-    monkeypatch.setattr(lifeline, "unreachable", never)
+    monkeypatch.setattr(failure_signal, "unreachable", never)
     start = time.monotonic()
     assert len(unreachable_of([f"10.0.0.{number}:1" for number in range(30)])) == 30
     assert time.monotonic() - start < 5

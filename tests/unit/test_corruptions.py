@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnlib.config import Corruption
-from cnnlib.judging.corruptions import CORRUPTIONS
+from cnnlib.evaluation.corruptions import CORRUPTIONS
 from tests.unit.pictures import noise
 
 IDS = [f"{number:064x}" for number in (1 << 240, 5 << 200, 77 << 210)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnlib.training.ranks import ALONE
-from pipelines.workers.lifeline import address_of, listen
+from pipelines.train.workers.failure_signal import address_of, listen
 from tests.unit.data_parallel_rank import VAL_ROWS, found_by
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def test_metrics_are_of_the_rows_of_all_ranks(ranks: list[Found], alone: Found) 
 
 def test_gather_gives_each_ranks_values_in_order(ranks: list[Found]) -> None:
     for found in ranks:
-        np.testing.assert_array_equal(found["gathered"], [[0.25, 7.0], [1.25, 7.0]])
+        np.testing.assert_array_equal(found["collect_from_tasks"], [[0.25, 7.0], [1.25, 7.0]])
 
 
 def test_sum_is_kept_when_there_is_another(ranks: list[Found]) -> None:

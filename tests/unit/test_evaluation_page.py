@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from cnnlib.judging.gates import Gate
-from cnnlib.judging.metrics import Confusion, reliability_of
+from cnnlib.evaluation.gates import Gate
+from cnnlib.evaluation.metrics import Confusion, reliability_of
 from cnnlib.reports.evaluation import render_evaluation
 from cnnlib.reports.figures import confusion_figure, reliability_figure
 from tests.unit.browser import faults_in_browser, needs_browser

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cnnlib.errors import ConfigError, HostError
-from pipelines.checks.examination import NOT_CHECKED, OK, PROBLEM, Examination, Finding, NotChecked, Problem
+from pipelines.doctor.examination import NOT_CHECKED, OK, PROBLEM, Examination, Finding, NotChecked, Problem
 
 
 def raising(error: BaseException):

@@ -14,8 +14,8 @@ import_tensorflow_quietly()
 from cnnlib.errors import ConfigError, ImageSetError  # noqa: E402
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.sharding import Shard, epoch_random  # noqa: E402
-from cnnlib.images import ImageSpec  # noqa: E402
-from cnnlib.imageset import ImageSet, open_image_set  # noqa: E402
+from cnnlib.image_set.contract import ImageSet, open_image_set  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec  # noqa: E402
 from tests.unit.feeds import (  # noqa: E402
     CLASSES,
     IMAGES,

@@ -99,7 +99,7 @@ from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 from cnnlib.feed import make_dataset
 from cnnlib.feed.data_wait import DataWait
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set.contract import open_image_set
 
 class StuckFileSystem(LocalFileSystem):
     cachable = False

@@ -14,7 +14,7 @@ import_tensorflow_quietly()
 from cnnlib.errors import FeedError  # noqa: E402
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.blocks import read_split  # noqa: E402
-from cnnlib.images import ImageSpec, decode_image  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image  # noqa: E402
 from tests.unit.feeds import CLASSES, batches_of, rows_of, within  # noqa: E402
 from tests.unit.image_sets import write_train_split  # noqa: E402
 

@@ -11,9 +11,9 @@ import_tensorflow_quietly()
 
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.blocks import read_split  # noqa: E402
-from cnnlib.feed.thread_pool import ThreadPool  # noqa: E402
-from cnnlib.images import ImageSpec  # noqa: E402
-from cnnlib.imageset import ImageSet  # noqa: E402
+from cnnlib.feed.petastorm.thread_pool import ThreadPool  # noqa: E402
+from cnnlib.image_set.contract import ImageSet  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec  # noqa: E402
 from tests.unit.feeds import CLASSES, IMAGES, ROWS, TRAIN, batches_of, run_python, within, write  # noqa: E402
 from tests.unit.image_sets import write_train_split  # noqa: E402
 from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
@@ -85,7 +85,7 @@ import sys, threading
 from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 from cnnlib.feed import make_dataset
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set.contract import open_image_set
 
 # A thread that wants the interpreter all the time, and often gets it: petastorm's take turns in every possible order.
 sys.setswitchinterval(1e-5)
@@ -164,7 +164,7 @@ import os, sys, threading
 from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 from cnnlib.feed import make_dataset
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set.contract import open_image_set
 
 EPOCHS, BATCH_SIZE = 50, 100
 image_set = open_image_set(sys.argv[1])

@@ -16,7 +16,7 @@ import_tensorflow_quietly()
 from cnnlib.errors import FeedError  # noqa: E402
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.blocks import read_split  # noqa: E402
-from cnnlib.imageset import ImageSet  # noqa: E402
+from cnnlib.image_set.contract import ImageSet  # noqa: E402
 from tests.unit.feeds import StuckFileSystem, batches_of, run_python, within, write  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -100,7 +100,7 @@ import os, sys
 from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
 from cnnlib.feed import make_dataset
-from cnnlib.imageset import open_image_set
+from cnnlib.image_set.contract import open_image_set
 
 image_set = open_image_set(sys.argv[1])
 file = image_set.folder.path(image_set.split("train").files[0].path)

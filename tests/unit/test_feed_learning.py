@@ -10,9 +10,9 @@ import_tensorflow_quietly()
 import keras  # noqa: E402
 
 from cnnlib.feed import make_dataset  # noqa: E402
-from cnnlib.images import ImageSpec  # noqa: E402
 from cnnlib.mnist import read_mnist_file  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec  # noqa: E402
 from cnnlib.sources.idx import parse_idx  # noqa: E402
 from tests.unit.image_sets import write_train_split  # noqa: E402
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnnlib.judging.evaluation import Evaluation
-from cnnlib.judging.gates import accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
+from cnnlib.evaluation.gates import accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
+from cnnlib.evaluation.result import Evaluation
 from tests.unit.evaluations import evaluation_of
 
 

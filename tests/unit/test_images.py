@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cnnlib.errors import ImageError
-from cnnlib.images import ImageSpec, decode_image, encode_image, encode_png, fit_array
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image, encode_image, encode_png, fit_array
 from tests.unit.pictures import (
     BLUE,
     GREEN,

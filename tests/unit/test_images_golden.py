@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cnnlib.images import ImageSpec, decode_image, read_image
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image, read_image
 from tests.unit.fuzz_images import FOLDER, originals
 
 with np.load(FOLDER / "golden.npz") as stored:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cnnlib.errors import IMAGE_ERROR_CODES, ImageError
-from cnnlib.images import MAX_PIXELS, ImageSpec, Limits, decode_image
+from cnnlib.sealed.frozen.images import MAX_PIXELS, ImageSpec, Limits, decode_image
 from tests.unit.bombs import bombs, handmade_bmp, handmade_gif, handmade_tiff, jpeg_of_exif_parts, jpeg_of_scans
 from tests.unit.fuzz_images import originals
 from tests.unit.pictures import RED, encoded, handmade_png, noise, noisy_jpeg, noisy_png, uniform

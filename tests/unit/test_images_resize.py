@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from cnnlib.errors import ImageError
-from cnnlib.images import ImageSpec, Resize, decode_image, encode_png, fit_array, read_image
+from cnnlib.sealed.frozen.images import ImageSpec, Resize, decode_image, encode_png, fit_array, read_image
 from tests.unit.pictures import encoded, noise, oriented
 
 MODES = get_args(Resize)

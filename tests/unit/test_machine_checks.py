@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from cnnlib.errors import HostError
-from pipelines.checks import machine
-from pipelines.checks.examination import NotChecked, Problem
+from pipelines.doctor import machine
+from pipelines.doctor.examination import NotChecked, Problem
 
 
 @pytest.fixture

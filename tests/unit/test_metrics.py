@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
-from cnnlib.judging.metrics import RELIABILITY_BINS, Confusion, mcnemar_better, reliability_of
+from cnnlib.evaluation.metrics import RELIABILITY_BINS, Confusion, mcnemar_better, reliability_of
 
 
 def confusion_of(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlib.parts import PartFile, PartWriter
-from cnnlib.storage import open_folder
+from cnnlib.storage.folder import open_folder
+from cnnlib.storage.parts import PartFile, PartWriter
 
 SCHEMA = pa.schema([("id", pa.int64()), ("image", pa.binary())])
 

@@ -12,7 +12,7 @@ import_tensorflow_quietly()
 from cnnlib.config import PlanSettings  # noqa: E402
 from cnnlib.errors import ConfigError, ImageSetError  # noqa: E402
 from jobs import plan as job  # noqa: E402
-from pipelines.plan import plan_scaling  # noqa: E402
+from pipelines.doctor.plan import plan_scaling  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
 
 # 5·5·20+20, 5·5·20·50+50, 4·4·50·500+500, 500·10+10

@@ -19,10 +19,10 @@ import keras  # noqa: E402
 from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
 from cnnlib.errors import ModelError  # noqa: E402
-from cnnlib.images import ImageSpec, encode_png  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
-from cnnlib.predict import CARD_FILE, MODEL_FILE, ModelCard, load_classifier, read_card, sha256_of  # noqa: E402
-from cnnlib.sealed import ARTIFACTS, CODE, open_sealed, seal  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec, encode_png  # noqa: E402
+from cnnlib.sealed.frozen.predict import CARD_FILE, MODEL_FILE, ModelCard, load_classifier, read_card, sha256_of  # noqa: E402
+from cnnlib.sealed.seal import ARTIFACTS, CODE, open_sealed, seal  # noqa: E402
 
 SPEC = ImageSpec(16, 20, 3)
 CLASSES = ("cat", "dog", "emu", "fox")

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cnnlib.errors import ModelError, OutputExistsError
-from cnnlib.predictions import COMMIT, SCHEMA, Predictions, ScoredWith, publish_predictions, read_earlier
-from cnnlib.scoring.predictions_writer import write_share
-from cnnlib.storage import new_run_id, open_folder
+from cnnlib.predictions.contract import COMMIT, SCHEMA, Predictions, ScoredWith, publish_predictions, read_earlier
+from cnnlib.predictions.writer import write_predictions
+from cnnlib.storage.folder import new_run_id, open_folder
 
 NOW = datetime(2026, 11, 22, 12, 30, 15, 250_000, tzinfo=timezone.utc)
 
@@ -76,7 +76,7 @@ def predictions(folder, share, **changes) -> Predictions:
 
 @pytest.fixture
 def published(folder) -> Predictions:
-    result = predictions(folder, write_share(folder, new_run_id(), SCHEMA, batches(ROWS), 0, 0))
+    result = predictions(folder, write_predictions(folder, new_run_id(), SCHEMA, batches(ROWS), 0, 0))
     publish_predictions(result, {"model": "models:/digits@champion"})
     return result
 
@@ -85,14 +85,14 @@ def published(folder) -> Predictions:
 
 
 def test_rows_and_failures_are_counted_by_code(folder):
-    share = write_share(folder, "run", SCHEMA, batches(ROWS), 4, 1)
+    share = write_predictions(folder, "run", SCHEMA, batches(ROWS), 4, 1)
     assert (share.rows, share.failed) == (5, Counter(truncated=2, not_an_image=1))
     assert share.file.rows == 5
     assert share.file.path == "predictions/part-00004-run-1.parquet"
 
 
 def test_task_without_rows_writes_no_file(folder):
-    share = write_share(folder, "run", SCHEMA, [], 0, 0)
+    share = write_predictions(folder, "run", SCHEMA, [], 0, 0)
     assert (share.file, share.rows, share.failed) == (None, 0, Counter())
     assert folder.files() == []
 
@@ -103,7 +103,7 @@ def test_task_that_fails_leaves_no_file(folder):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_share(folder, "run", SCHEMA, failing(), 0, 0)
+        write_predictions(folder, "run", SCHEMA, failing(), 0, 0)
     assert folder.files() == []
 
 
@@ -146,7 +146,9 @@ def test_counts_that_do_not_add_up_publish_nothing(published, counts):
 
 
 def test_publishing_again_removes_the_rows_before(published):
-    again = predictions(published.folder, write_share(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0))
+    again = predictions(
+        published.folder, write_predictions(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
+    )
     publish_predictions(again, {})
     assert published.folder.files() == [again.files[0].path, COMMIT]
 
@@ -159,7 +161,9 @@ def test_paths_name_the_files_of_the_set(published):
 def test_predictions_are_added_to_those_that_were_read(published):
     earlier = read_earlier(published.folder, SCHEMA.names)
     assert earlier.files == published.files
-    more = predictions(published.folder, write_share(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0))
+    more = predictions(
+        published.folder, write_predictions(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
+    )
     publish_predictions(replace(more, files=earlier.files + more.files), {}, earlier)
     assert published.folder.files() == sorted([published.files[0].path, more.files[0].path, COMMIT])
 
@@ -168,7 +172,7 @@ def test_predictions_that_were_published_meanwhile_are_kept(published):
     earlier = read_earlier(published.folder, SCHEMA.names)
     meanwhile = replace(published, mlflow_run="run 2")
     publish_predictions(meanwhile, {}, earlier)
-    share = write_share(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
+    share = write_predictions(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
     with pytest.raises(OutputExistsError, match="got other predictions while these were made; nothing was published"):
         publish_predictions(predictions(published.folder, share), {}, earlier)
     assert published.folder.read_json(COMMIT)["mlflow_run"] == "run 2"

@@ -8,9 +8,9 @@ import pytest
 
 from cnnlib.config import TrackingSettings
 from cnnlib.errors import TrackingError
-from pipelines.mlflow_store.publisher import Publisher
-from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import ARTIFACTS_FOLDER, Tracker
+from pipelines.tracking.publisher import Publisher
+from pipelines.tracking.store import connect
+from pipelines.tracking.tracker import ARTIFACTS_FOLDER, Tracker
 
 TIMEOUT_S = 60.0
 

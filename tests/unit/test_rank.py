@@ -10,8 +10,8 @@ from tests.unit.image_sets import write_image_set
 
 THREADS = """
 import json, sys
-from pipelines import fitting
-from pipelines.workers import rank
+from pipelines.train import tracked_fit
+from pipelines.train.workers import rank
 import tensorflow as tf
 
 def fit_and_publish(*_, **__):
@@ -19,7 +19,7 @@ def fit_and_publish(*_, **__):
     print(json.dumps([threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()]))
     sys.exit()
 
-fitting.fit_and_publish = fit_and_publish
+tracked_fit.fit_and_publish = fit_and_publish
 rank._train(json.loads(sys.argv[1]))
 """
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.workers.rank_process import LAST_LINES, RankProcess
+from pipelines.train.workers.rank_process import LAST_LINES, RankProcess
 
 TIMEOUT_S = 60.0
 RANK = """
 import json, os, signal, subprocess, sys, tempfile, time
-from pipelines.workers.rank_process import end_with_standard_input, read_spec
+from pipelines.train.workers.rank_process import end_with_standard_input, read_spec
 spec = read_spec()
 end_with_standard_input()
 """
@@ -74,7 +74,7 @@ def test_a_child_that_it_left_holds_nobody_up(run) -> None:
 def test_it_ends_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
     (tmp_path / "some_rank.py").write_text(RANK + "print(os.getpid())\ntime.sleep(600)")
     starter = (
-        "import sys; from pathlib import Path; from pipelines.workers.rank_process import RankProcess;"
+        "import sys; from pathlib import Path; from pipelines.train.workers.rank_process import RankProcess;"
         f"sys.path.insert(0, {str(tmp_path)!r});"
         f"RankProcess('some_rank', {{}}, {{}}, Path({str(tmp_path)!r}), echo=True).wait()"
     )

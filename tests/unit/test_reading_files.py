@@ -7,12 +7,12 @@ import tracemalloc
 import fsspec
 import pytest
 
-from cnnlib import storage
 from cnnlib.errors import SourceError
-from cnnlib.imageset import CODE, MESSAGE, SIZE_BYTES
-from cnnlib.ingesting.imageset_writer import CONTENT
-from cnnlib.ingesting.ledger import FILE
-from cnnlib.storage import open_folder
+from cnnlib.image_set.contract import CODE, MESSAGE, SIZE_BYTES
+from cnnlib.image_set.ledger import FILE
+from cnnlib.image_set.writer import CONTENT
+from cnnlib.storage import folder as storage
+from cnnlib.storage.folder import open_folder
 from pipelines.sources.files import list_files, read_files
 from pipelines.sources.manifest import _uri
 from pipelines.sources.source import portions

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnlib.images import ImageSpec, decode_image, encode_png
-from cnnlib.imageset import Counts, Split
+from cnnlib.image_set.contract import Counts, Split
 from cnnlib.reports import image_set as report
 from cnnlib.reports.page import thumbnail
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image, encode_png
 from tests.unit.pictures import noise
 from tests.unit.report_pages import GREY, contents_of, eventful, page_of
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import cnnlib
-from cnnlib.images import encode_png
 from cnnlib.reports import image_set as report
 from cnnlib.reports.image_set import render_report
+from cnnlib.sealed.frozen.images import encode_png
 from tests.unit.browser import faults_in_browser, needs_browser
 from tests.unit.pictures import noise
 from tests.unit.report_pages import HOSTILE, Page, contents_of, eventful, page_of

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cnnlib.config import TrackingSettings
-from cnnlib.imageset import ImageSet
-from pipelines.mlflow_store.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
-from pipelines.mlflow_store.store import connect
-from pipelines.mlflow_store.tracking import FINGERPRINT_TAG
+from cnnlib.image_set.contract import ImageSet
+from pipelines.tracking.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
+from pipelines.tracking.store import connect
+from pipelines.tracking.tracker import FINGERPRINT_TAG
 from tests.unit.image_sets import write_image_set
 
 SETTINGS = {"train.epochs": 4, "train.seed": 1}
@@ -67,7 +67,7 @@ def test_auto_never_goes_on_with_one_training_of_a_comparison(uri: str, image_se
 
 
 def test_runs_behind_the_first_page_are_found(uri: str, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.mlflow_store.runs.RUNS_A_PAGE", 2)
+    monkeypatch.setattr("pipelines.tracking.runs.RUNS_A_PAGE", 2)
     with tracked_run(uri, "pages", "comparison", None, SETTINGS, image_set, job="compare") as parent:
         for number in range(5):
             with nested_run(parent, str(number), SETTINGS, image_set):

@@ -11,14 +11,14 @@ import pytest
 
 from cnnlib.config import ScoringSettings
 from cnnlib.errors import ImageSetError, ModelError, OutputExistsError
-from cnnlib.images import ImageSpec, encode_png
-from cnnlib.imageset import raw_pixels
-from cnnlib.predict import BYTES_AT_ONCE, Classifier, ModelCard
-from cnnlib.predictions import SCHEMA, ScoredWith
+from cnnlib.image_set.contract import raw_pixels
+from cnnlib.predictions.contract import SCHEMA, ScoredWith
+from cnnlib.predictions.score_batch import ScorePlan, predict_batch, score_images
+from cnnlib.predictions.scored_before import ScoredBefore
 from cnnlib.quiet import import_tensorflow_quietly
-from cnnlib.scoring.scored_before import ScoredBefore
-from cnnlib.scoring.share import ScorePlan, predict_batch, score_share
-from cnnlib.storage import open_folder
+from cnnlib.sealed.frozen.images import ImageSpec, encode_png
+from cnnlib.sealed.frozen.predict import BYTES_AT_ONCE, Classifier, ModelCard
+from cnnlib.storage.folder import open_folder
 
 SPEC = ImageSpec(4, 6, 1)
 CLASSES = ("dark", "grey", "light")
@@ -185,32 +185,26 @@ def test_batch_without_rows_gives_none(classifier, raw_shape):
 
 
 def test_share_counts_rows_and_failures(classifier, tmp_path):
-    counted = []
     batches = [batch_of([encode_png(uniform(0)), b"no image"]), batch_of([b"", encode_png(uniform(255))])]
-    share = score_share(plan(tmp_path), classifier, counted.append, batches, 7, 1)
+    share = score_images(plan(tmp_path), classifier, batches, 7, 1)
     assert (share.rows, dict(share.failed)) == (4, {"not_an_image": 1, "empty_file": 1})
     assert share.file.path == "predictions/part-00007-run-1.parquet"
-    assert counted == [2, 2]
 
 
 def test_images_with_a_row_already_are_left_out_by_content(classifier, tmp_path):
     dark, light, grey = (encode_png(uniform(value)) for value in (0, 255, 128))
-    earlier = score_share(plan(tmp_path), classifier, None, [batch_of([dark, b"no image", None])], 0, 0)
+    earlier = score_images(plan(tmp_path), classifier, [batch_of([dark, b"no image", None])], 0, 0)
     paths = (earlier.file.path,)
-    counted = []
 
     def again(batches, **changes):
         before = ScoredBefore(str(tmp_path), paths, changes.pop("model_sha256", None))
-        share = score_share(
-            replace(plan(tmp_path), before=before, run_id="again"), classifier, counted.append, batches, 0, 0
-        )
+        share = score_images(replace(plan(tmp_path), before=before, run_id="again"), classifier, batches, 0, 0)
         rows = pq.read_table(tmp_path / share.file.path)["path"].to_pylist() if share.file else []
         return share.rows, share.skipped, rows
 
     # Another name for the same bytes is no new image; one that could not be read then may be by now.
     batches = [batch_of([light, dark]), batch_of([b"no image", grey, dark])]
     assert again(batches) == (2, 3, ["p/0", "p/1"])
-    assert sum(counted) == 5
     assert again([batch_of([dark])]) == (0, 1, [])
     assert again([batch_of([dark])], model_sha256="a" * 64) == (0, 1, [])
     assert again([batch_of([dark])], model_sha256="b" * 64) == (1, 0, ["p/0"])
@@ -219,15 +213,21 @@ def test_images_with_a_row_already_are_left_out_by_content(classifier, tmp_path)
 def test_earlier_rows_that_cannot_be_read_are_told(classifier, tmp_path):
     before = ScoredBefore(str(tmp_path), ("predictions/gone.parquet",), None)
     with pytest.raises(OutputExistsError, match="gone.parquet, of the predictions there, cannot be read"):
-        score_share(replace(plan(tmp_path), before=before), classifier, None, [batch_of([b"?"])], 0, 0)
+        score_images(replace(plan(tmp_path), before=before), classifier, [batch_of([b"?"])], 0, 0)
 
 
 def test_few_images_are_unpacked_at_a_time_however_small_their_files(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnnlib.scoring.share.PIXEL_BYTES", 3 * SPEC.size_bytes)
-    counted = []
+    monkeypatch.setattr("cnnlib.predictions.score_batch.PIXEL_BYTES", 3 * SPEC.size_bytes)
+    unpacked = []
+
+    def predict_and_count(plan, classifier, batch):
+        unpacked.append(batch.num_rows)
+        return predict_batch(plan, classifier, batch)
+
+    monkeypatch.setattr("cnnlib.predictions.score_batch.predict_batch", predict_and_count)
     batch = batch_of([encode_png(uniform(value)) for value in range(8)])
-    share = score_share(plan(tmp_path), classifier, counted.append, [batch], 0, 0)
-    assert (counted, share.rows) == ([3, 3, 2], 8)
+    share = score_images(plan(tmp_path), classifier, [batch], 0, 0)
+    assert (unpacked, share.rows) == ([3, 3, 2], 8)
     paths = pq.read_table(tmp_path / share.file.path)["path"].to_pylist()
     assert paths == [f"p/{number}" for number in range(8)]
 

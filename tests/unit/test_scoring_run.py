@@ -8,10 +8,10 @@ from mlflow.exceptions import MlflowException
 
 from cnnlib.config import TrackingSettings
 from cnnlib.errors import LimitError, TrackingError
-from cnnlib.predictions import Predictions, ScoredWith
-from cnnlib.storage import open_folder
-from pipelines.mlflow_store.runs import model_run
-from pipelines.mlflow_store.store import connect
+from cnnlib.predictions.contract import Predictions, ScoredWith
+from cnnlib.storage.folder import open_folder
+from pipelines.tracking.runs import model_run
+from pipelines.tracking.store import connect
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlib.splits import SPLITS, TEST, TRAIN, VAL, assign_split, unit_interval
+from cnnlib.image_set.splits import SPLITS, TEST, TRAIN, VAL, assign_split, unit_interval
 
 IDS = [f"image {number}" for number in range(20_000)]
 

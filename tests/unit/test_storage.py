@@ -8,9 +8,9 @@ import uuid
 import fsspec
 import pytest
 
-from cnnlib import storage
 from cnnlib.errors import ConfigError, OutputExistsError
-from cnnlib.storage import (
+from cnnlib.storage import folder as storage
+from cnnlib.storage.folder import (
     Folder,
     commit,
     discard,

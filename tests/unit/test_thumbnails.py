@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnlib.images import ImageSpec, decode_image, encode_png
-from cnnlib.ingesting.thumbnails import thumbnail_png
+from cnnlib.image_set.thumbnails import thumbnail_png
+from cnnlib.sealed.frozen.images import ImageSpec, decode_image, encode_png
 from tests.unit.pictures import RED, encoded, handmade_png, noise, oriented, uniform
 
 

@@ -7,8 +7,8 @@ from cnnlib.config import Distribution, TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError
 from cnnlib.tuning.trials import TrialOutcome, ranked, trial_rows
 from jobs.settings import parse_settings
-from pipelines.tune import best_yaml
-from pipelines.tuning.objective import DEVICES, sees_only
+from pipelines.tune.flow import best_yaml
+from pipelines.tune.objective import DEVICES, sees_only
 
 SET = ["--data.path", "set"]
 

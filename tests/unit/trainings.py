@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from cnnlib.config import TrainSettings
-from cnnlib.imageset import ImageSet
+from cnnlib.image_set.contract import ImageSet
 from cnnlib.training.checkpoints import TrainingState, write_checkpoint
 from cnnlib.training.fit import fit_model
 from tests.unit.image_sets import write_image_set

@@ -1,0 +1,225 @@
+"""One task's share of an image set: decode, write the pixels where their hash says, and note all in the ledger.
+
+Plain Python without Spark: `pipelines.ingest.flow` runs one `write_images` a task.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from cnnlib.config import SplitSettings
+from cnnlib.errors import ImageError
+from cnnlib.image_set import contract, ledger
+from cnnlib.image_set.splits import SPLITS, assign_split, split_key
+from cnnlib.image_set.thumbnails import thumbnail_png
+from cnnlib.sealed.frozen.images import DecodedImage, ImageSpec, Limits, encode_image, fit_array, read_image
+from cnnlib.storage.folder import Folder, part_name
+from cnnlib.storage.parts import Files, PartWriter, joined
+
+# What a source gives of an image besides columns of the ledger.
+CONTENT = "content"
+SOURCE_COLUMNS = (
+    ledger.FILE,
+    contract.PATH,
+    CONTENT,
+    ledger.CLASS_NAME,
+    ledger.GROUP,
+    ledger.GIVEN_SPLIT,
+    contract.CODE,
+    contract.MESSAGE,
+    contract.SIZE_BYTES,
+)
+
+# Rejects of a code, in one task, whose picture is kept for the report.
+THUMBNAILS = 3
+# A row of the ledger has some hundred bytes.
+LEDGER_ROWS_PER_ROW_GROUP = 20_000
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """What every task of one ingest has in common.
+
+    `raw_shape` is set where the source gives arrays, not files; without `labelled` an image needs no class.
+    """
+
+    folder: Folder
+    run_id: str
+    spec: ImageSpec
+    classes: tuple[str, ...]
+    raw_shape: tuple[int, int, int] | None
+    split: SplitSettings
+    rows_per_row_group: int
+    rows_per_file: int = 8192
+    limits: Limits = Limits()
+    quality: int = 90
+    labelled: bool = True
+
+
+@dataclass
+class WrittenImages:
+    """What one task wrote: images found, rejects by code, and its files by folder. Shares add up with `+`."""
+
+    found: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    files: Files = field(default_factory=dict)
+
+    def __add__(self, other: "WrittenImages") -> "WrittenImages":
+        return WrittenImages(
+            self.found + other.found,
+            self.rejected + other.rejected,
+            joined(self.files, other.files),
+        )
+
+
+def write_images(
+    plan: WritePlan,
+    batches: Iterable[pa.RecordBatch],
+    task: int,
+    attempt: int,
+) -> WrittenImages:
+    """Write one task's images and one ledger row for each; return what was written.
+
+    `batches` have SOURCE_COLUMNS. If the task fails, its files are removed again.
+    """
+    name = part_name(plan.run_id, task, attempt)
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                PartWriter(plan.folder, f"{split}/{name}", contract.SCHEMA, plan.rows_per_row_group)
+            )
+            for split in SPLITS
+        }
+        ledger_writer = stack.enter_context(
+            PartWriter(plan.folder, f"{ledger.LEDGER}/{name}", ledger.SCHEMA, LEDGER_ROWS_PER_ROW_GROUP)
+        )
+        share = _TaskWriter(plan, writers, ledger_writer)
+        for batch in batches:
+            share.add(batch)
+        return share.finish()
+
+
+class _TaskWriter:
+    def __init__(self, plan: WritePlan, writers: dict[str, PartWriter], ledger_writer: PartWriter) -> None:
+        self._plan = plan
+        self._writers = writers
+        self._ledger_writer = ledger_writer
+        self._label_of = {name: label for label, name in enumerate(plan.classes)}
+        self._share = WrittenImages()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        stored: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        noted = []
+        contents = batch.column(CONTENT)
+        for index, row in enumerate(batch.select([name for name in SOURCE_COLUMNS if name != CONTENT]).to_pylist()):
+            content = contents[index].as_py() or b""
+            self._share.found += 1
+            try:
+                split, image, facts = self._take(row, content)
+            except ImageError as error:
+                noted.append(row | self._reject(error, content))
+                continue
+            facts[ledger.PART] = self._writers[split].path
+            facts[ledger.ROW] = self._writers[split].rows + len(stored[split])
+            stored[split].append(image)
+            noted.append(row | facts)
+        for split, rows in stored.items():
+            if rows:
+                self._writers[split].write(pa.RecordBatch.from_pylist(rows, schema=contract.SCHEMA))
+        self._ledger_writer.write(pa.RecordBatch.from_pylist(noted, schema=ledger.SCHEMA))
+
+    def finish(self) -> WrittenImages:
+        for folder, writer in (*self._writers.items(), (ledger.LEDGER, self._ledger_writer)):
+            file = writer.close()
+            if file is not None:
+                self._share.files[folder] = [file]
+        return self._share
+
+    def _take(self, row: dict[str, Any], content: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Give (split, row of the image set, more columns of the ledger). Raises ImageError."""
+        plan = self._plan
+        if row[contract.CODE] is not None:
+            raise ImageError(row[contract.CODE], row[contract.MESSAGE])
+        label = -1 if not plan.labelled else self._label_of.get(row[ledger.CLASS_NAME])
+        if label is None:
+            raise ImageError("unknown_label", "the image has no label")
+        decoded = self._decode(content)
+        pixels = decoded.pixels
+        image_id = hashlib.sha256(content).hexdigest()
+        pixel_id = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+        split = assign_split(
+            split_key(pixel_id, row[ledger.GROUP]),
+            given=row[ledger.GIVEN_SPLIT],
+            val_fraction=plan.split.val_fraction,
+            test_fraction=plan.split.test_fraction,
+            salt=plan.split.salt,
+        )
+        sums, square_sums = channel_sums(pixels)
+        stored = {
+            contract.IMAGE_ID: image_id,
+            contract.PATH: row[contract.PATH],
+            contract.IMAGE: encode_image(pixels, plan.spec.encoding, plan.quality),
+            contract.LABEL: label,
+        }
+        facts = {
+            contract.IMAGE_ID: image_id,
+            ledger.PIXEL_ID: pixel_id,
+            ledger.HEIGHT: decoded.source_height,
+            ledger.WIDTH: decoded.source_width,
+            ledger.CHANNEL_SUMS: sums,
+            ledger.CHANNEL_SQUARE_SUMS: square_sums,
+            contract.LABEL: label,
+        }
+        if plan.split.near_duplicates is not None:
+            facts[ledger.PERCEPTUAL_HASH] = perceptual_hash(pixels)
+        return split, stored, facts
+
+    def _decode(self, content: Any) -> DecodedImage:
+        plan = self._plan
+        if plan.raw_shape is None:
+            return read_image(content, plan.spec, plan.limits)
+        height, width, _ = plan.raw_shape
+        return DecodedImage(
+            fit_array(np.frombuffer(content, np.uint8).reshape(plan.raw_shape), plan.spec), height, width
+        )
+
+    def _reject(self, error: ImageError, content: Any) -> dict[str, Any]:
+        """Count a reject, and give its columns of the ledger."""
+        self._share.rejected[error.code] += 1
+        shown = self._share.rejected[error.code] <= THUMBNAILS and self._plan.raw_shape is None and len(content)
+        return {
+            contract.CODE: error.code,
+            contract.MESSAGE: error.message,
+            ledger.THUMBNAIL: thumbnail_png(content, max_pixels=self._plan.limits.max_pixels) if shown else None,
+        }
+
+
+def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
+    """Sums of (height, width, channels) uint8, and of their squares, a channel each: exact.
+
+    >>> channel_sums(np.array([[[2, 3], [4, 5]]], np.uint8))
+    ([6, 8], [20, 34])
+    """
+    # (channels, height * width) float64, which holds these integers exactly: 2**53 is 255**2 * 1.4e11 pixels
+    planes = pixels.reshape(-1, pixels.shape[2]).T.astype(np.float64, order="C")
+    return [int(total) for total in planes.sum(axis=1)], [int(plane @ plane) for plane in planes]
+
+
+def perceptual_hash(pixels: np.ndarray) -> int:
+    """What near duplicates have almost in common: 64 bits (as a signed integer) of the lowest frequencies.
+
+    pHash, by the library imagehash: C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
+    2010, section 3.2.
+    """
+    import imagehash  # with SciPy, which no other ingest needs
+
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    bits = np.packbits(imagehash.phash(image).hash.ravel())
+    return int(bits.view(">i8")[0])

@@ -1,1 +1,0 @@
-"""How good a model is, and whether it may become champion: metrics, an evaluation, gates."""

@@ -1,0 +1,48 @@
+"""One task's share of a predictions set: write the rows, and count them."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cnnlib.predictions.contract import ROWS
+from cnnlib.predictions.drift import confidence_counts
+from cnnlib.sealed.frozen.predict import ERROR, LABEL, PROBABILITY
+from cnnlib.storage.folder import Folder, part_name
+from cnnlib.storage.parts import PartFile, PartWriter
+
+ROWS_PER_ROW_GROUP = 100_000
+
+
+@dataclass(frozen=True)
+class WrittenPredictions:
+    """What one task wrote: its file (None where it had no row), its rows, and the failed ones by code.
+
+    Of the others, `labels` counts the predicted labels and `confidences` the bins of `cnnlib.predictions.drift` that
+    their probabilities are in. `skipped` are rows that it left out, for they have predictions already.
+    """
+
+    file: PartFile | None
+    rows: int
+    failed: Counter[str]
+    labels: Counter[int]
+    confidences: Counter[int]
+    skipped: int = 0
+
+
+def write_predictions(
+    folder: Folder, run_id: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], task: int, attempt: int
+) -> WrittenPredictions:
+    """Write one task's predictions, by a `predictions.schema_of`. The file of a task that fails is removed."""
+    rows, failed, labels, confidences = 0, Counter[str](), Counter[int](), Counter[int]()
+    path = f"{ROWS}/{part_name(run_id, task, attempt)}"
+    with PartWriter(folder, path, schema, ROWS_PER_ROW_GROUP) as writer:
+        for batch in batches:
+            rows += batch.num_rows
+            failed.update(error.split(":", 1)[0] for error in batch.column(ERROR).drop_null().to_pylist())
+            labels.update(batch.column(LABEL).drop_null().to_pylist())
+            confident = confidence_counts(batch.column(PROBABILITY).drop_null().to_numpy())
+            confidences.update(dict(enumerate(confident.tolist())))
+            writer.write(batch)
+        return WrittenPredictions(writer.close(), rows, failed, labels, confidences)

@@ -1,1 +1,0 @@
-"""What `sparkcnn doctor` checks, a file each for what can be wrong."""

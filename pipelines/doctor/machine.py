@@ -1,0 +1,103 @@
+"""Checks of this machine: Python, Java, and the packages. They import nothing that they check."""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+
+from cnnlib.errors import HostError
+from pipelines.doctor.examination import NotChecked, Problem
+from pipelines.spark.prerequisites import find_java, python_problem
+
+OURS = "sparkcnn"
+
+
+def check_python() -> str:
+    """This Python's version."""
+    found = f"{platform.python_version()}, {sys.executable}"
+    problem = python_problem()
+    if problem:
+        raise Problem(found, problem)
+    return found
+
+
+def check_java() -> str:
+    """The Java that Spark would start."""
+    found, problem = find_java()
+    if problem:
+        raise Problem(found, problem)
+    return found
+
+
+def requirements() -> list[str]:
+    """What the installed package asks for: setup.py's ranges. Empty where it is not installed."""
+    try:
+        return sorted(importlib.metadata.requires(OURS) or [])
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def requirement_name(requirement: str) -> str:
+    """The package that a requirement is about.
+
+    >>> requirement_name("jsonargparse[signatures]<5,>=4.40")
+    'jsonargparse'
+    """
+    from packaging.requirements import Requirement
+
+    return Requirement(requirement).name
+
+
+def check_requirement(requirement: str) -> str:
+    """The version that is installed, and the range that is asked for."""
+    from packaging.requirements import Requirement
+
+    needed = Requirement(requirement)
+    if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+        raise NotChecked(f"it is needed only where {needed.marker}")
+    # As setup.py has it: the lower bound first.
+    bounds = ",".join(sorted(map(str, needed.specifier), key=lambda bound: bound.startswith("<"))) or "any version"
+    try:
+        version = importlib.metadata.version(needed.name)
+    except importlib.metadata.PackageNotFoundError:
+        raise Problem("not installed", f"install {needed.name} ({bounds})") from None
+    found = f"{version} ({bounds})"
+    if not needed.specifier.contains(version, prereleases=True):
+        raise Problem(found, f"install {needed.name} {bounds}")
+    return found
+
+
+def check_tensorflow(timeout_s: float) -> str:
+    """What TensorFlow sees, in a process of its own: a broken one may end it, and its import takes seconds."""
+    program = (
+        "import keras, tensorflow as tf\n"
+        "gpus = len(tf.config.list_physical_devices('GPU'))\n"
+        "print(f'imports; Keras runs on {keras.backend.backend()}; {gpus} GPUs here')"
+    )
+    environment = {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError("it takes too long to import; raise timeout_s, or install it anew") from None
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["without a word"])[-1]
+        raise HostError(f"it does not import (exit status {ended.returncode}: {last}); install it anew")
+    return ended.stdout.strip().splitlines()[-1]
+
+
+def check_petastorm() -> str:
+    """Whether petastorm imports through the bridge, and reads with this pyarrow."""
+    importlib.import_module("cnnlib.feed.petastorm.reader")
+    bridge = importlib.import_module("cnnlib.feed.petastorm.arrow_bridge")
+    warning = bridge.version_warning(importlib.metadata.version("petastorm"))
+    if warning:
+        raise Problem("imports, by the bridge", warning)
+    return "imports, by the bridge"

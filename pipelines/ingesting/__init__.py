@@ -1,1 +1,0 @@
-"""What ingest does in Spark between a source and an image set."""

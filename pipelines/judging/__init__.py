@@ -1,1 +1,0 @@
-"""What a registered model makes of a split, and a challenger beside the champion."""

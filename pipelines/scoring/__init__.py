@@ -1,1 +1,0 @@
-"""What score needs besides a source: the model in a Python worker, and files that are new."""

@@ -1,0 +1,159 @@
+"""What this machine must have before anything is installed: a Java, a Python, a folder to write in.
+
+The Makefile runs this file with whatever Python it finds, naming the virtual environment, and the Spark
+session asks it about Java. So it needs the standard library only and keeps to the syntax of Python 3.6: a
+Python that is too old must be able to say so. Each check gives one line (what is needed, what was found, how
+to mend it), or "" if all is well.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import Mapping, Sequence, Tuple
+
+OLDEST_PYTHON = (3, 10)
+NEWEST_PYTHON = (3, 12)
+OLDEST_JAVA = 17
+# Spark asks the JVM for this module; a Java built without it prints a stack trace instead of starting.
+JAVA_MODULE = "jdk.incubator.vector"
+JAVA_ADVICE = "install one, e.g. Debian's openjdk-17-jre-headless, or set JAVA_HOME"
+JAVA_SECONDS = 30  # a Java that hangs must not hang us
+
+
+def python_problem(version_info: Sequence = sys.version_info, executable: str = sys.executable) -> str:
+    """What is wrong with this Python.
+
+    >>> python_problem((3, 11, 2))
+    ''
+    >>> python_problem((3, 9, 18), executable="/usr/bin/python3")[:58]
+    'Python 3.10 to 3.12 is needed, but /usr/bin/python3 is 3.9'
+    """
+    if OLDEST_PYTHON <= tuple(version_info[:2]) <= NEWEST_PYTHON:
+        return ""
+    supported = "{}.{} to {}.{}".format(*OLDEST_PYTHON, *NEWEST_PYTHON)
+    found = ".".join(str(part) for part in version_info[:3])
+    advice = "install one of those and name it, e.g. make PYTHON=/usr/bin/python3.11"
+    venv = re.search(r"/(\.venv[^/]*)/bin/", executable)
+    if venv:
+        advice = f"remove {venv.group(1)}"  # it would be kept, whatever Python is named
+    return f"Python {supported} is needed, but {executable} is {found}: {advice}"
+
+
+def java_major(version_text: str) -> int:
+    """The major version in what a Java calls its version, or 0 where there is none.
+
+    >>> [java_major(text) for text in ("1.8.0_402", "17.0.15", "21-ea", "11", "25.0.1+8-LTS", "unknown")]
+    [8, 17, 21, 11, 25, 0]
+    """
+    match = re.match(r"(?:1\.)?(\d+)", version_text)
+    return int(match.group(1)) if match else 0
+
+
+def java_problem(environ: Mapping = os.environ) -> str:
+    """What is wrong with the Java that Spark would start: JAVA_HOME/bin/java, else the java on PATH."""
+    return find_java(environ)[1]
+
+
+def find_java(environ: Mapping = os.environ) -> Tuple[str, str]:
+    """The Java that Spark would start, as "version, path", as far as it is known; and what is wrong with it."""
+    needed = f"Java {OLDEST_JAVA} or newer is needed, but"
+    home = environ.get("JAVA_HOME")
+    if home:
+        java = shutil.which(os.path.join(home, "bin", "java"))
+        if java is None:
+            return "", f"{needed} JAVA_HOME={home} has no bin/java: set it to the folder of a Java, or unset it"
+    else:
+        java = shutil.which("java", path=environ.get("PATH", ""))
+        if java is None:
+            return "", f"{needed} no java was found (JAVA_HOME is not set and PATH has none): {JAVA_ADVICE}"
+
+    started, output = _run(java, "-version", environ)
+    if not started:
+        return java, f"{needed} {java} does not start ({_first_line(output)}): {JAVA_ADVICE}"
+    # openjdk version "17.0.15" 2025-04-15; a line about JAVA_TOOL_OPTIONS may come before it.
+    quoted = re.search(r'version "([^"]*)"', output)
+    version = quoted.group(1) if quoted else ""
+    found = f"{version or 'unknown'}, {java}"
+    if java_major(version) < OLDEST_JAVA:
+        return found, f"{needed} {java} is {version or 'of an unknown version'}: {JAVA_ADVICE}"
+
+    started, output = _run(java, "--list-modules", environ)
+    if started and JAVA_MODULE not in output:
+        return found, f"{needed} {java} ({version}) lacks the module {JAVA_MODULE}: {JAVA_ADVICE}"
+    return found, ""
+
+
+def folder_problem(folder: str, venv_name: str = ".venv") -> str:
+    """What keeps us from making, or renewing, an environment of that name in this folder."""
+    venv = os.path.join(folder, venv_name)
+    if os.path.lexists(venv) and not os.path.isdir(venv):
+        return f"{venv} must be a folder, but is something else: move it away"
+    needed = venv if os.path.isdir(venv) else folder
+    # With both bits: a folder that may be written but not entered cannot hold a file.
+    if not os.access(needed, os.W_OK | os.X_OK):
+        return f"{needed} must be writable, but is not: change its rights, or work in a folder of your own"
+    return ""
+
+
+def venv_problem(folder: str, environ: Mapping = os.environ, venv_name: str = ".venv") -> str:
+    """What keeps this Python from making that environment: Debian packs `ensurepip` apart. uv does without it."""
+    made = os.path.exists(os.path.join(folder, venv_name, "bin", "python"))
+    if made or importlib.util.find_spec("ensurepip"):
+        return ""
+    uv = shutil.which("uv", path=environ.get("PATH", ""))
+    if uv is not None and _run(uv, "--version", environ)[0]:
+        return ""
+    return (
+        f"ensurepip or uv is needed to make {venv_name}, but {sys.executable} has no ensurepip and PATH has no uv: "
+        "install one, e.g. Debian's python3-venv"
+    )
+
+
+def first_problem(folder: str, venv_name: str = ".venv") -> str:
+    """The first thing wrong with this machine for an environment of that name in this folder.
+
+    Java comes first: it is to be named even where the next Python that is tried would be a fitting one.
+    """
+    return (
+        java_problem()
+        or python_problem()
+        or folder_problem(folder, venv_name)
+        or venv_problem(folder, venv_name=venv_name)
+    )
+
+
+def _run(program: str, argument: str, environ: Mapping) -> Tuple[bool, str]:
+    """Whether the program ran to a good end, and all that it said."""
+    try:
+        done = subprocess.run(
+            [program, argument],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=JAVA_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return False, str(error)
+    return done.returncode == 0, done.stdout.decode("utf-8", "replace")
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0].strip() if lines else "it says nothing"
+
+
+def main() -> int:
+    problem = first_problem(
+        os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), *sys.argv[1:2]
+    )
+    if problem:
+        print(problem)
+    return 2 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

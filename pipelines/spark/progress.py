@@ -1,0 +1,152 @@
+"""What a job tells while it runs: a live bar in a terminal, plain lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from pipelines.spark.session import is_classic
+
+# How often a plain line tells how far a step is: often enough to see life, seldom enough for a log file.
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LOOKS = 0.25
+SECONDS_FOR_LAST_LOOK = 5.0
+
+Advance = Callable[[int, int, str], None]
+
+
+class Progress:
+    """Tells lines and steps. `console` is where to; the default is standard error, which no result goes to."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Advance]:
+        """Tell how far one step is. Gives `advance(done, total, note)`; at the end a line with the seconds."""
+        start = time.monotonic()
+        with (self._live if self.console.is_terminal else self._plain)(title) as advance:
+            yield advance
+        self.say(f"{title}: done in {time.monotonic() - start:.1f} s")
+
+    @contextmanager
+    def _live(self, title: str) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[shown]}", markup=False),
+            TimeElapsedColumn(),
+        )
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            # Without a total the bar only moves to and fro.
+            bar = bars.add_task(title, total=None, shown="")
+
+            def advance(done: int, total: int, note: str) -> None:
+                bars.update(bar, completed=done, total=total, shown=f"{done:,}/{total:,} {note}")
+
+            yield advance
+
+    @contextmanager
+    def _plain(self, title: str) -> Iterator[Advance]:
+        self.say(f"{title} …")
+        start = last = time.monotonic()
+
+        def advance(done: int, total: int, note: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                self.say(f"{title}: {done:,}/{total:,} {note} ({last - start:.0f} s)")
+
+        yield advance
+
+
+@contextmanager
+def watched_step(
+    progress: Progress, title: str, look: Callable[[Advance], bool], seconds_between_looks: float
+) -> Iterator[None]:
+    """A step whose progress a thread looks at while the body runs, and once more at its end.
+
+    `look` tells what it sees, and gives whether there is any use in looking again.
+    """
+    finished = threading.Event()
+
+    def watch(advance: Advance) -> None:
+        over = False
+        while not over:
+            over = finished.wait(seconds_between_looks)
+            if not look(advance):
+                return
+
+    with progress.step(title) as advance:
+        watcher = threading.Thread(target=watch, args=(advance,), name="sparkcnn-progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            # A look may be waiting for a store that is away; a failure is told before it answers.
+            watcher.join(SECONDS_FOR_LAST_LOOK)
+
+
+@contextmanager
+def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator[None]:
+    """Show the Spark tasks done of those known so far, while the body runs its jobs."""
+
+    def look(advance: Advance) -> bool:
+        try:
+            done, total = _task_counts(spark)
+        except Exception:
+            return False  # the JVM is gone; the job itself will say why
+        if total:
+            advance(done, total, "tasks")
+        return True
+
+    with watched_step(progress, title, look, SECONDS_BETWEEN_LOOKS):
+        yield
+
+
+@contextmanager
+def images_done(
+    progress: Progress, spark: SparkSession, title: str, total: int
+) -> Iterator[Callable[[int], None] | None]:
+    """Show how many images the tasks of the body have done. Gives what they count them with, each at its end.
+
+    Under Spark Connect, which has no accumulators, tasks are shown instead; then it gives None.
+    """
+    if not is_classic(spark):
+        with spark_tasks(progress, spark, title):
+            yield None
+        return
+    done = spark.sparkContext.accumulator(0)
+    start = time.monotonic()
+
+    def look(advance: Advance) -> bool:
+        if done.value:
+            advance(done.value, total, f"images, {done.value / (time.monotonic() - start):,.0f} images/s")
+        return True
+
+    with watched_step(progress, title, look, SECONDS_BETWEEN_LOOKS):
+        yield done.add
+
+
+def _task_counts(spark: SparkSession) -> tuple[int, int]:
+    """(done, known) tasks of the active jobs; (0, 0) under Spark Connect, which has no status tracker."""
+    if not is_classic(spark):
+        return 0, 0
+    tracker = spark.sparkContext.statusTracker()
+    done = total = 0
+    for job in tracker.getActiveJobsIds():
+        info = tracker.getJobInfo(job)
+        stages = [tracker.getStageInfo(stage) for stage in (info.stageIds if info else [])]
+        done += sum(stage.numCompletedTasks for stage in stages if stage)
+        total += sum(stage.numTasks for stage in stages if stage)
+    return done, total

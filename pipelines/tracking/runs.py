@@ -1,0 +1,279 @@
+"""Starting MLflow runs, going on with them, ending them, and reading what earlier ones have."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from cnnlib.config import StoreSettings
+from cnnlib.errors import ConfigError, TrackingError, first_line
+from cnnlib.image_set.contract import ImageSet
+from pipelines.tracking.resume import AUTO, LoggedRun, check_resumable, newest_fitting
+from pipelines.tracking.store import SQLITE, quieten, reach_store, sqlite_file
+from pipelines.tracking.tracker import (
+    ARTIFACTS_FOLDER,
+    FINGERPRINT_TAG,
+    MODEL_TAG,
+    Tracker,
+    as_tracking_error,
+    log_input,
+)
+
+# Of a nested run whose job was killed: its trial is asked for again.
+LOST_TAG = "sparkcnn.lost"
+# As many as MLflow gives at once unless it is asked for more.
+RUNS_A_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run as its store has it: its parameters, and every value of one metric, an epoch each."""
+
+    params: dict[str, str]
+    values: list[float]
+
+
+def read_run(settings: StoreSettings, run_id: str, metric: str) -> PastRun:
+    """Read a run. Raises TrackingError where the store does not answer, ConfigError where it has no such run."""
+    uri = reach_store(settings)
+    if uri.startswith(SQLITE) and not sqlite_file(uri).exists():
+        raise ConfigError(f"run={run_id} is not there: {uri} does not exist; name its store with tracking.uri")
+    quieten()
+    client = MlflowClient(uri)
+    try:
+        params = client.get_run(run_id).data.params
+        return PastRun(params, [value.value for value in client.get_metric_history(run_id, metric)])
+    except MlflowException as error:
+        raise ConfigError(f"run={run_id} is no run of {uri}: {first_line(error)}") from error
+
+
+def image_set_of(run_id: str) -> str | None:
+    """Where the image set lies that a run of the connected store has trained on; None where it does not tell."""
+    try:
+        inputs = MlflowClient().get_run(run_id).inputs
+    except MlflowException:
+        return None
+    sources = [json.loads(one.dataset.source) for one in (inputs.dataset_inputs if inputs else ())]
+    # By the kind of place MLflow calls it one or the other.
+    return next((source.get("uri") or source.get("url") for source in sources), None)
+
+
+@contextmanager
+def tracked_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    resume: str | None,
+    settings: Mapping[str, Any],
+    image_set: ImageSet,
+    *,
+    job: str = "train",
+    create: Callable[[str, str], str] | None = None,
+) -> Iterator[Tracker]:
+    """Start a run in an experiment of a connected store, or go on with one; it ends with the body.
+
+    A new run gets the name, the settings and the image set; what `resume` may be, see `TrainSettings`. The run ends
+    as finished, failed, or killed (by an interrupt). `job` is whose `resume` it is; `create` makes the new run, where
+    that is not MLflow's own way: (experiment's id, name) -> the run's id. Raises TrackingError where the store cannot
+    be opened, ConfigError for a run that cannot be resumed.
+    """
+    _refuse_active_run()
+    with as_tracking_error(uri):
+        experiment_id = _experiment_id(uri, experiment)
+        resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint, job) if resume else None
+        if resumed:
+            run = mlflow.start_run(run_id=resumed)
+        elif create:
+            run = mlflow.start_run(run_id=create(experiment_id, name))
+        else:
+            run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
+    with _ended_with_its_body(run, uri) as tracker:
+        if resumed is None:
+            with as_tracking_error(uri):
+                tracker.log_settings(settings)
+                tracker.log_image_set(image_set)
+        yield tracker
+
+
+@contextmanager
+def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_set: ImageSet) -> Iterator[Tracker]:
+    """Start a run below the active one, which is the parent's; it ends with the body, as `tracked_run` does."""
+    with as_tracking_error(parent.uri):
+        run = mlflow.start_run(experiment_id=parent.experiment_id, run_name=name, nested=True)
+    with _ended_with_its_body(run, parent.uri) as tracker:
+        with as_tracking_error(parent.uri):
+            tracker.log_settings(settings)
+            tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        yield tracker
+
+
+@dataclass(frozen=True)
+class NestedRun:
+    """A run below another one, with its status as MLflow names it, and the last value of each metric."""
+
+    run_id: str
+    name: str
+    status: str
+    seconds: float
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    logged: LoggedRun
+
+
+def nested_runs(parent: Tracker) -> list[NestedRun]:
+    """The runs below a run, in the order in which they were started."""
+    below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
+    runs = _found(MlflowClient(parent.uri), parent.experiment_id, below, "attributes.start_time ASC")
+    return [
+        NestedRun(
+            run.info.run_id,
+            run.info.run_name or run.info.run_id,
+            run.info.status,
+            ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
+            run.data.tags,
+            run.data.metrics,
+            _logged(run),
+        )
+        for run in runs
+    ]
+
+
+def end_lost_runs(parent: Tracker) -> list[str]:
+    """Say that runs below a run have failed which a killed job left RUNNING. Gives their ids."""
+    client = MlflowClient(parent.uri)
+    lost = [run.run_id for run in nested_runs(parent) if run.status == "RUNNING"]
+    for run_id in lost:
+        client.set_tag(run_id, LOST_TAG, "the job that it belonged to was ended")
+        client.set_terminated(run_id, "FAILED")
+    return lost
+
+
+def read_history(uri: str, run_id: str, metrics: Iterable[str]) -> dict[str, list[float]]:
+    """The values of metrics, one an epoch; those that the run does not have are left out."""
+    client = MlflowClient(uri)
+    values = {name: client.get_metric_history(run_id, name) for name in metrics}
+    return {
+        name: [value.value for value in sorted(found, key=lambda value: value.step)]
+        for name, found in values.items()
+        if found
+    }
+
+
+@contextmanager
+def model_run(
+    uri: str,
+    experiment: str,
+    name: str,
+    settings: Mapping[str, Any],
+    model: Mapping[str, str | None],
+    source: tuple[str, str] | None,
+    purpose: Literal["scoring", "evaluation"],
+) -> Iterator[Tracker]:
+    """Start a run for what is done with a registered model; it ends with the body.
+
+    It gets the settings, tags that name the `model` (name, version, sha256), and the `source`, if any: where it is, and
+    what changes when it does. Raises TrackingError where the store cannot be opened.
+    """
+    _refuse_active_run()
+    with as_tracking_error(uri):
+        run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
+    with _ended_with_its_body(run, uri) as tracker:
+        with as_tracking_error(uri):
+            tracker.log_settings(settings)
+            for key, value in model.items():
+                if value is not None:
+                    tracker.set_tag(f"{MODEL_TAG}.{key}", value)
+            if source is not None:
+                log_input(*source, purpose)
+        yield tracker
+
+
+def _refuse_active_run() -> None:
+    active = mlflow.active_run()
+    if active is not None:
+        raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
+
+
+@contextmanager
+def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
+    """The run is finished, failed, or killed (by an interrupt). Raises TrackingError where it cannot be ended."""
+    status = "FAILED"
+    try:
+        yield Tracker(run.info.run_id, run.info.experiment_id, uri)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        try:
+            mlflow.end_run(status)
+        except MlflowException as error:
+            # The body's own error says more.
+            if status == "FINISHED":
+                raise TrackingError(
+                    f"all is done, but tracking.uri={uri} did not take the end of run {run.info.run_id}: "
+                    f"{first_line(error)}"
+                ) from error
+
+
+def _run_to_resume(
+    resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str, job: str
+) -> str | None:
+    """The id of the run named, or for "auto" of the newest that fits, if any."""
+    client = MlflowClient()
+    if resume == AUTO:
+        of_images = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
+        runs = _found(client, experiment_id, of_images, "attributes.start_time DESC")
+        # One training of a comparison has the settings of a training, but goes on with the comparison alone.
+        own = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
+        return newest_fitting(map(_logged, own), settings, fingerprint)
+    try:
+        run = client.get_run(resume)
+    except MlflowException as error:
+        raise ConfigError(f"{job}.resume={resume} is no run of this store: {first_line(error)}") from error
+    check_resumable(_logged(run), settings, fingerprint, job)
+    return resume
+
+
+def _found(client: MlflowClient, experiment_id: str, filter_string: str, order: str) -> Iterator[Run]:
+    """All runs of an experiment that MLflow finds, which gives them page by page."""
+    page = None
+    while page is None or page.token:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string,
+            max_results=RUNS_A_PAGE,
+            order_by=[order],
+            page_token=page.token if page else None,
+        )
+        yield from page
+
+
+def _logged(run: Run) -> LoggedRun:
+    finished = run.info.status == RunStatus.to_string(RunStatus.FINISHED)
+    return LoggedRun(run.info.run_id, finished, run.data.params, run.data.tags.get(FINGERPRINT_TAG))
+
+
+def _experiment_id(uri: str, name: str) -> str:
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        return experiment.experiment_id
+    location = None
+    if uri.startswith(SQLITE):
+        # Beside the store, wherever MLflow's default would be: the two belong together.
+        location = sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
+    try:
+        return mlflow.create_experiment(name, artifact_location=location)
+    except MlflowException:
+        # Another job has made it meanwhile.
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return experiment.experiment_id

@@ -1,0 +1,118 @@
+"""One rank's training, in the driver or in a process of its own: rank 0 alone writes to the MLflow run."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import keras
+
+from cnnlib.config import TrainSettings
+from cnnlib.image_set.contract import ImageSet
+from cnnlib.training.advice import advice_on
+from cnnlib.training.callbacks import IMAGES_PER_SECOND
+from cnnlib.training.checkpoints import TrainingState, read_state, write_checkpoint
+from cnnlib.training.fit import fit_model
+from cnnlib.training.ranks import Ranks
+from cnnlib.training.rate_finder import sweep_rates
+from pipelines.tracking.publisher import Publisher
+from pipelines.tracking.starting_weights import starting_weights
+from pipelines.tracking.tracker import Tracker
+
+# What a sweep of the learning rate leaves in the run.
+SWEEP_FILE = "sweep.json"
+
+
+class Narrator(Protocol):
+    """Who is told of steps, and of every finished epoch in a line."""
+
+    def step(self, done: int, total: int, note: str) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+def fit_and_publish(
+    image_set: ImageSet,
+    settings: TrainSettings,
+    tracker: Tracker,
+    *,
+    ranks: Ranks,
+    narrator: Callable[[Publisher], Narrator],
+) -> keras.Model:
+    """Train from the run's latest checkpoint on, or from scratch; rank 0 publishes every epoch.
+
+    Where `train.find_rate` says so, sweep the learning rate instead. Gives the model as it was left. `narrator` makes
+    rank 0's of its publisher. Raises what `fit_model` raises, and TrackingError where the run does not take a
+    checkpoint.
+    """
+    if settings.train.find_rate:
+        return _sweep_and_publish(image_set, settings, tracker, ranks=ranks, narrator=narrator)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="sparkcnn-checkpoints-")))
+        latest = tracker.latest_epoch()
+        resume_from = tracker.fetch_checkpoint(latest, folder) if latest else None
+        # A checkpoint has its own.
+        weights = None if resume_from else stack.enter_context(starting_weights(settings))
+        fit = partial(fit_model, image_set, settings, ranks=ranks, resume_from=resume_from, weights=weights)
+        if ranks.rank != 0:
+            model, _ = fit(on_epoch=lambda model, state: None, on_step=_tell_nobody)
+            return model
+        if resume_from is not None:
+            log_missing_epochs(tracker, read_state(resume_from), settings.train.monitor)
+        with Publisher(tracker, folder / "written", settings.train.keep_last) as publisher:
+            told = narrator(publisher)
+            warned: set[str] = set()
+
+            def on_epoch(model: keras.Model, state: TrainingState) -> None:
+                logs = state.logs(state.epoch)
+                publisher.publish(state.epoch, write_checkpoint(folder / "written", model, state), logs)
+                told.say(epoch_line(state, settings))
+                for kind, words in advice_on(state.history, settings, len(image_set.classes)).items():
+                    if kind not in warned:
+                        told.say(f"warning: {words}")
+                        warned.add(kind)
+
+            model, _ = fit(on_epoch=on_epoch, on_step=told.step)
+            return model
+
+
+def _sweep_and_publish(
+    image_set: ImageSet,
+    settings: TrainSettings,
+    tracker: Tracker,
+    *,
+    ranks: Ranks,
+    narrator: Callable[[Publisher], Narrator],
+) -> keras.Model:
+    with starting_weights(settings) as weights:
+        sweep = partial(sweep_rates, image_set, settings, ranks=ranks, weights=weights)
+        if ranks.rank != 0:
+            return sweep(on_step=_tell_nobody)[0]
+        with TemporaryDirectory(prefix="sparkcnn-sweep-") as temporary:
+            folder = Path(temporary)
+            with Publisher(tracker, folder, settings.train.keep_last) as publisher:
+                model, found = sweep(on_step=narrator(publisher).step)
+            found.write(folder / SWEEP_FILE)
+            tracker.log_rate_sweep(folder)
+            return model
+
+
+def _tell_nobody(done: int, total: int, note: str) -> None:
+    pass
+
+
+def log_missing_epochs(tracker: Tracker, state: TrainingState, metric: str) -> None:
+    """Log the metrics of epochs whose checkpoint reached the run when they did not: a process died in between."""
+    logged = tracker.logged_epochs(metric)
+    for epoch in range(1, state.epoch + 1):
+        if epoch not in logged:
+            tracker.log_epoch(epoch, state.logs(epoch))
+
+
+def epoch_line(state: TrainingState, settings: TrainSettings) -> str:
+    """What people are told of a finished epoch."""
+    logs = state.logs(state.epoch)
+    shown = ", ".join(f"{name} {logs[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    return f"epoch {state.epoch}/{settings.train.epochs}: {shown}, {logs[IMAGES_PER_SECOND]:,.0f} images/s"
