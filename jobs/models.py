@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cnnlib.config import ModelsSettings
+from cnnlib.config import ModelListSettings
 from cnnlib.quiet import import_tensorflow_quietly
 from jobs.command import run_job
 from jobs.cost_tables import architectures_table
@@ -12,10 +12,10 @@ from jobs.tables import show
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job and give its exit status."""
-    return run_job("models", ModelsSettings, _run, arguments)
+    return run_job("models", ModelListSettings, _run, arguments)
 
 
-def _run(settings: ModelsSettings) -> None:
+def _run(settings: ModelListSettings) -> None:
     import_tensorflow_quietly()
     from pipelines.cost import architecture_costs
 

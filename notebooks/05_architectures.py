@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnnlib.config import CostSettings, ModelsSettings
+from cnnlib.config import CostSettings, ModelListSettings
 from cnnlib.explain.figures import cost_figure, gradients_figure, save_figure
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.notebook import widget_values
@@ -42,7 +42,7 @@ figures = Path(values["figures_path"])
 
 # COMMAND ----------
 
-costs = list(architecture_costs(ModelsSettings()))
+costs = list(architecture_costs(ModelListSettings()))
 table = pd.DataFrame(
     {
         "architecture": [cost.name for cost in costs],

@@ -8,7 +8,7 @@
 
 # COMMAND ----------
 
-from cnnlib.config import EvaluatedDataSettings, EvaluateSettings, TrackingSettings
+from cnnlib.config import EvaluateSettings, LabelledDataSettings, TrackingSettings
 from pipelines.evaluate import evaluate
 from pipelines.notebook import widget_values
 from pipelines.spark import spark_session
@@ -27,7 +27,7 @@ values = widget_values(
 
 settings = EvaluateSettings(
     model=values["model"],
-    data=EvaluatedDataSettings(path=values["data_path"], split=values["split"]),
+    data=LabelledDataSettings(path=values["data_path"], split=values["split"]),
     tracking=TrackingSettings(experiment=values["experiment"]),
 )
 evaluated = evaluate(spark_session("sparkcnn evaluate"), settings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from cnnlib.config import CostSettings, ModelsSettings
+from cnnlib.config import CostSettings, ModelListSettings
 from cnnlib.cost.layers import BYTES, LayerCost, layer_costs, weightless
 from cnnlib.cost.training import Device, epoch_seconds, optimizer_bytes, training_bytes
 from cnnlib.image_set.contract import open_image_set
@@ -120,7 +120,7 @@ def _classes(shape: tuple[int, int, int]) -> int:
     return IMAGENET_CLASSES if min(shape[:2]) > 64 else 10
 
 
-def architecture_costs(settings: ModelsSettings) -> Iterator[ArchitectureCost]:
+def architecture_costs(settings: ModelListSettings) -> Iterator[ArchitectureCost]:
     """What every architecture costs, one after the other as they are known."""
     for name, architecture in ARCHITECTURES.items():
         shape, classes = architecture.default_shape, _classes(architecture.default_shape)

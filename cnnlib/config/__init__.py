@@ -5,15 +5,15 @@ A class is a section (`train`), a field of it a setting (`train.epochs`); a modu
 """
 
 from cnnlib.config.augmentation import AugmentSettings
-from cnnlib.config.compare import ComparedSettings, CompareSettings
-from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelsSettings
+from cnnlib.config.compare import ComparedValuesSettings, CompareSettings
+from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelListSettings
 from cnnlib.config.demo import DemoSettings
 from cnnlib.config.evaluate import (
     Corruption,
-    EvaluatedDataSettings,
     EvaluateSettings,
-    EvaluationSettings,
+    EvaluationExtrasSettings,
     GateSettings,
+    LabelledDataSettings,
     PromoteSettings,
     PromotionDataSettings,
 )
@@ -38,7 +38,7 @@ from cnnlib.config.preflight import (
     PlanImageSettings,
     PlanSettings,
 )
-from cnnlib.config.score import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, ScoringSettings
+from cnnlib.config.score import PredictionSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
 from cnnlib.config.settings import Settings, flatten, flatten_values
 from cnnlib.config.show import ShowSettings
 from cnnlib.config.space import Distribution
@@ -56,7 +56,7 @@ from cnnlib.config.varied import ResultsSettings, VariedSettings
 __all__ = [
     "AugmentSettings",
     "CompareSettings",
-    "ComparedSettings",
+    "ComparedValuesSettings",
     "Distribution",
     "ResultsSettings",
     "StudySettings",
@@ -65,7 +65,7 @@ __all__ = [
     "CostImageSettings",
     "CostSettings",
     "DeviceSettings",
-    "ModelsSettings",
+    "ModelListSettings",
     "ARCHITECTURE_NAMES",
     "Corruption",
     "DataSettings",
@@ -74,8 +74,8 @@ __all__ = [
     "DoctorOutputSettings",
     "DoctorSettings",
     "EvaluateSettings",
-    "EvaluatedDataSettings",
-    "EvaluationSettings",
+    "LabelledDataSettings",
+    "EvaluationExtrasSettings",
     "FitSettings",
     "GateSettings",
     "ImageSetOutputSettings",
@@ -96,7 +96,7 @@ __all__ = [
     "ScheduleSettings",
     "ScoreInputSettings",
     "ScoreSettings",
-    "ScoringSettings",
+    "PredictionSettings",
     "Settings",
     "ShowSettings",
     "SourceFormat",

@@ -10,7 +10,7 @@ from cnnlib.config.train import TrainSettings
 from cnnlib.config.varied import ResultsSettings, VariedSettings
 
 
-class ComparedSettings(Settings):
+class ComparedValuesSettings(Settings):
     """What is compared."""
 
     over: str = Field(
@@ -56,7 +56,7 @@ class ComparedSettings(Settings):
 class CompareSettings(VariedSettings):
     """The same training with several values of one setting, each with several seeds: curves and a table."""
 
-    compare: ComparedSettings
+    compare: ComparedValuesSettings
     output: ResultsSettings = ResultsSettings()
 
     @property

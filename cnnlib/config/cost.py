@@ -48,7 +48,7 @@ class CostSettings(Settings):
         return batch_sizes
 
 
-class ModelsSettings(Settings):
+class ModelListSettings(Settings):
     """Every architecture -> what it costs, and how fast it is here."""
 
     measure: bool = Field(False, description="also measure images/s of inference on this machine; minutes")

@@ -10,14 +10,14 @@ from cnnlib.config.tracking import TrackingSettings
 Corruption = Literal["gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression", "shift"]
 
 
-class EvaluatedDataSettings(Settings):
+class LabelledDataSettings(Settings):
     """What a model is evaluated on."""
 
     path: str = Field(description="an image set that ingest published")
     split: Literal["train", "val", "test"] = Field("test", description="split of the set")
 
 
-class EvaluationSettings(Settings):
+class EvaluationExtrasSettings(Settings):
     """What is looked at beyond the predictions themselves."""
 
     corruptions: list[Corruption] = Field(
@@ -31,8 +31,8 @@ class EvaluateSettings(Settings):
     """A registered model and an image set -> how good it is, in MLflow and on one page."""
 
     model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
-    data: EvaluatedDataSettings
-    evaluate: EvaluationSettings = EvaluationSettings()
+    data: LabelledDataSettings
+    evaluate: EvaluationExtrasSettings = EvaluationExtrasSettings()
     tracking: TrackingSettings = TrackingSettings()
 
 
@@ -73,7 +73,7 @@ class GateSettings(Settings):
     )
 
 
-class ComparisonSettings(EvaluationSettings):
+class PromotionExtrasSettings(EvaluationExtrasSettings):
     """What is looked at beyond the predictions themselves."""
 
     corruptions: list[Corruption] = Field(
@@ -95,7 +95,7 @@ class PromoteSettings(Settings):
     reason: str | None = Field(None, description="why, in your words: a tag of the version")
     data: PromotionDataSettings = PromotionDataSettings()
     gates: GateSettings = GateSettings()
-    evaluate: ComparisonSettings = ComparisonSettings()
+    evaluate: PromotionExtrasSettings = PromotionExtrasSettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")

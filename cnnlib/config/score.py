@@ -28,7 +28,7 @@ class PredictionsOutputSettings(Settings):
     overwrite: bool = Field(False, description="replace what is there; readers see the old until the new is whole")
 
 
-class ScoringSettings(Settings):
+class PredictionSettings(Settings):
     """How scoring runs."""
 
     max_failed_fraction: float = Field(
@@ -56,5 +56,5 @@ class ScoreSettings(Settings):
     model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
     input: ScoreInputSettings = ScoreInputSettings()
     output: PredictionsOutputSettings
-    score: ScoringSettings = ScoringSettings()
+    score: PredictionSettings = PredictionSettings()
     tracking: TrackingSettings = TrackingSettings()

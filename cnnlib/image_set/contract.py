@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cnnlib.errors import ImageSetError
+from cnnlib.errors import ImageSetError, ModelError
 from cnnlib.image_set.splits import SPLITS
 from cnnlib.sealed.frozen.images import ImageSpec, decode_image
 from cnnlib.storage.folder import Folder, commit, open_folder
@@ -107,6 +107,15 @@ class ImageSet:
         if not self.splits[name].rows:
             raise ImageSetError(f"{self.folder.uri} has no {name} images; set the split fractions at ingest")
         return self.splits[name]
+
+    def check_fits(self, spec: ImageSpec) -> None:
+        """Raise ModelError if the images of the set were not made as a model of this spec needs them."""
+        there, needed = ((*one.shape, one.resize) for one in (self.image, spec))
+        if there != needed:
+            raise ModelError(
+                f"{self.folder.uri} has images of {there} (height, width, channels, resize), the model takes {needed}; "
+                "take an image set made so, or score the source itself with input.format"
+            )
 
 
 def stored_pixels(stored: bytes, spec: ImageSpec) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cnnlib.config import ScoringSettings
+from cnnlib.config import PredictionSettings
 from cnnlib.errors import LimitError, ModelError, OutputExistsError
 from cnnlib.image_set.contract import IMAGE_ID, PATH
 from cnnlib.predictions.drift import Stability
@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 )
 
 
-def schema_of(settings: ScoringSettings) -> pa.Schema:
+def schema_of(settings: PredictionSettings) -> pa.Schema:
     """`SCHEMA`, and after it the columns that were asked for. Their lists are null for a row without a prediction."""
     asked = []
     if settings.top_k:

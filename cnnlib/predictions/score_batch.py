@@ -11,7 +11,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from cnnlib.config import ScoringSettings
+from cnnlib.config import PredictionSettings
 from cnnlib.errors import ImageSetError
 from cnnlib.image_set.contract import CODE, IMAGE_ID, MESSAGE, PATH, raw_pixels
 from cnnlib.image_set.writer import CONTENT
@@ -49,7 +49,7 @@ class ScorePlan:
     model: ScoredWith
     scored_at: datetime
     raw_shape: tuple[int, int, int] | None
-    settings: ScoringSettings
+    settings: PredictionSettings
     before: ScoredBefore | None = None
 
 

@@ -15,8 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnlib.errors import ModelError
-from cnnlib.image_set.contract import ImageSet
 from cnnlib.sealed.frozen import predict
 from cnnlib.sealed.frozen.images import ImageSpec
 from cnnlib.sealed.frozen.predict import CARD_FILE, MODEL_FILE, Classifier, ModelCard, sha256_of
@@ -78,16 +76,6 @@ def open_sealed(model_folder: Path) -> Classifier:
     if package not in sys.modules:
         sys.path.append(str(model_folder / CODE))
     return importlib.import_module(f"{package}.predict").load_classifier(artifacts)
-
-
-def check_fits(image_set: ImageSet, card: ModelCard) -> None:
-    """Raise ModelError where a set's images were not made as the model's were."""
-    there, needed = ((*spec.shape, spec.resize) for spec in (image_set.image, card.image))
-    if there != needed:
-        raise ModelError(
-            f"{image_set.folder.uri} has images of {there} (height, width, channels, resize), the model takes "
-            f"{needed}; take an image set made so, or score the source itself with input.format"
-        )
 
 
 def _write_code(folder: Path) -> Path:

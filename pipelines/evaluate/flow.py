@@ -19,7 +19,6 @@ from cnnlib.predictions.contract import Predictions
 from cnnlib.reports.evaluation import render_evaluation
 from cnnlib.reports.figures import confusion_figure, reliability_figure
 from cnnlib.sealed.frozen.predict import LABEL_NAME
-from cnnlib.sealed.seal import check_fits
 from cnnlib.storage.folder import REPORT
 from pipelines.evaluate.image_predictions import evaluation_of, image_predictions
 from pipelines.spark.progress import Progress
@@ -49,7 +48,7 @@ def evaluate(spark: SparkSession, settings: EvaluateSettings, progress: Progress
     store = connect(settings.tracking)
     with TemporaryDirectory(prefix="sparkcnn-evaluation-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
-        check_fits(image_set, model.card)
+        image_set.check_fits(model.card.image)
         with (
             as_tracking_error(store),
             model_run(

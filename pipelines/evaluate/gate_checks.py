@@ -12,7 +12,6 @@ from cnnlib.config import PromoteSettings
 from cnnlib.evaluation.gates import Gate, accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from cnnlib.evaluation.result import Evaluation
 from cnnlib.image_set.contract import ImageSet
-from cnnlib.sealed.seal import check_fits
 from pipelines.evaluate.image_predictions import discordant, evaluation_of, image_predictions
 from pipelines.evaluate.parity_and_speed import difference_from_trained, golden_images, speeds_side_by_side
 from pipelines.spark.progress import Progress
@@ -50,7 +49,7 @@ class Contest:
             versions = [challenger, *([champion] if champion else [])]
             models = [fetch_model(version.uri, folder / version.version) for version in versions]
             for model in models:
-                check_fits(self.image_set, model.card)
+                self.image_set.check_fits(model.card.image)
             contenders = [self._assess(model, held) for model in models]
             gates = tuple(self._gates(challenger, contenders))
         return contenders[0].evaluation, gates

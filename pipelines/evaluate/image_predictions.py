@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cnnlib.config import EvaluationSettings
+from cnnlib.config import EvaluationExtrasSettings
 from cnnlib.errors import ImageSetError
 from cnnlib.evaluation.image_predictions import (
     LABEL_PROBABILITY,
@@ -84,7 +84,7 @@ def evaluation_of(
     image_set: ImageSet,
     split: str,
     model: RegisteredModel,
-    asked: EvaluationSettings,
+    asked: EvaluationExtrasSettings,
 ) -> Evaluation:
     """Count what `image_predictions` gives."""
     classes = all_classes(image_set.classes, model.card.classes)

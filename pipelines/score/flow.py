@@ -31,7 +31,6 @@ from cnnlib.predictions.score_batch import ScorePlan, score_images
 from cnnlib.predictions.scored_before import ScoredBefore
 from cnnlib.predictions.writer import WrittenPredictions
 from cnnlib.sealed.frozen.predict import ModelCard
-from cnnlib.sealed.seal import check_fits
 from cnnlib.storage.folder import Folder, discard_unpublished, make_writable, new_run_id, open_folder, refuse_occupied
 from pipelines.score.new_files import Mark, stream_with_batches, take_new_files
 from pipelines.score.worker_model import ship_model, worker_classifier
@@ -232,7 +231,7 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, card: ModelCar
     if settings.path is None:
         raise ConfigError("input.path is missing; name the image set to score")
     image_set = open_image_set(settings.path)
-    check_fits(image_set, card)
+    image_set.check_fits(card.image)
     splits = [
         split
         for split in (SPLITS if settings.split == "all" else (settings.split,))

@@ -15,12 +15,12 @@ from pyspark.sql import SparkSession
 from sklearn import metrics as sklearn_metrics
 
 from cnnlib.config import (
-    EvaluatedDataSettings,
     EvaluateSettings,
-    EvaluationSettings,
+    EvaluationExtrasSettings,
     ImageSetOutputSettings,
     ImageSettings,
     IngestSettings,
+    LabelledDataSettings,
     SourceSettings,
     TrackingSettings,
 )
@@ -44,8 +44,8 @@ MISTAKES = 7
 def settings_of(image_set: ImageSet, tracking: TrackingSettings, model: str, **asked: object) -> EvaluateSettings:
     return EvaluateSettings(
         model=model,
-        data=EvaluatedDataSettings(path=image_set.folder.uri),
-        evaluate=EvaluationSettings(**asked),
+        data=LabelledDataSettings(path=image_set.folder.uri),
+        evaluate=EvaluationExtrasSettings(**asked),
         tracking=tracking,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoreSettings, ScoringSettings
+from cnnlib.config import PredictionSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
 from tests.conftest import write_photos
 from tests.spark import own_process
 from tests.spark.conftest import Trained
@@ -81,7 +81,7 @@ def test_killed_stream_scores_each_file_once(trained: Trained, tmp_path: Path) -
         model="models:/digits@champion",
         input=ScoreInputSettings(path=str(folder), format="image_folder"),
         output=PredictionsOutputSettings(path=str(output)),
-        score=ScoringSettings(mode="stream"),
+        score=PredictionSettings(mode="stream"),
         tracking=trained.tracking,
     )
 

@@ -18,10 +18,10 @@ from cnnlib.config import (
     ImageSetOutputSettings,
     ImageSettings,
     IngestSettings,
+    PredictionSettings,
     PredictionsOutputSettings,
     ScoreInputSettings,
     ScoreSettings,
-    ScoringSettings,
     SourceSettings,
 )
 from cnnlib.errors import ImageSetError, LimitError, ModelError, OutputExistsError
@@ -214,7 +214,7 @@ def test_more_failures_than_allowed_end_with_status_3_and_keep_the_others(
     photos = write_photos(tmp_path / "photos", per_class=2)
     (photos / "dark" / "bad.jpg").write_text("no image")
     source = ScoreInputSettings(format="image_folder", path=str(photos))
-    limits = ScoringSettings(max_failed_fraction=0.1)
+    limits = PredictionSettings(max_failed_fraction=0.1)
     with pytest.raises(LimitError, match=r"1 of 5 rows have no prediction \(1 not_an_image\)") as error:
         score(spark, settings(trained, tmp_path / "out", input=source, score=limits))
     assert error.value.exit_status == 3

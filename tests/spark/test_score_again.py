@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from cnnlib.config import PredictionsOutputSettings, ScoreInputSettings, ScoringSettings
+from cnnlib.config import PredictionSettings, PredictionsOutputSettings, ScoreInputSettings
 from cnnlib.errors import ConfigError, OutputExistsError
 from pipelines.score.flow import score
 from pipelines.tracking.registry import fetch_model
@@ -25,7 +25,7 @@ def test_flat_folder_is_scored_and_what_is_new_in_it_later(
 ) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(write_photos(tmp_path / "classes", per_class=4) / "dark", photos)
-    asked = ScoringSettings(mode="incremental", top_k=3)
+    asked = PredictionSettings(mode="incremental", top_k=3)
     every_night = settings(
         trained, tmp_path / "out", input=ScoreInputSettings(path=str(photos), format="image_folder"), score=asked
     )
@@ -62,7 +62,7 @@ def test_new_version_scores_again_when_asked(spark: SparkSession, trained: Train
         mlflow.log_artifacts(str(other), "other")
     uri = f"runs:/{champion.run_id}/other"
 
-    incremental = ScoringSettings(mode="incremental")
+    incremental = PredictionSettings(mode="incremental")
     first = score(spark, settings(trained, tmp_path / "out", score=incremental))
     skipped = score(spark, settings(trained, tmp_path / "out", uri, score=incremental))
     assert skipped.counts["skipped"] == TEST_DIGITS
@@ -92,14 +92,14 @@ def retrained(folder: Path, to: Path) -> Path:
 
 def test_predictions_with_other_columns_are_not_mixed(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     first = score(spark, settings(trained, tmp_path / "out"))
-    asked = ScoringSettings(mode="incremental", probabilities=True)
+    asked = PredictionSettings(mode="incremental", probabilities=True)
     with pytest.raises(OutputExistsError, match="columns image_id, .*, and these would have .*, probabilities; ask"):
         score(spark, settings(trained, tmp_path / "out", score=asked))
     assert len(rows_of(first)) == TEST_DIGITS
 
 
 def test_adding_and_replacing_at_once_is_refused(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
-    asked = settings(trained, tmp_path / "out", score=ScoringSettings(mode="incremental"))
+    asked = settings(trained, tmp_path / "out", score=PredictionSettings(mode="incremental"))
     both = PredictionsOutputSettings(path=str(tmp_path / "out"), overwrite=True)
     with pytest.raises(ConfigError, match="choose one of them"):
         score(spark, asked.model_copy(update={"output": both}))

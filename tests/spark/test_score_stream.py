@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from cnnlib.config import ScoreInputSettings, ScoreSettings, ScoringSettings
+from cnnlib.config import PredictionSettings, ScoreInputSettings, ScoreSettings
 from cnnlib.errors import ConfigError, OutputExistsError
 from pipelines.score import flow as module
 from pipelines.score.flow import score
@@ -31,7 +31,7 @@ def photos(tmp_path: Path) -> Path:
 
 def asked(trained: Trained, photos: Path, output: Path, **more: object) -> ScoreSettings:
     source = ScoreInputSettings(path=str(photos), format="image_folder")
-    return settings(trained, output, input=source, score=ScoringSettings(mode="stream", **more))
+    return settings(trained, output, input=source, score=PredictionSettings(mode="stream", **more))
 
 
 def test_each_file_is_scored_once(spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path) -> None:
@@ -141,6 +141,6 @@ def test_predictions_that_were_made_anew_are_not_those_of_the_stream(
 
 
 def test_only_a_folder_is_watched(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
-    of_a_set = settings(trained, tmp_path / "out", score=ScoringSettings(mode="stream"))
+    of_a_set = settings(trained, tmp_path / "out", score=PredictionSettings(mode="stream"))
     with pytest.raises(ConfigError, match="it takes input.format=image_folder and a path"):
         score(spark, of_a_set)

@@ -87,7 +87,7 @@ def test_default_is_a_value_that_the_setting_takes(name):
         (config.RejectsSettings, {"max_fraction": 1.1}),
         (config.OptimizerSettings, {"learning_rate": 0}),
         (config.OptimizerSettings, {"learning_rate": float("inf")}),
-        (config.ScoringSettings, {"batch_size": 0}),
+        (config.PredictionSettings, {"batch_size": 0}),
     ],
     ids=str,
 )

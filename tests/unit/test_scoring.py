@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cnnlib.config import ScoringSettings
+from cnnlib.config import PredictionSettings
 from cnnlib.errors import ImageSetError, ModelError, OutputExistsError
 from cnnlib.image_set.contract import raw_pixels
 from cnnlib.predictions.contract import SCHEMA, ScoredWith
@@ -41,7 +41,7 @@ def classifier() -> Classifier:
 
 def plan(folder=".", raw_shape=None, version="3", **settings) -> ScorePlan:
     model = ScoredWith("shades", version, "a" * 64)
-    return ScorePlan(open_folder(str(folder)), "run", model, NOW, raw_shape, ScoringSettings(**settings))
+    return ScorePlan(open_folder(str(folder)), "run", model, NOW, raw_shape, PredictionSettings(**settings))
 
 
 def uniform(value: int, shape=SPEC.shape) -> np.ndarray:
