@@ -1,0 +1,1 @@
+"""The decoder and classifier that this model was sealed with."""
