@@ -3,7 +3,7 @@
 # The pinned set to install: requirements/$(PROFILE).txt.
 PROFILE ?= current
 PYTHON  ?= python3
-# What `make test` runs, as pytest takes it; empty is all.
+# What `make test` runs, as pytest takes it; empty is what its help says.
 TESTS   ?=
 # Options of `make bench`, e.g. BENCH="--images 2000 --memory 0".
 BENCH   ?=
@@ -18,23 +18,36 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-# Tests mostly wait for processes that they start: two share them out, a file at a time. Unit tests come first, by
-# themselves, for some of them look at the clock.
-shared_out  = -n 2 --dist loadfile --no-loadscope-reorder
-unit_tests  = $(shared_out) tests/unit cnnlib pipelines jobs
-other_tests = $(shared_out) --cov-append tests/end_to_end tests/spark
-all_tests   = $(venv)/bin/python -m pytest $(unit_tests) && $(venv)/bin/python -m pytest $(other_tests)
+# Tests mostly wait for processes that they start, so two pytest workers share the files. Unit tests run first and by
+# themselves, because some of them look at the clock.
+pytest = $(venv)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+units = tests/unit cnnlib pipelines jobs
+others = tests/end_to_end tests/spark
+# Tests that also run on lts: the feed and its bridge, models and training, ingest on Spark 3.5, the run in MLflow 2.
+lts_part = --no-cov --ignore=tests/unit/test_feed_learning.py \
+    --ignore=tests/unit/test_pretrained.py --ignore=tests/unit/test_explain.py \
+    tests/spark/test_ingest.py tests/spark/test_train.py tests/unit
 
-.PHONY: help demo test fuzz bench petastorm lint wheel pins clean environment
+.PHONY: help demo test test-full fuzz bench petastorm lint wheel pins clean environment
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
-test: lint ## lint, then all tests (30 minutes), or those of TESTS=...
-	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS),$(all_tests))
+test: lint ## lint, all unit tests, one path through every capability on Spark (8 minutes), or TESTS=...
+	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS), \
+	    $(pytest) -m 'not full' $(units) && $(pytest) -m 'not full' --cov-append $(others))
+
+test-full: environment ## all other tests, damaged images, and a part on lts (half an hour)
+	@$(pytest) -m full --cov-append $(units)
+	@$(pytest) -m full --cov-append $(others)
+	@$(MAKE) --no-print-directory fuzz
+	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
+
+test-lts: environment
+	@$(pytest) $(lts_part)
 
 bench: environment ## ingest beside the machine's ceiling, petastorm and Ray Data (10 minutes)
 	@$(venv)/bin/python -m benchmarks.ingest $(BENCH)

@@ -1,15 +1,16 @@
-"""How fast the feed is: `python -m benchmarks.feed`, about five minutes on two cores; `--quick` takes one.
+"""Measure the speed of the feed: `python -m benchmarks.feed`, about five minutes on two cores; `--quick` takes one.
 
-Three questions, each with its peer measured in turns in the same run:
+There are three questions. Each compares the feed with a peer, in alternating turns of the same run:
 
-- LeNet on MNIST: an epoch of `fit` through Parquet against one on arrays in memory, and the share of it spent
-  waiting for data;
-- the feed alone, 28 x 28 raw: images a second against tf.data on arrays in memory, same shuffle and batch;
-- the feed alone, 96 x 96 JPEG: images a second, decoded, against tf.data on TFRecords of the same bytes, read the
-  way TensorFlow's guide recommends.
+- LeNet on MNIST: an epoch of `fit` through Parquet, compared with one on arrays in memory; and the fraction of the
+  epoch that is spent waiting for data.
+- The feed alone, 28 x 28 raw: images per second, compared with tf.data on arrays in memory, with the same shuffling and
+  batches.
+- The feed alone, 96 x 96 JPEG: decoded images per second, compared with tf.data on TFRecords of the same bytes, read as
+  TensorFlow's guide recommends.
 
-petastorm's plain `make_petastorm_dataset(...).unbatch().shuffle().batch()` stands beside them on the same Parquet.
-Files are read once before anything is timed, so they come from the machine's page cache for everybody.
+The table also has petastorm's plain `make_petastorm_dataset(...).unbatch().shuffle().batch()` on the same Parquet. All
+files are read once before anything is timed, so every feed reads them from the machine's page cache.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from cnnlib.quiet import import_tensorflow_quietly
 
 import_tensorflow_quietly()
 
-import keras  # noqa: E402  (after TensorFlow was imported quietly)
+import keras  # noqa: E402  (TensorFlow must be imported quietly first)
 import tensorflow as tf  # noqa: E402
 
 from benchmarks.goals import verdict  # noqa: E402
@@ -51,21 +52,22 @@ from cnnlib.storage.parts import PartWriter  # noqa: E402
 
 arrow_bridge.install()
 
-from petastorm import make_batch_reader  # noqa: E402  (the bridge must be in place first)
+import petastorm.reader  # noqa: E402  (the bridge must be in place first)
+from petastorm import make_batch_reader  # noqa: E402
 from petastorm.tf_utils import make_petastorm_dataset  # noqa: E402
 
-from cnnlib.feed.petastorm.thread_pool import use_whole_thread_pool  # noqa: E402
+from cnnlib.feed.petastorm.thread_pool import WholeThreadPool  # noqa: E402
 
 BATCH_SIZE = 128
 SEED = 0
 CLASSES = tuple("0123456789")
-# As ingest writes them by default: 8,192 rows a file, 2 MB of raw pixels a row group.
+# The defaults of ingest: 8,192 rows per file, 2 MB of raw pixels per row group.
 ROWS_PER_FILE = 8192
 ROW_GROUP_BYTES = 2_000_000
 JPEG_SPEC = ImageSpec(96, 96, 3, encoding="jpeg")
 JPEG_QUALITY = 85
 
-# Seconds, and for fits the share of them spent waiting for data.
+# A function that runs one measurement and returns its seconds.
 Pass = Callable[[], float]
 
 
@@ -73,16 +75,16 @@ Pass = Callable[[], float]
 
 
 def mnist(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first training digits: (rows, 28, 28, 1) uint8 and (rows,) int32."""
+    """Return the first training digits: (rows, 28, 28, 1) uint8 and labels (rows,) int32."""
     images = parse_idx(read_mnist_file("train-images-idx3-ubyte.gz"), "images")[:rows, :, :, np.newaxis]
     labels = parse_idx(read_mnist_file("train-labels-idx1-ubyte.gz"), "labels")[:rows]
     return images, labels.astype(np.int32)
 
 
 def photo_of(digit: np.ndarray, random: np.random.Generator) -> bytes:
-    """A digit (28, 28) uint8 in colour, lit from one side, on cloth: a JPEG of 96 x 96 pixels and 2 to 5 KB."""
+    """Turn a digit (28, 28) uint8 into a coloured photo on cloth, lit from one side: a 96 x 96 JPEG of 2 to 5 KB."""
     blurred = Image.fromarray(digit).resize((96, 96), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1))
-    # (96, 96, 1) float32, 0 where there is ground and 1 where there is ink
+    # (96, 96, 1) float32: 0 is ground, 1 is ink
     ink = np.asarray(blurred, np.float32)[:, :, np.newaxis] / 255
     ground_colour, ink_colour = random.integers(0, 256, (2, 3))
     ramp = np.linspace(0, 1, 96, dtype=np.float32)
@@ -98,7 +100,7 @@ def photo_of(digit: np.ndarray, random: np.random.Generator) -> bytes:
 
 
 def write_set(path: Path, spec: ImageSpec, images: Sequence[bytes], labels: np.ndarray) -> ImageSet:
-    """Publish a set of a train split alone, in files and row groups as ingest makes them."""
+    """Publish a set with a train split only, in files and row groups as ingest makes them."""
     folder, run_id, files = open_folder(str(path)), new_run_id(), []
     rows_per_row_group = max(1, ROW_GROUP_BYTES // spec.size_bytes)
     for task, start in enumerate(range(0, len(images), ROWS_PER_FILE)):
@@ -127,7 +129,7 @@ def write_set(path: Path, spec: ImageSpec, images: Sequence[bytes], labels: np.n
 
 
 def write_tf_records(folder: Path, images: Sequence[bytes], labels: np.ndarray) -> list[str]:
-    """The same bytes as TFRecord files, as many as the set has Parquet files."""
+    """Write the same bytes as TFRecord files, as many as the set has Parquet files; return their paths."""
     folder.mkdir()
     paths = []
     for start in range(0, len(images), ROWS_PER_FILE):
@@ -145,7 +147,7 @@ def write_tf_records(folder: Path, images: Sequence[bytes], labels: np.ndarray) 
     return paths
 
 
-# --- the feeds, each as one tf.data.Dataset of batches
+# --- the feeds; each yields one tf.data.Dataset of batches
 
 
 @contextmanager
@@ -162,7 +164,10 @@ def arrays_feed(images: np.ndarray, labels: np.ndarray, shuffle_rows: int) -> It
 
 @contextmanager
 def tf_records_feed(paths: list[str], shuffle_rows: int) -> Iterator[tf.data.Dataset]:
-    """As https://www.tensorflow.org/guide/data_performance has it: parallel interleave, parallel map, prefetch."""
+    """Read TFRecords as https://www.tensorflow.org/guide/data_performance recommends.
+
+    That is: parallel interleave, parallel map, prefetch.
+    """
     features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
 
     def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -178,7 +183,7 @@ def tf_records_feed(paths: list[str], shuffle_rows: int) -> Iterator[tf.data.Dat
 
 @contextmanager
 def petastorm_feed(image_set: ImageSet, epochs: int, shuffle_rows: int) -> Iterator[tf.data.Dataset]:
-    """petastorm as its own examples use it. Its data set can be read once only, so it has all epochs in it."""
+    """Use petastorm as its own examples do. Its data set can be read only once, so it holds all epochs."""
     spec = image_set.image
 
     def decode(row: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -187,8 +192,8 @@ def petastorm_feed(image_set: ImageSet, epochs: int, shuffle_rows: int) -> Itera
         return tf.ensure_shape(tf.io.decode_jpeg(row.image, channels=spec.channels), spec.shape), row.label
 
     urls = image_set.files(TRAIN)
-    # As published it now and then loses row groups, which is faster.
-    use_whole_thread_pool()
+    # The pool that petastorm publishes sometimes loses row groups, which would make it look faster.
+    petastorm.reader.ThreadPool = WholeThreadPool
     reader = make_batch_reader(urls, schema_fields=["^image$", "^label$"], num_epochs=epochs, seed=SEED)
     try:
         dataset = make_petastorm_dataset(reader).unbatch().shuffle(shuffle_rows, seed=SEED)
@@ -202,7 +207,7 @@ def petastorm_feed(image_set: ImageSet, epochs: int, shuffle_rows: int) -> Itera
 
 
 def in_turns(passes: Mapping[str, Pass], repeats: int) -> dict[str, list[float]]:
-    """Run every pass once untimed, then all of them in turns: what the machine does meanwhile strikes them alike."""
+    """Run every pass once untimed, then all of them in turns, so other load on the machine affects all alike."""
     for run in passes.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in passes}
@@ -213,7 +218,7 @@ def in_turns(passes: Mapping[str, Pass], repeats: int) -> dict[str, list[float]]
 
 
 def epochs_of(feed: Callable[[], Any], rows: int, *, passes: int, epochs_a_pass: int = 1) -> Pass:
-    """A pass that opens a feed, takes all its batches, `passes` times over, and closes it."""
+    """Return a pass that opens a feed, takes all its batches `passes` times, and closes it."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -231,7 +236,7 @@ def epochs_of(feed: Callable[[], Any], rows: int, *, passes: int, epochs_a_pass:
 
 
 class EpochTimes(keras.callbacks.Callback):
-    """Collects the seconds of each epoch, by the clock and by the CPU, and the share spent waiting for data."""
+    """Collect the seconds of each epoch, of the clock and of the CPU, and the fraction spent waiting for data."""
 
     def __init__(self, data_wait: DataWait | None = None) -> None:
         super().__init__()
@@ -251,7 +256,7 @@ class EpochTimes(keras.callbacks.Callback):
 
 
 def lenet(image_set: ImageSet) -> keras.Model:
-    """LeNet, compiled as training does it; its weights are the same each time."""
+    """Build and compile LeNet as training does, each time with the same initial weights."""
     keras.utils.set_random_seed(SEED)
     model = build_model(
         "lenet", image_shape=image_set.image.shape, classes=len(CLASSES), mean=image_set.mean, std=image_set.std
@@ -264,7 +269,7 @@ def lenet(image_set: ImageSet) -> keras.Model:
 def measure_lenet(
     image_set: ImageSet, images: np.ndarray, labels: np.ndarray, *, repeats: int, epochs: int
 ) -> tuple[EpochTimes, EpochTimes]:
-    """The epochs of `fit` on arrays and of `fit` through Parquet, in turns of `epochs`, after one each untimed."""
+    """Measure `fit` on arrays and `fit` through Parquet, in turns of `epochs`, after one untimed epoch each."""
     on_arrays, through_parquet, data_wait = lenet(image_set), lenet(image_set), DataWait()
     arrays, parquet = EpochTimes(), EpochTimes(data_wait)
     steps = -(-len(images) // BATCH_SIZE)
@@ -282,7 +287,7 @@ def measure_lenet(
             through_parquet.fit(dataset, steps_per_epoch=steps, shuffle=False, callbacks=callbacks, **options)
 
         for turn in range(repeats + 1):
-            # Now this one first, now that: a machine that grows slower or faster favours neither.
+            # Alternate which one is first, so that a machine that gets slower or faster favours neither.
             for fit in (fit_arrays, fit_parquet) if turn % 2 else (fit_parquet, fit_arrays):
                 fit(turn, epochs=epochs if turn else 1, verbose=0)
     return arrays, parquet
@@ -301,7 +306,7 @@ def ratio(own: Sequence[float], peer: Sequence[float]) -> float:
 
 
 def add_speeds(table: Table, speeds: Mapping[str, Sequence[float]], limit: float) -> None:
-    """Images a second; the first is the feed, the second its peer, which it is to reach `limit` of."""
+    """Add images per second. The first entry is the feed, the second its peer; `limit` is the required ratio."""
     own, peer, *_ = speeds
     for name, values in speeds.items():
         if name == own:
@@ -313,10 +318,10 @@ def add_speeds(table: Table, speeds: Mapping[str, Sequence[float]], limit: float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast the feed is, beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="smaller sets, fewer repeats: does it run at all?")
-    parser.add_argument("--repeats", type=int, help="turns of each measurement (default 5, quick 2)")
-    parser.add_argument("--only", choices=["lenet", "raw", "jpeg"], help="one of the three questions")
+    parser = argparse.ArgumentParser(description="Measure the speed of the feed beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="smaller sets and fewer repeats, to check that it runs")
+    parser.add_argument("--repeats", type=int, help="number of turns of each measurement (default 5, quick 2)")
+    parser.add_argument("--only", choices=["lenet", "raw", "jpeg"], help="answer only one of the three questions")
     options = parser.parse_args()
     repeats = options.repeats or (2 if options.quick else 5)
     table = Table(title=f"feed, {os.cpu_count()} cores, batch {BATCH_SIZE}, median of {repeats} turns")
@@ -337,25 +342,25 @@ def add_lenet(table: Table, folder: Path, *, quick: bool, repeats: int) -> None:
     goal = verdict(times <= 1.05, "at most 1.050")
     add_row(
         table,
-        f"LeNet, {len(images):,} digits: s an epoch, through Parquet",
+        f"LeNet, {len(images):,} digits: s per epoch, through Parquet",
         parquet.seconds,
         ".2f",
         f"{times:.3f}",
         goal,
     )
     add_row(table, "  on arrays", arrays.seconds, ".2f", "1.000", "")
-    add_row(table, "  share of a step waiting for data", parquet.waited, ".2%", "", "")
-    # A busy machine stretches the clock, hardly the CPU time.
+    add_row(table, "  fraction of an epoch waiting for data", parquet.waited, ".2%", "", "")
+    # A busy machine stretches the clock time, but hardly the CPU time.
     times = ratio(parquet.cpu_seconds, arrays.cpu_seconds)
-    add_row(table, "  CPU seconds an epoch, through Parquet", parquet.cpu_seconds, ".2f", f"{times:.3f}", "")
-    add_row(table, "  CPU seconds an epoch, on arrays", arrays.cpu_seconds, ".2f", "1.000", "")
+    add_row(table, "  CPU seconds per epoch, through Parquet", parquet.cpu_seconds, ".2f", f"{times:.3f}", "")
+    add_row(table, "  CPU seconds per epoch, on arrays", arrays.cpu_seconds, ".2f", "1.000", "")
     table.add_section()
 
 
 def add_raw(table: Table, folder: Path, *, quick: bool, repeats: int) -> None:
     images, labels = mnist(20_000 if quick else 60_000)
     image_set = write_set(folder / "raw", ImageSpec(28, 28, 1), list(map(np.ndarray.tobytes, images)), labels)
-    # A third of the set, so that rows leave the pool while others still come.
+    # A third of the set, so that rows leave the pool while others still arrive.
     shuffle_rows, epochs = len(images) // 3, 4
     shuffle_mb = shuffle_rows * image_set.image.size_bytes / 2**20
     passes = {

@@ -34,8 +34,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.goals import verdict
-from benchmarks.ingest_ways import SIZE
-from benchmarks.photographs import large, link_first, photographs_in, write_photographs
+from benchmarks.photographs import SIZE, large, link_first, photographs_in, write_photographs
 from benchmarks.processes import CommandFailed, Finished, run_command, with_this_project
 from cnnlib.image_set.contract import open_image_set
 from cnnlib.mnist import MD5 as MNIST_FILES

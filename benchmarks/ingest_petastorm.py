@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import Row, SparkSession
 
-from benchmarks.ingest_ways import LABELS, SIZE, draft_and_resize
+from benchmarks.photographs import LABELS, SIZE, draft_and_resize
 from cnnlib.feed.petastorm import arrow_bridge
 
 arrow_bridge.install()

@@ -5,7 +5,6 @@ the interpreter and its imports, the JVM and the session, Ray's server. Files of
 everybody, and every way writes pixels and label of 96 x 96 images to Parquet.
 """
 
-import io
 import json
 import sys
 import time
@@ -18,26 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from benchmarks.photographs import ORIGINALS, photographs_in
+from benchmarks.photographs import LABELS, SIZE, draft_and_resize, photographs_in
 from cnnlib.sealed.frozen.images import ImageSpec, decode_image
 
-SIZE = 96
-LABELS = {name: label for label, name in enumerate(sorted(ORIGINALS))}
 SCHEMA = pa.schema([("path", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
 # As ingest writes them by default: 2 MB of raw pixels.
 ROWS_PER_ROW_GROUP = 2_000_000 // (SIZE * SIZE * 3)
-
-
-def draft_and_resize(content: bytes) -> np.ndarray:
-    """Decode a JPEG as cheaply as Pillow can: (96, 96, 3) uint8.
-
-    libjpeg unpacks it at 1/2, 1/4 or 1/8 where that still covers the target.
-    """
-    with Image.open(io.BytesIO(content)) as image:
-        image.draft("RGB", (SIZE, SIZE))
-        return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def decode_as_ingest(content: bytes) -> np.ndarray:

@@ -5,6 +5,7 @@ bridge loaded and nothing else of this project. Prints both counts, and a line f
 failed on current:
 
     make petastorm
+    python benchmarks/petastorm_tests.py [--tests FILE_OR_TEST ...]
 
 Most of these tests start threads or processes, and some of them lose races on either profile. So a test that fails
 is run again by itself, up to RUNS times on each profile. A name or a behaviour that Arrow or NumPy has lost fails
@@ -13,10 +14,11 @@ every time: a test that passes once on current has shown that it lacks none.
 Ends with status 0 if every test that passes on lts passes on current, 1 if not. About 20 minutes on 2 cores.
 """
 
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,8 +88,8 @@ class Outcome:
         return self.at_once | self.later
 
 
-def run_profile(profile: Profile) -> Outcome:
-    """Run all tests of a profile, and again those that failed.
+def run_profile(profile: Profile, tests: Sequence[str]) -> Outcome:
+    """Run tests of petastorm on a profile, and again those that failed.
 
     Raises CalledProcessError where what the tests need cannot be installed, RuntimeError where pytest does not run.
     """
@@ -99,7 +101,7 @@ def run_profile(profile: Profile) -> Outcome:
         (folder / "start" / "sitecustomize.py").write_text(profile.sitecustomize)
         (folder / "start" / "petastorm_plugin.py").write_text(PLUGIN)
         _install_extras(profile, folder / "extras")
-        results = _run_tests(profile, folder, TEST_FILES)
+        results = _run_tests(profile, folder, tests)
         never = {test: error for test, error in results.items() if error is not None}
         at_once = results.keys() - never.keys()
         for _ in range(RUNS - 1):
@@ -168,8 +170,8 @@ def _result(case: ElementTree.Element) -> tuple[str, str | None]:
     return test, None
 
 
-def _print_counts(outcome: Outcome) -> None:
-    for file in TEST_FILES:
+def _print_counts(outcome: Outcome, files: Iterable[str]) -> None:
+    for file in files:
         at_once, later, never = (_of_file(file, tests) for tests in (outcome.at_once, outcome.later, outcome.never))
         told = f"{at_once} at once, {later} in a later run, {never} in none of {RUNS}"
         print(f"    {file}: {at_once + later} of {at_once + later + never} pass ({told})")
@@ -183,12 +185,16 @@ def _of_file(file: str, tests: Collection[str]) -> int:
 
 
 def main() -> int:
-    """Run both profiles, print what came out, and give the exit status."""
+    """Run both profiles, print the counts of both, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tests", nargs="+", default=TEST_FILES, metavar="FILE_OR_TEST", help="e.g. FILE::TEST")
+    tests = parser.parse_args().tests
+    files = dict.fromkeys(test.split("::")[0] for test in tests)
     outcomes = []
     for profile in (LTS, CURRENT):
         subprocess.run(["make", "--silent", "environment", f"PROFILE={profile.name}"], cwd=ROOT, check=True)
-        outcomes.append(run_profile(profile))
-        _print_counts(outcomes[-1])
+        outcomes.append(run_profile(profile, tests))
+        _print_counts(outcomes[-1], files)
     lts, current = outcomes
     for test in sorted(lts.passed & current.later):
         print(f"failed at first on current, then passed with the same Arrow and NumPy: {test}")

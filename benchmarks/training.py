@@ -42,7 +42,7 @@ BATCH = 128
 # LeNet's 2.3 M multiply-adds for 0.43 M parameters are 5.3 a parameter; the second has 3.7 M for 0.069 M, 55.
 MODELS: dict[str, dict[str, object]] = {
     "LeNet": {},
-    "10 x arithmetic a parameter": {"filters": [32, 64], "units": 16},
+    "10 x arithmetic a parameter": {"filters": [32, 64], "units": [16]},
 }
 WAYS = {
     "plain": "plain Keras fit on arrays, one core",

@@ -1,14 +1,14 @@
-"""Every failure a user can cause: one exception class a kind, each with a stable code and an exit status.
+"""The failures that a user can meet: one exception class per kind, each with a stable code and an exit status.
 
 The command line prints `message` as one line and ends with `exit_status`:
 
 | status | meaning |
 |---|---|
 | 0 | done |
-| 1 | a fault of the program, or of a service it relies on |
+| 1 | the program, or a service that it relies on, has failed |
 | 2 | settings, paths, services or the machine are not as needed; no output was changed |
-| 3 | the job ran, but its result misses a limit in the settings, or its loss ran away |
-| 4 | a model did not pass a gate; the alias stays where it is |
+| 3 | the job ran, but its result misses a limit in the settings, or its loss diverged |
+| 4 | a model did not pass a gate; the alias did not move |
 | 130 | interrupted |
 """
 
@@ -39,75 +39,75 @@ INTERRUPTED = 130
 
 
 class ConfigError(SparkcnnError):
-    """A setting is unknown, missing, of the wrong type or out of range, or two settings contradict."""
+    """A setting is unknown, missing, of the wrong type or out of range, or two settings contradict each other."""
 
     code = "config"
     exit_status = 2
 
 
 class HostError(SparkcnnError):
-    """This machine lacks something: Java, a supported Python, a port, a folder to write."""
+    """This machine lacks something: Java, a supported Python, a free port, a writable folder."""
 
     code = "host"
     exit_status = 2
 
 
 class SourceError(SparkcnnError):
-    """What ingest or score was pointed at cannot be read as the format that was named."""
+    """The source of an ingest or of a scoring cannot be read in the given format."""
 
     code = "source"
     exit_status = 2
 
 
 class OutputExistsError(SparkcnnError):
-    """The output path holds something already and overwriting was not asked for."""
+    """The output path already has content, and `output.overwrite` is not set."""
 
     code = "output_exists"
     exit_status = 2
 
 
 class ImageSetError(SparkcnnError):
-    """A folder is not an image set, or not one that this version reads."""
+    """A folder is not an image set, or its format is one that this version cannot read."""
 
     code = "image_set"
     exit_status = 2
 
 
 class FeedError(SparkcnnError):
-    """Petastorm cannot be used, or stopped giving data."""
+    """petastorm cannot be used, or the feed cannot read a file, or its data stopped coming."""
 
     code = "feed"
 
 
 class TrainingError(SparkcnnError):
-    """Workers were lost more often than `train.max_restarts` allows, or no trial of a study came to its end."""
+    """Workers were lost more often than `train.max_restarts` allows, or no trial of a study finished."""
 
     code = "training"
 
 
 class DivergenceError(SparkcnnError):
-    """The loss of a training ran away. `quoted` has the ids of the images of the step in which it did."""
+    """The loss of a training diverged. `quoted` has the ids of the images of the step in which that happened."""
 
     code = "divergence"
     exit_status = 3
 
 
 class TrackingError(SparkcnnError):
-    """The MLflow server or store does not answer as it should."""
+    """The MLflow server or store does not answer, or gives an unexpected answer."""
 
     code = "tracking"
     exit_status = 2
 
 
 class PromotionError(SparkcnnError):
-    """An alias cannot move: another job is about to move it, or has moved it meanwhile, or there is nowhere to go."""
+    """An alias cannot move: another job is moving or has moved it, or there is no version to move it to."""
 
     code = "promotion"
     exit_status = 2
 
 
 class GateError(SparkcnnError):
-    """A challenger did not pass a gate, and the alias stays where it is."""
+    """A challenger did not pass a gate, so the alias did not move."""
 
     code = "gate"
     exit_status = 4

@@ -1,22 +1,22 @@
-"""Importing TensorFlow without the lines that it writes before its log level is heard."""
+"""Import TensorFlow without the lines that it writes before it reads its log level."""
 
 import os
 import re
 import sys
 import tempfile
 
-# Notes of the C++ log, e.g. "I0000 00:00:1795305437.127974 22705 cudart_stub.cc:31] Could not find cuda drivers".
-# TensorFlow 2.18 calls it an error (E) that its parts announce cuDNN, cuBLAS and cuFFT twice, GPU or not.
-_NOTE = re.compile(
+# Lines of the C++ log, e.g. "I0000 00:00:1795305437.127974 22705 cudart_stub.cc:31] Could not find cuda drivers".
+# TensorFlow 2.18 logs an error (E) because its parts register cuDNN, cuBLAS and cuFFT twice, with or without a GPU.
+_LOG_LINE = re.compile(
     rb"^([IW]\d{4} \d\d:\d\d:|E\d{4} .* Unable to register cu\w+ factory:"
     rb"|WARNING: All log messages before absl::InitializeLog)"
 )
 
 
 def import_tensorflow_quietly() -> None:
-    """Import TensorFlow; whatever it writes to standard error comes through, but for notes of its C++ log.
+    """Import TensorFlow, and drop notes and warnings of its C++ log from standard error. Other lines come through.
 
-    TF_CPP_MIN_LOG_LEVEL, where it is set already, stands for what comes later; else only faults are told.
+    For later lines, a TF_CPP_MIN_LOG_LEVEL that is already set stays. Otherwise TensorFlow logs only fatal errors.
     """
     if "tensorflow" in sys.modules:
         return
@@ -31,6 +31,6 @@ def import_tensorflow_quietly() -> None:
             os.dup2(standard_error, 2)
             held_back.seek(0)
             for line in held_back:
-                if not _NOTE.match(line):
+                if not _LOG_LINE.match(line):
                     os.write(standard_error, line)
             os.close(standard_error)

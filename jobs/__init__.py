@@ -1,4 +1,4 @@
 """Entry points: `sparkcnn NAME …` and `spark-submit jobs/NAME.py …`.
 
-Each takes settings, makes one call into pipelines, and ends with a table.
+A job reads its settings, makes one call into `pipelines`, and prints tables. `jobs.catalogue` lists all jobs.
 """

@@ -1,31 +1,12 @@
-"""Register a network of keras.applications with ImageNet's weights and its 1,000 classes, for score."""
+"""`spark-submit jobs/imagenet.py`: the same as `sparkcnn imagenet`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from cnnlib.config import ImagenetSettings
-from cnnlib.quiet import import_tensorflow_quietly
+from jobs.catalogue import JOBS
 from jobs.command import run_job
-from jobs.tables import pairs_table, show
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job and give its exit status."""
-    return run_job("imagenet", ImagenetSettings, _run, arguments)
-
-
-def _run(settings: ImagenetSettings) -> None:
-    import_tensorflow_quietly()
-    from pipelines.train.imagenet import register_imagenet
-
-    registered = register_imagenet(settings)
-    table = pairs_table("imagenet")
-    alias = f", alias {settings.register.alias}" if settings.register.alias else ""
-    table.add_row("model", f"{registered.name} version {registered.version}{alias}")
-    table.add_row("classes", f"{registered.classes:,}")
-    table.add_row("run", registered.run_url)
-    show(table)
-
+main = partial(run_job, JOBS["imagenet"])
 
 if __name__ == "__main__":
     sys.exit(main())

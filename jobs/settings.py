@@ -1,4 +1,4 @@
-"""Command line and YAML -> settings: `--config FILE`, dotted overrides, and one line for every mistake."""
+"""Read settings from the command line and from YAML files, and report a mistake as one line."""
 
 import difflib
 import re
@@ -14,8 +14,8 @@ from cnnlib.errors import ConfigError
 
 SettingsClass = TypeVar("SettingsClass", bound=Settings)
 
-# Stands for a dot in the key of a mapping while jsonargparse reads it: of two options with the keys a.b and a.c it
-# would keep the second alone.
+# Replaces the dots in a mapping's keys while jsonargparse reads them. With dots, jsonargparse would keep only the last
+# of two options such as --model.options.a.b and --model.options.a.c.
 KEY_DOT = "\N{ONE DOT LEADER}"
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(\S+)|(?:Key|option) ['\"](\S+)['\"]", re.IGNORECASE)
@@ -24,13 +24,18 @@ _UNKNOWN = re.compile(r"unrecognized arguments: (?:--)?(\S+)|(?:Key|option) ['\"
 def parse_settings(
     job: str, kind: type[SettingsClass], arguments: Sequence[str], *, config_file: str | None = None
 ) -> SettingsClass:
-    """Parse a job's command line into its settings.
+    """Return the settings that a job's command line gives.
 
-    `config_file` names a file in conf/ that stands in for `--config` where none is given. Raises ConfigError for an
-    unknown, missing or ill-typed setting; --help and --print_config end the process with status 0.
+    Options override the file of an earlier `--config`. Without `--config`, `config_file` in conf/ is read. Raises
+    ConfigError if a setting is unknown or missing, or has a wrong type or value. --help and --print_config end the
+    process with status 0.
+
+    >>> from cnnlib.config import ShowSettings
+    >>> parse_settings("show", ShowSettings, ["--data.path", "sets/digits", "--data.images", "4"]).data.images
+    4
     """
     parser = _Parser(prog=f"sparkcnn {job}", description=kind.__doc__, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with settings; options behind it override it")
+    parser.add_argument("--config", action="config", help="YAML file with settings; later options override it")
     parser.add_class_arguments(kind)
     parser.let_switches_stand_alone()
     if config_file is not None and not any(argument.startswith("--config") for argument in arguments):
@@ -40,13 +45,13 @@ def parse_settings(
     try:
         return kind(**{name: with_nested_keys(values[name]) for name in kind.model_fields})
     except ValidationError as error:
-        # jsonargparse lets a few things pass, such as a number out of the range of an optional setting.
+        # jsonargparse accepts some wrong values, such as a number out of range for a setting that may be null.
         first = error.errors()[0]
         parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, received {first['input']}", error)
 
 
 def with_nested_keys(values: Any) -> Any:
-    """Make KEY_DOT in the keys of mappings what a dot means to people.
+    """Turn each key that contains KEY_DOT into nested mappings.
 
     >>> with_nested_keys({"a": {"b": 1}, f"a{KEY_DOT}c": 2})
     {'a': {'b': 1, 'c': 2}}
@@ -56,24 +61,24 @@ def with_nested_keys(values: Any) -> Any:
     nested: dict[str, Any] = {}
     for key, value in values.items():
         *above, last = str(key).split(KEY_DOT)
-        place = nested
+        section = nested
         for name in above:
-            # What was given before may be a file's, or no mapping: the later one stands.
-            place[name] = dict(place[name]) if isinstance(place.get(name), dict) else {}
-            place = place[name]
-        place[last] = with_nested_keys(value)
+            # Copy, because the mapping may come from a file. A value that is not a mapping is replaced.
+            section[name] = dict(section[name]) if isinstance(section.get(name), dict) else {}
+            section = section[name]
+        section[last] = with_nested_keys(value)
     return nested
 
 
 class _Parser(ArgumentParser):
     def let_switches_stand_alone(self) -> None:
-        """Take --rollback for --rollback true."""
+        """Read --rollback as --rollback true."""
         for action in self._actions:
             if getattr(action, "_typehint", None) is bool:
                 action.nargs, action.const = "?", True
 
     def with_whole_keys(self, argument: str) -> str:
-        """Have --model.options.head.units 8 give one key, `head.units`: see KEY_DOT."""
+        """Join the keys in an option such as --model.options.head.units 8 with KEY_DOT."""
         option, equals, value = argument.partition("=")
         for action in self._actions:
             prefix = f"--{action.dest}."
@@ -87,7 +92,9 @@ class _Parser(ArgumentParser):
 
 
 def one_line(message: str, known: Iterable[str]) -> str:
-    """Bring jsonargparse's and pydantic's several lines down to what the user must know, on one.
+    """Shorten an error message of jsonargparse or pydantic to one line with what the user must know.
+
+    `known` are the dotted names of all settings. An unknown name gets the nearest of them as a hint.
 
     >>> one_line("unrecognized arguments: --train.epoch 3", {"train.epochs", "train.seed"})
     'unrecognized arguments: --train.epoch 3; did you mean train.epochs?'
@@ -100,12 +107,12 @@ def one_line(message: str, known: Iterable[str]) -> str:
         r"Does not validate against any of the Union subtypes .*Given value: ", "does not fit, received ", text
     )
     text = text.replace("Got value:", "received").replace("typing.", "").replace("Value error, ", "")
-    # Where two settings contradict, the whole section that has them is quoted; the message names them.
+    # If two settings contradict, the message quotes their whole section after it has named them.
     text = re.sub(r",? received \{.*\}$", "", text).removeprefix(": ")
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     unknown = _UNKNOWN.search(text)
     if unknown:
         name = next(group for group in unknown.groups() if group).split("=")[0]
         nearest = difflib.get_close_matches(name, [*known, *(key.rsplit(".", 1)[-1] for key in known)], n=1)
-        text += f"; did you mean {nearest[0]}?" if nearest else "; see --help for the known ones"
+        text += f"; did you mean {nearest[0]}?" if nearest else "; see --help for all settings"
     return text

@@ -1,24 +1,12 @@
-"""Write a picture of training images before and after augmentation."""
+"""`spark-submit jobs/show.py`: the same as `sparkcnn show`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from cnnlib.config import ShowSettings
-from cnnlib.quiet import import_tensorflow_quietly
+from jobs.catalogue import JOBS
 from jobs.command import run_job
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job and give its exit status."""
-    return run_job("show", ShowSettings, _run, arguments)
-
-
-def _run(settings: ShowSettings) -> None:
-    import_tensorflow_quietly()
-    from pipelines.show import show_batch
-
-    print(f"written: {show_batch(settings)}")
-
+main = partial(run_job, JOBS["show"])
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,29 +1,12 @@
-"""Search for the best settings of a training: Optuna's trials as Spark tasks, in MLflow."""
+"""`spark-submit jobs/tune.py`: the same as `sparkcnn tune`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from cnnlib.config import TuneSettings
-from cnnlib.quiet import import_tensorflow_quietly
+from jobs.catalogue import JOBS
 from jobs.command import run_job
-from jobs.experiment_tables import trials_table, tuned_table
-from jobs.tables import show
-from pipelines.spark.session import job_session
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job and give its exit status."""
-    return run_job("tune", TuneSettings, _run, arguments)
-
-
-def _run(settings: TuneSettings) -> None:
-    import_tensorflow_quietly()
-    from pipelines.tune.flow import tune
-
-    with job_session("sparkcnn tune") as spark:
-        tuned = tune(spark, settings)
-    show(trials_table(tuned), tuned_table(tuned))
-
+main = partial(run_job, JOBS["tune"])
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,10 +2,10 @@
 # MAGIC %md
 # MAGIC # Ingest: images to an image set
 # MAGIC
-# MAGIC Reads a collection of images with Spark and publishes an image set: Parquet files and a `dataset.json` that
-# MAGIC accounts for every image found. The widgets above choose the source; the defaults take MNIST, which comes with
-# MAGIC sparkcnn. For class folders (`DIR/CLASS/**/*.jpg`), set `source_format` to `image_folder` and fill in the path
-# MAGIC and the size.
+# MAGIC This notebook reads a collection of images with Spark and writes an image set: Parquet files, and a
+# MAGIC `dataset.json` that counts every image found. The widgets above choose the source. By default it is MNIST,
+# MAGIC which comes with sparkcnn. For class folders (`DIR/CLASS/**/*.jpg`), set `source_format` to `image_folder`, and
+# MAGIC fill in the path and the size.
 
 # COMMAND ----------
 
@@ -37,7 +37,7 @@ values = widget_values(
 # MAGIC %md
 # MAGIC ## Settings
 # MAGIC
-# MAGIC The same classes as behind `sparkcnn ingest --help`: typed, and closed to names that do not exist.
+# MAGIC These classes define the settings of `sparkcnn ingest --help` too. They check types and refuse unknown names.
 
 # COMMAND ----------
 
@@ -53,7 +53,7 @@ settings = IngestSettings(
 # MAGIC %md
 # MAGIC ## Run
 # MAGIC
-# MAGIC An image that cannot be read becomes a row among the rejects, never the end of the job.
+# MAGIC An image that cannot be read becomes a row of the rejects. It never stops the job.
 
 # COMMAND ----------
 
@@ -63,7 +63,7 @@ image_set = ingest(spark, settings)
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## What came out
+# MAGIC ## The result
 # MAGIC
 # MAGIC found = kept + duplicate + rejected
 

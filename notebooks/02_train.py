@@ -2,8 +2,9 @@
 # MAGIC %md
 # MAGIC # Train: an image set to a registered model
 # MAGIC
-# MAGIC Feeds the image set through petastorm into Keras. One MLflow run keeps every setting, the metrics and a
-# MAGIC checkpoint of every epoch; the best epoch by validation accuracy becomes a version of the registered model.
+# MAGIC This notebook trains a Keras model on an image set, which petastorm reads. One MLflow run keeps all settings,
+# MAGIC the metrics, and a checkpoint of every epoch. The epoch with the best validation accuracy becomes a version of
+# MAGIC the registered model.
 
 # COMMAND ----------
 
@@ -61,7 +62,7 @@ trained = train(spark_session("sparkcnn train"), settings)
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## What came out
+# MAGIC ## The result
 
 # COMMAND ----------
 

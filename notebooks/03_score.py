@@ -2,8 +2,9 @@
 # MAGIC %md
 # MAGIC # Score: images and the champion to predictions
 # MAGIC
-# MAGIC Scores with whatever version the registry calls champion, on Spark's workers. Every row of the input gets a row
-# MAGIC in the predictions; an image that cannot be decoded gets an error there. An MLflow run keeps the counts.
+# MAGIC This notebook scores images with the version that has the alias champion in the registry, in Spark tasks. Every
+# MAGIC row of the input gets one row of the predictions. For an image that cannot be decoded, that row has an error. An
+# MAGIC MLflow run keeps the counts.
 
 # COMMAND ----------
 
@@ -39,9 +40,9 @@ predictions = score(spark, settings)
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## What came out
+# MAGIC ## The result
 # MAGIC
-# MAGIC rows = scored + failed, and the accuracy from the predictions joined with the labels.
+# MAGIC rows = scored + failed. The accuracy comes from a join of the predictions with the labels.
 
 # COMMAND ----------
 

@@ -1,10 +1,11 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # Convolutions: what they compute, and what a trained network makes of them
+# MAGIC # Convolutions: their arithmetic, and their use in a trained model
 # MAGIC
-# MAGIC First the arithmetic, on numbers that fit on paper: every example is asserted. Then the filters and feature
-# MAGIC maps of a trained LeNet, and where it looks (Grad-CAM). The arithmetic is that of Dumoulin and Visin, "A guide
-# MAGIC to convolution arithmetic for deep learning" (2016). The second half needs the model that `02_train` registers.
+# MAGIC The first half shows the arithmetic, on numbers that fit on paper. The code asserts every example. The second
+# MAGIC half shows the filters and feature maps of a trained LeNet, and the parts of an image that it looks at
+# MAGIC (Grad-CAM). It needs the model that `02_train` registers. Source of the arithmetic: Dumoulin and Visin, "A guide
+# MAGIC to convolution arithmetic for deep learning" (2016).
 
 # COMMAND ----------
 
@@ -42,11 +43,11 @@ figures = Path(values["figures_path"])
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## A kernel laid upon an image
+# MAGIC ## A kernel on an image
 # MAGIC
-# MAGIC Lay the kernel upon a part of the image, multiply the numbers that lie upon each other, and add the products:
-# MAGIC that is one value of the output. Then move the kernel on. Here the image has 3 x 3 pixels and the kernel 2 x 2,
-# MAGIC so the kernel fits in 2 x 2 places. At the upper left, `0*0 + 1*1 + 3*2 + 4*3 = 19`.
+# MAGIC Lay the kernel on a part of the image, multiply each pair of numbers, and add the products. The sum is one value
+# MAGIC of the output. Then move the kernel on. Here the image has 3 x 3 pixels and the kernel 2 x 2, so the kernel has
+# MAGIC 2 x 2 positions. At the upper left, `0*0 + 1*1 + 3*2 + 4*3 = 19`.
 
 # COMMAND ----------
 
@@ -61,9 +62,9 @@ save_figure(
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC What networks call a convolution is a *cross-correlation*. The convolution of mathematics turns the kernel by
-# MAGIC half a turn first. For a network it makes no difference, since it learns the kernel; for a kernel that is
-# MAGIC given, it does: the same numbers give another output.
+# MAGIC In CNNs, a "convolution" is a *cross-correlation*. The convolution of mathematics first turns the kernel by half
+# MAGIC a turn. To a CNN this makes no difference, because it learns the kernel. With a given kernel it does: the same
+# MAGIC numbers give another output.
 
 # COMMAND ----------
 
@@ -75,9 +76,9 @@ assert cross_correlate(small, turned).tolist() == [[5, 11], [23, 29]]
 # MAGIC %md
 # MAGIC ## Padding and strides
 # MAGIC
-# MAGIC *Padding* puts zeros around the image, so that the kernel may reach over its edge. A *stride* of 2 moves the
-# MAGIC kernel by two pixels at a time. With a padding of 1 the image is 5 x 5; with a stride of 3 down and 2 across the
-# MAGIC kernel comes to lie in 2 x 2 places.
+# MAGIC *Padding* puts zeros around the image, so that the kernel can reach over its edge. A *stride* of 2 moves the
+# MAGIC kernel by two pixels at a time. With a padding of 1, the image becomes 5 x 5. With a stride of 3 down and 2
+# MAGIC across, the kernel has 2 x 2 positions on it.
 
 # COMMAND ----------
 
@@ -86,9 +87,9 @@ assert cross_correlate(small, kernel, padding=1, stride=(3, 2)).tolist() == [[0,
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC A larger one, with padding 1 and stride 2. The value at row 0, column 1 has the kernel's upper row over the
-# MAGIC padding: `1*31 + 1*12 + 0*167 - 1*54 + 0*67 + 1*254 = 243`. The one at row 1, column 0 has its left column
-# MAGIC there: `0*45 - 1*54 + 1*0 + 0*25 + 0*10 + 1*196 = 142`.
+# MAGIC Here is a larger example, with padding 1 and stride 2. For the value at row 0, column 1, the upper row of the
+# MAGIC kernel is over the padding: `1*31 + 1*12 + 0*167 - 1*54 + 0*67 + 1*254 = 243`. For the value at row 1, column 0,
+# MAGIC it is the left column of the kernel: `0*45 - 1*54 + 1*0 + 0*25 + 0*10 + 1*196 = 142`.
 
 # COMMAND ----------
 
@@ -116,8 +117,9 @@ save_figure(
 # MAGIC %md
 # MAGIC ## Channels
 # MAGIC
-# MAGIC An image with several channels has a kernel for each of them; their outputs are added to one map. Many such
-# MAGIC kernels give many maps: a layer's weights are (height, width, channels, filters). Here two channels, and
+# MAGIC If an image has several channels, there is one kernel for each of them, and their outputs are added to one map.
+# MAGIC Such a set of kernels is a filter, and many filters give many maps. So the weights of a layer are (height,
+# MAGIC width, channels, filters). Here are two channels:
 # MAGIC `(0*0 + 1*1 + 3*2 + 4*3) + (1*1 + 2*2 + 4*3 + 5*4) = 19 + 37 = 56`.
 
 # COMMAND ----------
@@ -133,11 +135,11 @@ assert both[..., 0].tolist() == [[56, 72], [104, 120]]
 # MAGIC %md
 # MAGIC ## How large is the output?
 # MAGIC
-# MAGIC `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1` along each side. *Dilation* spreads the
-# MAGIC kernel's values apart. With Keras' padding "same" there come as many zeros as give `ceil(size / stride)`.
+# MAGIC Each side has `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1` values. *Dilation* puts gaps
+# MAGIC between the values of the kernel. Keras' padding "same" adds as many zeros as give `ceil(size / stride)` values.
 # MAGIC
-# MAGIC Random cases, and the shape that `keras.layers.Conv2D` says for each; then also the values, by
-# MAGIC `keras.ops.conv`, for the first of them.
+# MAGIC The next cells compare random cases with Keras: all shapes with `keras.layers.Conv2D`, and the values of the
+# MAGIC first cases with `keras.ops.conv`.
 
 # COMMAND ----------
 
@@ -151,7 +153,7 @@ by_keras = [
     for case in cases
 ]
 assert [case.output_shape for case in cases] == [shape[1:3] for shape in by_keras]
-print(f"{len(cases)} random cases have the shape that Keras says, e.g.", cases[0], "->", cases[0].output_shape)
+print(f"{len(cases)} random cases have the same shape in Keras, e.g.", cases[0], "->", cases[0].output_shape)
 
 # COMMAND ----------
 
@@ -170,8 +172,8 @@ for case in cases[:20]:
 # MAGIC %md
 # MAGIC ## Pooling
 # MAGIC
-# MAGIC Pooling takes the largest value, or the mean, of each window, in each channel by itself. It has no weights. Its
-# MAGIC windows lie side by side unless a stride is given.
+# MAGIC Pooling takes the largest value or the mean of each window, separately for each channel. It has no weights. By
+# MAGIC default, the windows lie side by side.
 
 # COMMAND ----------
 
@@ -185,7 +187,8 @@ assert average_pool(image[:4, :4], 2).tolist() == [[35.5, 125], [57.75, 250]]
 # MAGIC %md
 # MAGIC ## A trained LeNet
 # MAGIC
-# MAGIC The champion of the registry. Its input is the plain pixels, 0 to 255: their normalisation is in the network.
+# MAGIC This is the champion of the registry. Its input is plain pixels from 0 to 255, because it standardises them
+# MAGIC itself.
 
 # COMMAND ----------
 
@@ -204,8 +207,8 @@ print(f"{(predicted == labels).sum():,} of {len(labels):,} test images are right
 # MAGIC %md
 # MAGIC ## Filters
 # MAGIC
-# MAGIC The kernels of the first convolution, as training has left them. A filter with a red and a blue side answers to
-# MAGIC an edge between light and dark, in that direction.
+# MAGIC These are the kernels of the first convolution after training. A filter with a red and a blue side responds to
+# MAGIC an edge between light and dark in that direction.
 
 # COMMAND ----------
 
@@ -219,9 +222,9 @@ save_figure(
 # MAGIC %md
 # MAGIC ## Feature maps
 # MAGIC
-# MAGIC What each filter gives for one digit, behind the ReLU: yellow where the image is like the filter, dark where it
-# MAGIC is not. The second convolution looks at all maps of the first, pooled; its maps are smaller, and each answers to
-# MAGIC a larger part of the digit.
+# MAGIC A map is the output of a filter for one digit, after the ReLU. It is yellow where the image is like the filter,
+# MAGIC and dark where it is not. The second convolution looks at all maps of the first one, after pooling. Its maps are
+# MAGIC smaller, and each of their values sees a larger part of the digit.
 
 # COMMAND ----------
 
@@ -241,7 +244,8 @@ save_figure(
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC What Keras computes in the first convolution is what was asserted above: a cross-correlation, a bias, and ReLU.
+# MAGIC In the first convolution, Keras computes the cross-correlation that the first half asserts, then adds a bias and
+# MAGIC applies ReLU.
 
 # COMMAND ----------
 
@@ -254,15 +258,15 @@ np.testing.assert_allclose(np.maximum(by_definition, 0), maps["conv_1"], rtol=1e
 # MAGIC %md
 # MAGIC ## Where does it look? Grad-CAM
 # MAGIC
-# MAGIC Selvaraju et al., "Grad-CAM" (2017): each of the last maps gets a weight, the mean gradient of the class's score
-# MAGIC by that map. The weighted sum of the maps, where it is positive, shows which parts of the image speak for the
-# MAGIC class. It tells which maps matter and where those are active, not what the dense layers make of each position.
+# MAGIC In Grad-CAM (Selvaraju et al. 2017), each of the last maps gets a weight: the mean gradient of the class's logit
+# MAGIC with respect to the map. Where the weighted sum of the maps is positive, the image speaks for the class. The sum
+# MAGIC shows which maps matter and where they are active. It does not show how the dense layers weigh each position.
 # MAGIC
-# MAGIC LeNet's convolutions have no padding: a value of `conv_2` at column j looks at pixels around column 2j + 6.5, so
-# MAGIC its 8 x 8 maps belong to the pixels between 5.5 and 21.5, and are laid there.
+# MAGIC LeNet's convolutions have no padding. A value of `conv_2` at column j looks at pixels around column 2j + 6.5, so
+# MAGIC its 8 x 8 maps cover the pixels between 5.5 and 21.5, and the figures show the heat maps there.
 # MAGIC
-# MAGIC First digits that the network takes for what they are, then some that it does not, each asked about the class
-# MAGIC that was predicted.
+# MAGIC The first figure has digits with a right prediction, the second one digits with a wrong prediction. Both explain
+# MAGIC the predicted class.
 
 # COMMAND ----------
 
@@ -272,7 +276,7 @@ heats = grad_cam(model, images[right], predicted[right])
 captions = [f"{card.classes[label]}" for label in labels[right]]
 save_figure(
     grad_cam_figure(
-        images[right], heats, captions, f"Predicted rightly: what speaks for the class, by {layer}", covered=(5.5, 21.5)
+        images[right], heats, captions, f"Right predictions: evidence for the class, by {layer}", covered=(5.5, 21.5)
     ),
     figures / "grad_cam_right.png",
 )
@@ -281,13 +285,13 @@ save_figure(
 
 wrong = np.flatnonzero(predicted != labels)[:8]
 heats = grad_cam(model, images[wrong], predicted[wrong])
-captions = [f"{card.classes[labels[at]]}, taken for {card.classes[predicted[at]]}" for at in wrong]
+captions = [f"{card.classes[labels[at]]}, predicted as {card.classes[predicted[at]]}" for at in wrong]
 save_figure(
     grad_cam_figure(
         images[wrong],
         heats,
         captions,
-        f"Predicted wrongly: what speaks for the class taken, by {layer}",
+        f"Wrong predictions: evidence for the predicted class, by {layer}",
         covered=(5.5, 21.5),
     ),
     figures / "grad_cam_wrong.png",

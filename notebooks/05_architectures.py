@@ -1,10 +1,10 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # Architectures: what they cost, and what their blocks compute
+# MAGIC # Architectures: their cost, and the ideas in their blocks
 # MAGIC
-# MAGIC What every architecture of sparkcnn costs, and the ideas that made the later ones cheaper or deeper: blocks of
-# MAGIC several kernels, residual and dense connections, depthwise separable convolutions. Nothing is trained here, and
-# MAGIC no images are needed. A *multiply-add*, a multiplication and the addition behind it, is counted once.
+# MAGIC This notebook shows the cost of every architecture of sparkcnn, and the ideas that made later ones cheaper or
+# MAGIC deeper: blocks of several kernels, residual and dense connections, and depthwise separable convolutions. It
+# MAGIC trains nothing and needs no images. A *multiply-add* is a multiplication and its addition, counted as one.
 
 # COMMAND ----------
 
@@ -37,8 +37,8 @@ figures = Path(values["figures_path"])
 # MAGIC %md
 # MAGIC ## All architectures, by year
 # MAGIC
-# MAGIC Each at the input it was described for: 224 x 224 pixels and 1,000 classes, but for those for digits and for
-# MAGIC CIFAR's images.
+# MAGIC Each architecture has the input of its paper. This is 224 x 224 pixels and 1,000 classes, except for the
+# MAGIC architectures for digits, for CIFAR, and for 299 x 299 pixels.
 
 # COMMAND ----------
 
@@ -59,8 +59,9 @@ print(table.to_string(float_format="{:,.2f}".format))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC Parameters take memory, multiply-adds take time, and one does not tell the other: VGG's parameters are mostly in
-# MAGIC its first dense layer, which is used once an image, while those of a convolution are used at every pixel.
+# MAGIC Parameters take memory, and multiply-adds take time. One number does not tell the other: most parameters of VGG
+# MAGIC are in its first dense layer, which is used once per image, while a convolution uses its parameters at every
+# MAGIC pixel.
 
 # COMMAND ----------
 
@@ -68,7 +69,7 @@ save_figure(
     cost_figure(
         {cost.name: cost.parameters for cost in costs},
         {cost.name: cost.multiply_adds for cost in costs},
-        "What the architectures cost",
+        "Costs of the architectures",
     ),
     figures / "costs.png",
 )
@@ -78,11 +79,11 @@ save_figure(
 # MAGIC %md
 # MAGIC ## AlexNet and LeNet, layer by layer
 # MAGIC
-# MAGIC LeNet-5 (1998) and AlexNet with the filters of 2012 in one tower and no padding, as the table "Complexity" of
-# MAGIC Smola and Li, "Introduction to Deep Learning" (Berkeley STAT 157, 2019) has it: 101, 415 and 445 million
-# MAGIC multiply-adds in AlexNet's convolutions, 26 and 16 in its hidden layers (it cuts digits off). Its multiply-adds
-# MAGIC of LeNet, 1.2, 2.4, 0.48 and 0.1 million, are ten times those of LeNet's own layers: the first convolution has
-# MAGIC 28 x 28 x 6 values of 5 x 5 products, which are 117,600.
+# MAGIC The next cell builds LeNet-5 (1998), and AlexNet with the filters of 2012 in one tower and no padding. The table
+# MAGIC "Complexity" in Smola and Li, "Introduction to Deep Learning" (Berkeley STAT 157, 2019) gives their costs. For
+# MAGIC AlexNet it has 101, 415 and 445 million multiply-adds in the convolutions, and 26 and 16 million in the hidden
+# MAGIC layers (it drops digits). For LeNet it has 1.2, 2.4, 0.48 and 0.1 million, ten times the cost of LeNet's layers.
+# MAGIC LeNet's first convolution has 28 x 28 x 6 values of 5 x 5 products each, which is 117,600.
 
 # COMMAND ----------
 
@@ -122,8 +123,8 @@ assert lenets[["conv_1", "conv_2", "hidden_1", "hidden_2"]].tolist() == [117_600
 # MAGIC %md
 # MAGIC ## Inception: several kernels, cheaper than one
 # MAGIC
-# MAGIC GoogLeNet's first block looks at 192 channels of 28 x 28 values with kernels of 1, 3 and 5 pixels at once, and
-# MAGIC gives 256. Its larger kernels come behind 1 x 1 convolutions that leave them few channels, so that the block
+# MAGIC GoogLeNet's first block looks at 192 channels of 28 x 28 values with kernels of 1, 3 and 5 pixels, and returns
+# MAGIC 256 channels. Before its larger kernels come 1 x 1 convolutions, which leave them few channels. So the block
 # MAGIC costs less than a single 3 x 3 convolution with as many filters.
 
 # COMMAND ----------
@@ -153,8 +154,8 @@ print(block_table.to_string(float_format="{:,.1f}".format))
 # MAGIC %md
 # MAGIC ## Residual connections
 # MAGIC
-# MAGIC A residual block computes `y = F(x) + x`: its convolutions F learn what to add to their input (He et al. 2015).
-# MAGIC In ResNet-18, F is two convolutions with batch normalisation, and a ReLU comes behind the sum.
+# MAGIC A residual block computes `y = F(x) + x`: its convolutions F learn a correction to their input (He et al. 2015).
+# MAGIC In ResNet-18, F is two convolutions with batch normalisation, and a ReLU comes after the sum.
 
 # COMMAND ----------
 
@@ -169,8 +170,8 @@ assert np.abs(y - x).max() > 0.1
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC With F's last scale at 0, F(x) is 0 and the block is the identity: a deeper network can always be what a
-# MAGIC shallower one is. A plain stack of layers would have to learn the identity.
+# MAGIC If the last scale of F is 0, F(x) is 0 and the block is the identity. So a deeper model can always compute the
+# MAGIC same as a shallower one. A plain stack of layers would have to learn the identity.
 
 # COMMAND ----------
 
@@ -183,14 +184,14 @@ np.testing.assert_array_equal(y, x)
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC How much of the loss's gradient reaches each layer of a deep stack of 3 x 3 convolutions, before any training,
-# MAGIC with Keras' default initial weights? In a plain stack it shrinks by the same factor at each layer and is next to
-# MAGIC nothing at the first. Batch normalisation alone, or shortcuts alone, turn that into growth. Both together, which
-# MAGIC is what ResNet has, keep it within about one order of magnitude over forty layers.
+# MAGIC How much of the loss's gradient reaches each layer of a deep stack of 3 x 3 convolutions? The stacks have Keras'
+# MAGIC default initial weights and no training. In a plain stack, the gradient shrinks by the same factor at each layer
+# MAGIC and is almost 0 at the first one. With only batch normalisation, or with only shortcuts, it grows instead. With
+# MAGIC both, as in ResNet, it stays within about one order of magnitude over forty layers.
 # MAGIC
-# MAGIC This is a measurement of these stacks, not the reason that the paper gives: He et al. (section 4.1) had batch
-# MAGIC normalisation in their plain networks too, found healthy gradients there, and still saw deeper plain networks
-# MAGIC train worse.
+# MAGIC This is a measurement of these stacks. The paper gives another reason for residual connections: He et al.
+# MAGIC (section 4.1) had batch normalisation in their plain models too and found healthy gradients there. Their deeper
+# MAGIC plain models still trained worse.
 
 # COMMAND ----------
 
@@ -214,8 +215,8 @@ save_figure(
 # MAGIC %md
 # MAGIC ## Dense connections
 # MAGIC
-# MAGIC A dense block hands every layer the maps of all layers before it (Huang et al. 2017): each layer adds 32 maps,
-# MAGIC the growth rate, to those there are. Between the four blocks a transition halves them. In DenseNet-121 the
+# MAGIC In a dense block, every layer gets the maps of all layers before it (Huang et al. 2017). Each layer adds 32
+# MAGIC maps, the growth rate. Between the four blocks, a transition halves the number of maps. In DenseNet-121, the
 # MAGIC blocks have 6, 12, 24 and 16 layers.
 
 # COMMAND ----------
@@ -238,8 +239,8 @@ print(grown)
 # MAGIC %md
 # MAGIC ## Depthwise separable convolutions
 # MAGIC
-# MAGIC MobileNet (Howard et al. 2017, section 3.1) filters each channel by itself with a k x k kernel, then mixes the
-# MAGIC channels with a 1 x 1 convolution to N maps. Against an ordinary convolution that costs 1/N + 1/k^2.
+# MAGIC MobileNet (Howard et al. 2017, section 3.1) filters each channel separately with a k x k kernel. Then a 1 x 1
+# MAGIC convolution mixes the channels into N maps. This costs 1/N + 1/k^2 of an ordinary convolution.
 
 # COMMAND ----------
 
@@ -251,4 +252,4 @@ with weightless():
     )
 ratio = separable.multiply_adds / ordinary.multiply_adds
 np.testing.assert_allclose(ratio, 1 / 128 + 1 / 3**2, rtol=1e-12)
-print(f"{separable.multiply_adds / 1e6:,.1f} M instead of {ordinary.multiply_adds / 1e6:,.1f} M: {ratio:.4f} of it")
+print(f"{separable.multiply_adds / 1e6:,.1f} M of {ordinary.multiply_adds / 1e6:,.1f} M: a fraction of {ratio:.4f}")

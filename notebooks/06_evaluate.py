@@ -2,9 +2,9 @@
 # MAGIC %md
 # MAGIC # Evaluate: how good is the champion?
 # MAGIC
-# MAGIC Compares what a registered model predicts with the labels of an image set, on Spark's workers. The MLflow run
-# MAGIC has the metrics, the figures and `evaluation/report.html`, one page with all of it. To let another version
-# MAGIC become champion where it is good enough, see `pipelines.evaluate.promote`.
+# MAGIC This notebook compares the predictions of a registered model with the labels of an image set, in Spark tasks.
+# MAGIC The MLflow run has the metrics, the figures, and `evaluation/report.html`, one page with all of them. To make
+# MAGIC another version the champion if it is good enough, see `pipelines.evaluate.promote`.
 
 # COMMAND ----------
 
@@ -35,7 +35,7 @@ evaluated = evaluate(spark_session("sparkcnn evaluate"), settings)
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## What came out
+# MAGIC ## The result
 
 # COMMAND ----------
 

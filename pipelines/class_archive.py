@@ -1,7 +1,8 @@
-"""Spark's classes in a file that Java maps, for a local session to start sooner: `python -m pipelines.class_archive`.
+"""Make the archive of Spark's classes that lets local sessions start sooner: `python -m pipelines.class_archive`.
 
-Half of what a short local job takes is Java reading and checking the classes of Spark. An archive of them ("class data
-sharing", written by -XX:ArchiveClassesAtExit) lies in the Python environment, beside the Spark that it is of: 180 MB.
+Java spends half the time of a short local job on reading and checking the classes of Spark. So it maps a file that has
+them in their final form ("class data sharing", written by -XX:ArchiveClassesAtExit). The file has 180 MB and lies in
+the Python environment, beside the Spark that it was made for.
 """
 
 import os
@@ -23,25 +24,28 @@ _LOAD_CLASSES = "--load-classes"
 
 
 def make_archive(archive: Path = CLASS_ARCHIVE) -> None:
-    """Run a small ingest, and have its Java write the classes that it has loaded. An earlier archive is replaced.
+    """Run a small ingest, let its Java write the classes that it loaded, and replace an earlier archive.
 
-    Raises HostError where there is no fitting Java, or the folder or that Java does not allow it.
+    Raises HostError if there is no suitable Java, if it cannot write an archive, or if the folder cannot be written.
     """
     problem = java_problem()
     if problem:
         raise HostError(problem)
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, from which it can be moved as a whole.
+        # On the same disk, so that the finished file is moved in one step.
         with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-            _written_at_exit(Path(folder) / archive.name).replace(archive)
+            temporary = Path(folder) / archive.name
+            _write_archive(temporary)
+            temporary.replace(archive)
     except OSError as error:
         raise HostError(f"the archive of Spark's classes cannot be written: {error}") from error
 
 
-def _written_at_exit(archive: Path) -> Path:
+def _write_archive(archive: Path) -> None:
+    """Run this module in another process. Its Java writes the archive when it exits."""
     given = os.environ.get("SPARK_SUBMIT_OPTS", "")
-    # Java writes it after Python has ended, and only then lets go of what it was given for its output.
+    # Java writes the archive after Python has ended. `run` waits for that, because Java keeps the output open.
     ended = subprocess.run(
         [sys.executable, "-m", "pipelines.class_archive", _LOAD_CLASSES],
         env={**os.environ, "SPARK_SUBMIT_OPTS": f'{given} "-XX:ArchiveClassesAtExit={archive}"'},
@@ -50,15 +54,14 @@ def _written_at_exit(archive: Path) -> Path:
         text=True,
     )
     if ended.returncode or not archive.is_file():
-        last = (ended.stdout.strip().splitlines() or ["without a word"])[-1]
-        raise HostError(f"Java has not written the archive of Spark's classes: {last}")
-    return archive
+        last = (ended.stdout.strip().splitlines() or ["it wrote no message"])[-1]
+        raise HostError(f"Java did not write the archive of Spark's classes: {last}")
 
 
 def _load_classes() -> None:
-    """An ingest of two images that a CSV names: what it uses of Spark, most jobs do."""
+    """Ingest two images that a CSV file lists: it loads the classes of Spark that most jobs use."""
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    # With a master of its own it takes no archive: to one that is in use, Java cannot add.
+    # A session with a master of its own maps no archive. Java could not add classes to an archive that it maps.
     spark = spark_session("sparkcnn class archive", **{"spark.master": "local[2]", "spark.ui.enabled": "false"})
     with tempfile.TemporaryDirectory(prefix="sparkcnn-") as name:
         folder = Path(name)
@@ -75,7 +78,7 @@ def _load_classes() -> None:
 
 
 def main() -> int:
-    """Make the archive, and give the exit status."""
+    """Make the archive and return the exit status."""
     if _LOAD_CLASSES in sys.argv:
         _load_classes()
         return 0

@@ -1,4 +1,4 @@
-"""An architecture and images -> what it costs; every architecture -> what it costs, and how fast it is here."""
+"""The cost of one model, and of every architecture with its speed on this machine."""
 
 import math
 import statistics
@@ -15,16 +15,16 @@ from cnnlib.cost.training import Device, epoch_seconds, optimizer_bytes, trainin
 from cnnlib.image_set.contract import open_image_set
 from cnnlib.image_set.splits import TRAIN
 from cnnlib.models import ARCHITECTURES, build_model
-from cnnlib.models.catalogue import IMAGENET
+from cnnlib.models.architecture import IMAGENET
 
 IMAGENET_IMAGES, IMAGENET_CLASSES = 1_281_167, 1000
-# Batches, behind one to warm up; the median counts.
+# Number of measured batches, after one to warm up.
 MEASUREMENTS = 5
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Of a batch size: the memory of a step in bytes, and the least time of an epoch on the device in seconds."""
+    """For one batch size: the memory of a step in bytes, and the shortest time of an epoch on the device in seconds."""
 
     batch_size: int
     memory_bytes: int
@@ -33,7 +33,7 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs. `image_shape` is (height, width, channels), `images` how many an epoch has."""
+    """The cost of a model. `image_shape` is (height, width, channels), and `images` the number of images per epoch."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -44,28 +44,28 @@ class ModelCost:
 
     @property
     def parameters(self) -> int:
-        """Of all layers."""
+        """Parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def trainable(self) -> int:
-        """Parameters that gradients change."""
+        """Parameters that gradients change, of all layers."""
         return sum(layer.trainable for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """For one image."""
+        """Multiply-adds for one image, of all layers."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """For one image, in float32."""
+        """Bytes of all layers' outputs for one image, in float32."""
         return sum(layer.activation_bytes for layer in self.layers)
 
 
 @dataclass(frozen=True)
 class ArchitectureCost:
-    """What an architecture costs at its default input; `images_per_second` of inference, where measured."""
+    """The cost of an architecture at its default input. `images_per_second` of inference is None if not measured."""
 
     name: str
     source: str
@@ -77,14 +77,18 @@ class ArchitectureCost:
 
     @property
     def size_bytes(self) -> int:
-        """Of the weights in float32."""
+        """Bytes of the weights in float32."""
         return self.parameters * BYTES
 
 
 def cost_of(settings: CostSettings) -> ModelCost:
-    """Work out what a model costs, without making its weights.
+    """Compute the cost of a model, without memory for its weights.
 
-    Raises ConfigError or ImageSetError for a model or an image set that cannot be used.
+    Raises ConfigError for a model that cannot be built, and ImageSetError for an image set that cannot be read.
+
+    >>> cost = cost_of(CostSettings(model={"name": "lenet"}))
+    >>> cost.image_shape, cost.classes, cost.parameters, cost.multiply_adds
+    ((28, 28, 1), 10, 431080, 2293000)
     """
     shape, classes, images = _images(settings)
     with weightless():
@@ -104,7 +108,7 @@ def cost_of(settings: CostSettings) -> ModelCost:
 
 
 def _images(settings: CostSettings) -> tuple[tuple[int, int, int], int, int]:
-    """(height, width, channels) of the images, the number of their classes, and how many an epoch has."""
+    """Return the images' shape (height, width, channels), the number of classes, and the number of images per epoch."""
     if settings.data.path is not None:
         image_set = open_image_set(settings.data.path)
         return image_set.image.shape, len(image_set.classes), image_set.split(TRAIN).rows
@@ -116,12 +120,12 @@ def _images(settings: CostSettings) -> tuple[tuple[int, int, int], int, int]:
 
 
 def _classes(shape: tuple[int, int, int]) -> int:
-    """ImageNet's, or those of digits and of CIFAR, by the size of the images."""
+    """Return the number of classes by image size: 1,000 as in ImageNet, or 10 as for digits and CIFAR."""
     return IMAGENET_CLASSES if min(shape[:2]) > 64 else 10
 
 
 def architecture_costs(settings: ModelListSettings) -> Iterator[ArchitectureCost]:
-    """What every architecture costs, one after the other as they are known."""
+    """Yield the cost of every architecture, each as soon as it is known."""
     for name, architecture in ARCHITECTURES.items():
         shape, classes = architecture.default_shape, _classes(architecture.default_shape)
         with weightless():
@@ -138,7 +142,7 @@ def architecture_costs(settings: ModelListSettings) -> Iterator[ArchitectureCost
 
 
 def _images_per_second(name: str, shape: tuple[int, int, int], classes: int, batch_size: int) -> float:
-    """Of inference on this machine, from images in memory: the median of a few batches, after one to warm up."""
+    """Measure inference on this machine, with images in memory: the median of a few batches, after one to warm up."""
     model = build_model(name, image_shape=shape, classes=classes)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
     seconds = [_seconds(lambda: model.predict_on_batch(images)) for _ in range(1 + MEASUREMENTS)]

@@ -1,4 +1,4 @@
-"""The whole pipeline, one stage after the other, each timed."""
+"""Run the whole pipeline, stage by stage, and time each stage."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's wall seconds, and the images that went through it (train: once an epoch)."""
+    """The wall-clock seconds of a stage, and the images that it processed; train counts them once per epoch."""
 
     name: str
     seconds: float
@@ -32,7 +32,7 @@ class Stage:
 
 @dataclass
 class DemoResult:
-    """What each stage gave, and how long it took."""
+    """The result of each stage, and the time that it took."""
 
     settings: DemoSettings
     image_set: ImageSet
@@ -42,7 +42,7 @@ class DemoResult:
     stages: list[Stage] = field(default_factory=list)
 
     def check(self, min_test_accuracy: float) -> None:
-        """Raise LimitError where the test accuracy is below the limit."""
+        """Raise LimitError if the test accuracy is below the limit."""
         if self.test_accuracy < min_test_accuracy:
             raise LimitError(
                 f"test accuracy {self.test_accuracy:.4f} is below min_test_accuracy={min_test_accuracy}; train longer "
@@ -51,9 +51,9 @@ class DemoResult:
 
 
 def demo(spark: SparkSession, settings: DemoSettings, progress: Progress | None = None) -> DemoResult:
-    """Ingest, train, score, and compare the predictions with the labels.
+    """Ingest, train and score, and compare the predictions with the labels.
 
-    Raises ConfigError where the stages' settings do not follow on one another, and what each stage raises.
+    Raises ConfigError if one stage does not use the result of the stage before, and everything that a stage raises.
     """
     progress = progress or Progress()
     _check_chain(settings)
@@ -62,8 +62,8 @@ def demo(spark: SparkSession, settings: DemoSettings, progress: Progress | None 
     predictions, score_seconds = _timed(lambda: score(spark, settings.score, progress))
     if predictions.model.version != trained.version:
         raise ModelError(
-            f"version {trained.version} was trained, but {predictions.model.version} was scored: another training "
-            "has taken the alias meanwhile; run the demo again"
+            f"version {trained.version} was trained, but version {predictions.model.version} scored, because another "
+            "training took the alias; run the demo again"
         )
     epochs = len(trained.history["loss"])
     return DemoResult(
@@ -81,10 +81,11 @@ def demo(spark: SparkSession, settings: DemoSettings, progress: Progress | None 
 
 
 def _check_chain(settings: DemoSettings) -> None:
+    """Raise ConfigError unless each stage uses the result of the stage before."""
     paths = {settings.ingest.output.path, settings.train.data.path, settings.score.input.path}
     if len(paths) > 1:
         raise ConfigError(
-            "ingest.output.path, train.data.path and score.input.path must be one image set, received "
+            "ingest.output.path, train.data.path and score.input.path must name the same image set, received "
             + ", ".join(str(path) for path in paths)
         )
     register, tracking = settings.train.register, settings.train.tracking
@@ -93,11 +94,11 @@ def _check_chain(settings: DemoSettings) -> None:
         or settings.score.tracking.uri != tracking.uri
     ):
         raise ConfigError(
-            f"score.model={settings.score.model} must be what train registers, "
+            f"score.model={settings.score.model} must be the model that train registers, "
             f"models:/{register.name}@{register.alias}, with the same tracking.uri"
         )
     if settings.score.input.split == "all":
-        raise ConfigError("score.input.split=all would count train images too; take test")
+        raise ConfigError("score.input.split=all would also count the train images; use test")
 
 
 def _timed(stage: Callable[[], Result]) -> tuple[Result, float]:

@@ -1,4 +1,4 @@
-"""A registered model -> its network, to be looked into."""
+"""A registered model -> its Keras model, to look into."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 
 def open_network(uri: str, tracking: StoreSettings | None = None) -> "tuple[keras.Model, ModelCard]":
-    """Load the network of a registered model, such as models:/NAME@ALIAS: (it gives logits, what it knows of itself).
+    """Load the Keras model of a registered model, which outputs logits, and its card.
 
-    `tracking` is where the registry is, by default as in all jobs. Raises ModelError where there is no such model, or
-    its weights are not those registered, TrackingError where the store does not answer.
+    `uri` is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model. `tracking` says which MLflow store has the
+    model; the default is that of all jobs. Raises ModelError if there is no such model or its weights are not the
+    registered ones, TrackingError if the store does not answer.
+
+    Example::
+
+        model, card = open_network("models:/photos@champion")
+        model.summary()
+        card.classes  # ("cat", "dog")
     """
     connect(tracking or StoreSettings())
     with TemporaryDirectory(prefix="sparkcnn-network-") as temporary:

@@ -1,12 +1,13 @@
-"""Values for a notebook's settings: from its widgets on Databricks, from its defaults elsewhere."""
+"""Values for a notebook's settings: from widgets on Databricks, and from defaults elsewhere."""
 
 from typing import Any
 
 
 def widget_values(dbutils: Any | None, defaults: dict[str, str]) -> dict[str, str]:
-    """Make a text widget for each default and give what the widgets say; the defaults where there is no `dbutils`.
+    """Make a text widget for each default, and return the widgets' values. Without `dbutils`, return the defaults.
 
-    Call it as `widget_values(globals().get("dbutils"), {...})`: Databricks puts `dbutils` into a notebook's globals.
+    Call it as `widget_values(globals().get("dbutils"), {...})`, because Databricks puts `dbutils` into a notebook's
+    globals.
 
     >>> widget_values(None, {"output_path": "sets/digits"})
     {'output_path': 'sets/digits'}

@@ -1,4 +1,4 @@
-"""An image set and augmentation -> a picture of a batch before and after."""
+"""A picture of a batch of images before and after augmentation."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from cnnlib.image_set.splits import TRAIN
 from cnnlib.reports.augmented import Pictures, before_and_after
 from cnnlib.training.augmentation import Augmentation
 
-# What most photographs bear.
+# Changes after which most photographs still show their class.
 EXAMPLE = AugmentSettings(rotation=10, shift=0.1, zoom=0.1)
 
 
 def show_batch(settings: ShowSettings) -> Path:
-    """Write a picture of some train images, as they are stored and as training would see them; give its path.
+    """Write a picture of some train images, before and after augmentation, and return its path.
 
-    Where the settings change nothing, the picture is of an example. Raises ConfigError where the file cannot be
-    written, and ImageSetError.
+    If the settings change nothing, an example of an augmentation is shown. Raises ConfigError if the file cannot be
+    written, and ImageSetError if the image set cannot be read.
     """
     augment = settings.augment if settings.augment.is_on else EXAMPLE
     image_set = open_image_set(settings.data.path)
@@ -48,5 +48,5 @@ def show_batch(settings: ShowSettings) -> Path:
 def _first_batch(image_set: ImageSet, settings: ShowSettings) -> tuple[tf.Tensor, tf.Tensor]:
     rows = min(settings.data.images, image_set.split(TRAIN).rows)
     with make_dataset(image_set, TRAIN, worker_batch_size=rows, seed=settings.data.seed) as batches:
-        # An epoch's batches are of equal size, not of the size that was asked for.
+        # All batches of an epoch have the same size, which can be smaller than `rows`.
         return next(iter(batches.unbatch().batch(rows)))

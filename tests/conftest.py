@@ -1,4 +1,4 @@
-"""What tests of several kinds share: small real data, and one Spark session for all that need one."""
+"""Fixtures for all kinds of tests: small real data, and one Spark session for all tests that need one."""
 
 import gc
 import gzip
@@ -15,32 +15,41 @@ from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
 from pipelines.spark.session import class_archive_options
 
-# The JVMs of the tests live for seconds, which the second compiler would spend on making them faster (a
-# short job took 0.75 to 0.9 of the time).
+# The JVMs of the tests live for seconds only, so the second compiler does not pay off: without it, short jobs took 0.75
+# to 0.9 of the time.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {class_archive_options()}")
 
-# As the jobs set it: whichever test imports TensorFlow first, the others look at what is written.
+# The jobs set this too. Any test may be the first one that imports TensorFlow, and others check the standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 TRAIN_DIGITS = 600
 TEST_DIGITS = 200
 
+# Files that tests read. One of them is the code of an old sealed model, whose doctests cannot run here.
+collect_ignore_glob = ["data/*"]
+
+
+# Tests here need Spark or whole processes. `make test` runs those that are marked main_path, one path through every
+# capability; `make test-full` runs the others.
+MOSTLY_FULL = ("spark", "end_to_end")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: of two processes that share the files, neither begins a long one at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Mark the tests that only `make test-full` runs."""
+    for item in items:
+        if item.path.parent.name in MOSTLY_FULL and item.get_closest_marker("main_path") is None:
+            item.add_marker(pytest.mark.full)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What has been imported stays: a collection of garbage need not go through TensorFlow each time."""
+    """Keep everything imported so far out of garbage collection, which would visit TensorFlow's objects each time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the first 600 training and 200 test digits of MNIST as IDX files; the training files gzipped."""
+    """A folder with MNIST's first 600 training and 200 test digits as IDX files. The training files are gzipped."""
     folder = tmp_path_factory.mktemp("digits")
     for stem, count, suffix in (("train", TRAIN_DIGITS, ".gz"), ("t10k", TEST_DIGITS, "")):
         for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
@@ -52,7 +61,7 @@ def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
-    """The session that every Spark test shares: built as users get it, on all cores of this machine."""
+    """The Spark session of all Spark tests. It is built as for users, and has all cores of this machine."""
     from pipelines.spark.session import spark_session
 
     session = spark_session("sparkcnn tests")
@@ -61,7 +70,7 @@ def spark() -> Iterator[object]:
 
 
 def write_photos(folder: Path, per_class: int = 30, side: int = 40) -> Path:
-    """Write class folders of JPEG and PNG files: `dark` and `light`, noise about two levels of grey."""
+    """Write the class folders `dark` and `light` with JPEG and PNG files: noise around two levels of grey."""
     random = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 190)):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -72,6 +81,6 @@ def write_photos(folder: Path, per_class: int = 30, side: int = 40) -> Path:
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """The IDX file of an array of uint8."""
+    """Return the content of the IDX file of an array of uint8."""
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()

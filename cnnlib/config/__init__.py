@@ -1,13 +1,14 @@
 """Every setting of every job: typed, frozen, closed, with its default and its explanation in one place.
 
-The command line, the YAML files in conf/ and the notebooks all build these classes; `--help` prints their descriptions.
-A class is a section (`train`), a field of it a setting (`train.epochs`); a module has those of one job.
+The command line, the YAML files in conf/ and the notebooks all build these classes. `--help` prints the descriptions.
+A class is a section (`train`) and its fields are the settings (`train.epochs`). Each job has a module.
 """
 
 from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.compare import ComparedValuesSettings, CompareSettings
 from cnnlib.config.cost import CostImageSettings, CostSettings, DeviceSettings, ModelListSettings
 from cnnlib.config.demo import DemoSettings
+from cnnlib.config.doctor import DoctorDataSettings, DoctorOutputSettings, DoctorSettings
 from cnnlib.config.evaluate import (
     Corruption,
     EvaluateSettings,
@@ -17,27 +18,29 @@ from cnnlib.config.evaluate import (
     PromoteSettings,
     PromotionDataSettings,
 )
+from cnnlib.config.image_shape import ImageShapeDataSettings
 from cnnlib.config.imagenet import ImagenetSettings
 from cnnlib.config.ingest import (
+    AnySource,
+    CifarSource,
+    IdxSource,
+    ImageFolderSource,
     ImageSetOutputSettings,
     ImageSettings,
     IngestSettings,
+    ManifestSource,
+    MnistSource,
     RejectsSettings,
     SourceFormat,
     SourceSettings,
     SplitSettings,
+    TableSource,
+    WebdatasetSource,
+    own_source_settings,
 )
 from cnnlib.config.model import ARCHITECTURE_NAMES, ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings, ScheduleSettings
-from cnnlib.config.preflight import (
-    DoctorDataSettings,
-    DoctorOutputSettings,
-    DoctorSettings,
-    NetworkSettings,
-    PlanDataSettings,
-    PlanImageSettings,
-    PlanSettings,
-)
+from cnnlib.config.plan import NetworkSettings, PlanImageSettings, PlanSettings
 from cnnlib.config.score import PredictionSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
 from cnnlib.config.settings import Settings, flatten, flatten_values
 from cnnlib.config.show import ShowSettings
@@ -54,60 +57,69 @@ from cnnlib.config.tune import StudySettings, TuneSettings
 from cnnlib.config.varied import ResultsSettings, VariedSettings
 
 __all__ = [
+    "ARCHITECTURE_NAMES",
+    "AnySource",
     "AugmentSettings",
+    "CifarSource",
     "CompareSettings",
     "ComparedValuesSettings",
-    "Distribution",
-    "ResultsSettings",
-    "StudySettings",
-    "TuneSettings",
-    "VariedSettings",
+    "Corruption",
     "CostImageSettings",
     "CostSettings",
-    "DeviceSettings",
-    "ModelListSettings",
-    "ARCHITECTURE_NAMES",
-    "Corruption",
     "DataSettings",
     "DemoSettings",
+    "DeviceSettings",
+    "Distribution",
     "DoctorDataSettings",
     "DoctorOutputSettings",
     "DoctorSettings",
     "EvaluateSettings",
-    "LabelledDataSettings",
     "EvaluationExtrasSettings",
     "FitSettings",
     "GateSettings",
+    "IdxSource",
+    "ImageFolderSource",
     "ImageSetOutputSettings",
     "ImageSettings",
+    "ImageShapeDataSettings",
+    "ImagenetSettings",
     "IngestSettings",
+    "LabelledDataSettings",
+    "ManifestSource",
+    "MnistSource",
+    "ModelListSettings",
     "ModelSettings",
     "NetworkSettings",
     "OptimizerSettings",
-    "PlanDataSettings",
     "PlanImageSettings",
     "PlanSettings",
+    "PredictionSettings",
     "PredictionsOutputSettings",
-    "ImagenetSettings",
     "PromoteSettings",
     "PromotionDataSettings",
     "RegisterSettings",
     "RejectsSettings",
+    "ResultsSettings",
     "ScheduleSettings",
     "ScoreInputSettings",
     "ScoreSettings",
-    "PredictionSettings",
     "Settings",
     "ShowSettings",
     "SourceFormat",
     "SourceSettings",
     "SplitSettings",
     "StoreSettings",
+    "StudySettings",
+    "TableSource",
     "TrackingSettings",
     "TrainSettings",
     "TransferSettings",
+    "TuneSettings",
+    "VariedSettings",
+    "WebdatasetSource",
     "flatten",
     "flatten_values",
+    "own_source_settings",
 ]
 
 # Imports neither TensorFlow nor MLflow: tests/unit/test_import_rules.py reads this.

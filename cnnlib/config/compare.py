@@ -11,17 +11,18 @@ from cnnlib.config.varied import ResultsSettings, VariedSettings
 
 
 class ComparedValuesSettings(Settings):
-    """What is compared."""
+    """The values to compare."""
 
     over: str = Field(
         description="a setting of train and its values, e.g. optimizer.name=sgd,momentum,adam or "
         "model.options.activation=relu,tanh"
     )
     seeds: int | list[int] = Field(
-        3, description="trainings of each value: how many, with the seeds from train.seed on, or a list of seeds"
+        3, description="number of trainings per value, with the seeds train.seed, train.seed + 1, …; or a list of seeds"
     )
     resume: str | None = Field(
-        None, description="id of a comparison's run to go on with, or auto: the newest unfinished of the same settings"
+        None,
+        description="id of a comparison's run to resume, or auto: the newest unfinished one with the same settings",
     )
 
     @field_validator("over")
@@ -31,7 +32,7 @@ class ComparedValuesSettings(Settings):
         if not name.strip() or not all(split_values(values)):
             raise ValueError("over must be SETTING=VALUE,VALUE,…")
         if len(set(split_values(values))) != len(split_values(values)):
-            raise ValueError("over has a value twice")
+            raise ValueError("over has a value twice; give each value once")
         return over
 
     @field_validator("seeds")
@@ -44,29 +45,32 @@ class ComparedValuesSettings(Settings):
 
     @property
     def setting(self) -> str:
-        """The dotted name of what differs."""
+        """The dotted name of the setting that varies."""
         return self.over.partition("=")[0].strip()
 
     @property
     def values(self) -> dict[str, Any]:
-        """Its values, each under its text."""
+        """The values to compare, each under its text."""
         return {text: read_value(text) for text in split_values(self.over.partition("=")[2])}
 
 
 class CompareSettings(VariedSettings):
-    """The same training with several values of one setting, each with several seeds: curves and a table."""
+    """Train with several values of one setting and several seeds, and compare the results in a table and curves."""
 
     compare: ComparedValuesSettings
     output: ResultsSettings = ResultsSettings()
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of each value's trainings."""
+        """The seeds with which each value is trained."""
         given = self.compare.seeds
         return given if isinstance(given, list) else [self.train.seed + number for number in range(given)]
 
     def training(self, value: str, seed: int) -> TrainSettings:
-        """The settings of one training: of a value, by its text, and a seed. Raises ConfigError, see `override`."""
+        """Return the settings of the training with a value, given as its text, and a seed.
+
+        Raises ConfigError, see `override`.
+        """
         return self.varied({self.compare.setting: self.compare.values[value]}, seed=seed)
 
     @model_validator(mode="after")

@@ -9,11 +9,11 @@ from cnnlib.config.train import TrainSettings
 
 
 class DemoSettings(Settings):
-    """The whole pipeline: ingest, train and score, one after the other."""
+    """Run the whole pipeline, by default on MNIST: ingest, train, score."""
 
     ingest: IngestSettings
     train: TrainSettings
     score: ScoreSettings
     min_test_accuracy: float = Field(
-        0.985, ge=0, le=1, description="a test accuracy below this ends the demo with exit status 3"
+        0.985, ge=0, le=1, description="lowest test accuracy; below it the demo ends with exit status 3"
     )

@@ -1,6 +1,6 @@
 """The settings of evaluate and promote."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,24 +11,25 @@ Corruption = Literal["gaussian_noise", "gaussian_blur", "brightness", "contrast"
 
 
 class LabelledDataSettings(Settings):
-    """What a model is evaluated on."""
+    """The labelled images that the model is evaluated on."""
 
-    path: str = Field(description="an image set that ingest published")
-    split: Literal["train", "val", "test"] = Field("test", description="split of the set")
+    path: str = Field(description="an image set that ingest wrote")
+    split: Literal["train", "val", "test"] = Field("test", description="split of the image set")
 
 
 class EvaluationExtrasSettings(Settings):
-    """What is looked at beyond the predictions themselves."""
+    """Results beyond the predictions themselves."""
 
     corruptions: list[Corruption] = Field(
-        ["gaussian_noise", "gaussian_blur", "brightness", "contrast", "jpeg_compression", "shift"],
-        description="mild damage under which the accuracy is measured too; each takes as long as the images themselves",
+        list(get_args(Corruption)),
+        description="kinds of mild image damage; the accuracy is measured under each, and each takes as long as "
+        "predicting the images themselves",
     )
-    mistakes: int = Field(24, ge=0, le=500, description="of the worst mistakes the report shows so many")
+    mistakes: int = Field(24, ge=0, le=500, description="number of the worst mistakes that the report shows")
 
 
 class EvaluateSettings(Settings):
-    """A registered model and an image set -> how good it is, in MLflow and on one page."""
+    """Measure a registered model on an image set: metrics, figures and a report in MLflow."""
 
     model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
     data: LabelledDataSettings
@@ -37,62 +38,66 @@ class EvaluateSettings(Settings):
 
 
 class PromotionDataSettings(Settings):
-    """What challenger and champion are compared on."""
+    """The images on which challenger and champion are compared."""
 
     path: str | None = Field(
-        None, description="an image set that ingest published; by default the one that the challenger was trained on"
+        None, description="an image set that ingest wrote; null takes the one that the challenger was trained on"
     )
-    split: Literal["val", "test"] = Field("test", description="split of the set")
+    split: Literal["val", "test"] = Field("test", description="split of the image set")
 
 
 class GateSettings(Settings):
-    """What a challenger must show; null leaves a gate out."""
+    """The limits that a challenger must keep. null leaves a gate out."""
 
     max_accuracy_loss: float | None = Field(
-        0.0, ge=0, le=1, description="the accuracy may be lower than the champion's by at most so much"
+        0.0, ge=0, le=1, description="largest difference by which the accuracy may be below the champion's"
     )
     max_recall_loss: float | None = Field(
-        0.05, ge=0, le=1, description="no class's recall may be lower than the champion's by more than so much"
+        0.05, ge=0, le=1, description="largest difference by which the recall of any class may be below the champion's"
     )
     better: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="have it shown to be better: more images right than by chance alone, at this level of McNemar's "
-        "test, e.g. 0.05",
+        description="significance level of McNemar's test, e.g. 0.05; the challenger must have more images right than "
+        "chance alone explains",
     )
     parity: float | None = Field(
         1e-5,
         ge=0,
         le=1,
-        description="the registered model's probabilities may differ from those of the trained one by at most so much, "
-        "on the first images of the split",
+        description="largest difference between the probabilities of the registered model and those of the trained "
+        "model, on the first images of the split",
     )
     min_speed: float | None = Field(
-        0.8, ge=0, le=10, description="least images/s, as a share of the champion's, measured in one task in turns"
+        0.8,
+        ge=0,
+        le=10,
+        description="lowest images per second, as a fraction of the champion's; one task measures both in turns",
     )
 
 
 class PromotionExtrasSettings(EvaluationExtrasSettings):
-    """What is looked at beyond the predictions themselves."""
+    """Results beyond the gates."""
 
     corruptions: list[Corruption] = Field(
-        [], description="mild damage under which the accuracy is measured too, for the report; no gate asks for it"
+        [],
+        description="kinds of mild image damage; the accuracy under each is measured for the report, no gate uses it",
     )
 
 
 class PromoteSettings(Settings):
-    """Challenger against champion on the same images: where it passes every gate, the alias moves to it."""
+    """Make a version of a registered model champion if it passes every gate, or roll back."""
 
     model: str = Field(pattern=r"^[^/:]+$", description="name of the registered model")
     challenger: str | None = Field(
-        None, pattern=r"^(\d+|[A-Za-z][\w-]*)$", description="version that is to become champion, or an alias of it"
+        None, pattern=r"^(\d+|[A-Za-z][\w-]*)$", description="version to make champion, or an alias of that version"
     )
     rollback: bool = Field(
-        False, description="bring back the version that had the alias before the present one, without any gate"
+        False, description="give the alias back to the version that had it before; no gate is checked"
     )
-    alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", description="alias that moves")
-    reason: str | None = Field(None, description="why, in your words: a tag of the version")
+    alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", description="alias that moves to the challenger")
+    reason: str | None = Field(None, description="why, in your own words; it becomes a tag of the version")
     data: PromotionDataSettings = PromotionDataSettings()
     gates: GateSettings = GateSettings()
     evaluate: PromotionExtrasSettings = PromotionExtrasSettings()

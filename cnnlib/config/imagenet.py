@@ -1,59 +1,50 @@
 """The settings of imagenet."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from cnnlib.config.model import PRETRAINED_NAMES
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 from cnnlib.config.train import RegisterSettings
 
-# As in `cnnlib.models.pretrained`, which takes TensorFlow's seconds to import.
-ImagenetName = Literal[
-    "vgg16",
-    "vgg19",
-    "inception_v3",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "densenet121",
-    "densenet169",
-    "mobilenet",
-    "mobilenet_v2",
-    "efficientnet_v2_b0",
-    "convnext_tiny",
-]
+if TYPE_CHECKING:
+    # A type checker cannot read names that are computed.
+    ImagenetName = str
+else:
+    ImagenetName = Literal[PRETRAINED_NAMES]
 
 
 class ImagenetModelSettings(Settings):
-    """Which network, with ImageNet's weights and its own head."""
+    """The model, with ImageNet's weights and its own head."""
 
-    name: ImagenetName = Field("mobilenet_v2", description="network of keras.applications")
-    weights: str = Field("imagenet", description="imagenet, or a .h5 file with the weights of the whole network")
+    name: ImagenetName = Field("mobilenet_v2", description="architecture of keras.applications")
+    weights: str = Field("imagenet", description="imagenet, or a .h5 file with the weights of the whole model")
 
 
 class ImagenetImageSettings(Settings):
-    """What images become before the network sees them."""
+    """The size of the images that the model gets, and how other images are resized to it."""
 
     height: int | None = Field(
         None,
         gt=0,
-        description="pixels; null for what the network was trained on, 299 of inception_v3 and 224 of others",
+        description="pixels; null for the size that the model was trained on: 299 for inception_v3, 224 for the others",
     )
-    width: int | None = Field(None, gt=0, description="pixels, likewise")
+    width: int | None = Field(None, gt=0, description="pixels; null as for height")
     resize: Literal["stretch", "fit_and_pad", "shorter_side_and_crop"] = Field(
-        "shorter_side_and_crop", description="how an image of another size is brought to this one; as in ingest"
+        "shorter_side_and_crop", description="how an image of another size is resized; as in ingest"
     )
 
 
 class ImagenetRegisterSettings(RegisterSettings):
-    """What becomes of the model."""
+    """The registered model that gets the new version."""
 
-    name: str = Field("imagenet", pattern=r"^[^/:]+$", description="registered model that gets a new version")
+    name: str = Field("imagenet", pattern=r"^[^/:]+$", description="name of the registered model")
 
 
 class ImagenetSettings(Settings):
-    """A network of keras.applications, with its 1,000 classes -> a registered model, for score."""
+    """Register a model of keras.applications with ImageNet's weights and its 1,000 classes, for score."""
 
     model: ImagenetModelSettings = ImagenetModelSettings()
     image: ImagenetImageSettings = ImagenetImageSettings()

@@ -1,37 +1,73 @@
 """The settings of ingest."""
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cnnlib.config.settings import Settings
 
-SourceFormat = Literal["mnist", "idx", "cifar", "image_folder", "manifest", "table", "webdataset"]
+_Labels = Annotated[
+    Literal["given", "none"],
+    Field(description="none takes images without labels, for scoring; with given, an image without one is a reject"),
+]
 
 
-class SourceSettings(Settings):
-    """Where the images come from."""
+class MnistSource(Settings):
+    """MNIST, which comes with sparkcnn and needs no path."""
 
-    format: SourceFormat = Field(
-        description="mnist (comes with sparkcnn, needs no path), idx (MNIST's own format), cifar (the binary files), "
-        "image_folder (DIR/CLASS/** or DIR/{train,val,test}/CLASS/**), manifest (a CSV, JSON lines or Parquet file "
-        "with path, label, and if need be split and group), table (a Spark table, or Parquet, with path, content and "
-        "a label), or webdataset (a folder of tar shards)"
+    format: Literal["mnist"] = "mnist"
+    labels: _Labels = "given"
+
+
+class _SourceAtPath(Settings):
+    """The settings of all formats that read files or a table."""
+
+    format: str
+    path: str = Field(
+        description="all formats but mnist: folder, file or table, as a path or any URI that Spark's file systems know"
     )
-    path: str | None = Field(
-        None, description="folder, file or table, as a path or any URI that Spark's file systems know"
-    )
-    labels: Literal["given", "none"] = Field(
-        "given", description="none takes images without labels, for scoring; with given they are rejects"
-    )
+    labels: _Labels = "given"
+
+
+class IdxSource(_SourceAtPath):
+    """MNIST's own format: a folder of IDX files."""
+
+    format: Literal["idx"] = "idx"
+
+
+class CifarSource(_SourceAtPath):
+    """A folder of CIFAR's binary files."""
+
+    format: Literal["cifar"] = "cifar"
+
+
+class ImageFolderSource(_SourceAtPath):
+    """Image files in DIR/CLASS/** or DIR/{train,val,test}/CLASS/**."""
+
+    format: Literal["image_folder"] = "image_folder"
+
+
+class ManifestSource(_SourceAtPath):
+    """A CSV, JSON lines or Parquet file with columns path and label, and optionally split and group."""
+
+    format: Literal["manifest"] = "manifest"
+
+
+class TableSource(_SourceAtPath):
+    """A Spark table, or Parquet files, with columns path and content, and a label."""
+
+    format: Literal["table"] = "table"
     label_column: str = Field("label", description="table: column of the label")
     label_pattern: str | None = Field(
         None,
-        description="table: regular expression whose first group, in the path, is the label, instead of label_column",
+        description="table: regular expression to find the label in the path, instead of label_column; the label is "
+        "its first group",
     )
     split_column: str | None = Field(None, description="table: column with train, val, test or null")
-    group_column: str | None = Field(None, description="table: column of what must stay in one split, e.g. a patient")
+    group_column: str | None = Field(
+        None, description="table: column of the group; images of one group stay in one split, e.g. those of a patient"
+    )
 
     @field_validator("label_pattern")
     @classmethod
@@ -40,53 +76,136 @@ class SourceSettings(Settings):
             try:
                 groups = re.compile(pattern).groups
             except re.error as error:
-                raise ValueError(f"label_pattern is no regular expression: {error}") from error
+                raise ValueError(f"label_pattern is not a regular expression: {error}") from error
             if not groups:
                 raise ValueError("label_pattern needs a group in parentheses, e.g. ([^/]+)/[^/]+$")
         return pattern
 
 
+class WebdatasetSource(_SourceAtPath):
+    """A folder of tar shards with images and their labels."""
+
+    format: Literal["webdataset"] = "webdataset"
+
+
+# The one list of formats. The field `format` tells them apart, and its values are the names of the formats.
+AnySource = MnistSource | IdxSource | CifarSource | ImageFolderSource | ManifestSource | TableSource | WebdatasetSource
+_SECTIONS: dict[str, type[Settings]] = {kind.model_fields["format"].default: kind for kind in get_args(AnySource)}
+
+if TYPE_CHECKING:  # mypy does not know a Literal that is made at run time
+    SourceFormat = str
+else:
+    SourceFormat = Literal[tuple(_SECTIONS)]
+
+
+class SourceSettings(TableSource):
+    """Where the images come from.
+
+    The command line and YAML files know one section `source`, so this class has the settings of all formats: it
+    inherits from each format that has settings of its own. A setting of another format is refused by its name.
+
+    >>> SourceSettings(format="image_folder", path="photos").for_format()
+    ImageFolderSource(format='image_folder', path='photos', labels='given')
+    >>> SourceSettings(format="image_folder", path="photos", label_column="breed")
+    Traceback (most recent call last):
+      ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for SourceSettings
+    label_column
+      Value error, this is a setting of format table; with format image_folder leave it out ...
+    """
+
+    format: SourceFormat = Field(  # type: ignore[assignment]
+        description="; ".join(f"{name}: {(kind.__doc__ or '').rstrip('.')}" for name, kind in _SECTIONS.items())
+    )
+    path: str | None = Field(  # type: ignore[assignment]
+        None, validate_default=True, description=_SourceAtPath.model_fields["path"].description
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _belongs_to_the_format(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        chosen = _SECTIONS.get(info.data.get("format", ""))
+        if chosen is None:  # this is `format` itself, or it was refused
+            return value
+        setting = chosen.model_fields.get(name)
+        # The command line gives every setting, so one with its default value counts as left out.
+        if value != cls.model_fields[name].default:
+            if setting is None:
+                owners = [format for format, kind in _SECTIONS.items() if name in kind.model_fields]
+                raise ValueError(
+                    f"this is a setting of format {', '.join(owners)}; with format {info.data['format']} leave it out"
+                )
+        elif setting is not None and setting.is_required():
+            raise ValueError(f"format {info.data['format']} needs this setting; name what to read")
+        return value
+
+    def for_format(self) -> AnySource:
+        """Return the settings of this source's own format, without those of the others."""
+        kind = _SECTIONS[self.format]
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})  # type: ignore[return-value]
+
+
+def own_source_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a source that count for its format, with defaults for those that are missing.
+
+    `values` may come from another version of sparkcnn, which kept settings of other formats too. A setting or format
+    that this version does not know stays.
+
+    >>> own_source_settings({"format": "idx", "path": "digits", "label_column": "breed"})
+    {'format': 'idx', 'labels': 'given', 'path': 'digits'}
+    """
+    kind = _SECTIONS.get(values.get("format", ""))
+    if kind is None:
+        return values
+    defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+    ignored = SourceSettings.model_fields.keys() - kind.model_fields.keys()
+    return defaults | {name: value for name, value in values.items() if name not in ignored}
+
+
 class ImageSettings(Settings):
     """What every image of the set becomes."""
 
-    height: int | None = Field(None, gt=0, description="pixels; the source's own where it has one size (idx)")
-    width: int | None = Field(None, gt=0, description="pixels; the source's own where it has one size (idx)")
-    channels: Literal[1, 3] | None = Field(None, description="1 grey or 3 RGB; the source's own for idx, else 3")
+    height: int | None = Field(None, gt=0, description="pixels; null takes the source's own if all its images have one")
+    width: int | None = Field(None, gt=0, description="pixels; null takes the source's own if all its images have one")
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 for grey or 3 for RGB; null takes the source's own if it is known, else 3"
+    )
     resize: Literal["stretch", "fit_and_pad", "shorter_side_and_crop", "none"] = Field(
         "stretch",
-        description="how another size is brought to this one: stretch changes the proportions, fit_and_pad puts black "
-        "beside, shorter_side_and_crop cuts off, none rejects",
+        description="how an image of another size gets this size: stretch changes its proportions, fit_and_pad adds "
+        "black borders, shorter_side_and_crop cuts its edges off, none rejects it",
     )
     encoding: Literal["raw", "png", "jpeg"] = Field(
         "raw", description="how pixels are stored: raw is uint8, height x width x channels; jpeg loses some detail"
     )
-    quality: int = Field(90, ge=1, le=100, description="of encoding jpeg")
+    quality: int = Field(90, ge=1, le=100, description="quality of jpeg encoding")
 
 
 class SplitSettings(Settings):
-    """How images without a given split are divided, by a stable hash of their content."""
+    """How images without a given split are divided: by a stable hash of their pixels."""
 
-    val_fraction: float = Field(0.1, ge=0, lt=1, description="share of images for validation")
+    val_fraction: float = Field(0.1, ge=0, lt=1, description="fraction of the images for validation")
     test_fraction: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share of images for test; unused where the source sets test images apart",
+        description="fraction of the images for test; not used if the source has test images of its own",
     )
-    salt: str = Field("sparkcnn", description="changes the hash, and with it every assignment")
+    salt: str = Field("sparkcnn", description="text that changes the hash, and with it every assignment")
     stratify: bool = Field(
         False,
-        description="have the fractions hold in each class, within an image; then new images may move earlier ones",
+        description="make the fractions hold in each class, within one image; then new images may move earlier ones",
     )
     near_duplicates: int | None = Field(
         None,
         ge=0,
         le=16,
-        description="have images in one split whose perceptual hashes differ in at most so many of 64 bits (4 finds "
-        "other sizes and qualities of an image); then new images may move earlier ones",
+        description="keep images in one split if their perceptual hashes differ in at most this many of 64 bits (4 "
+        "finds other sizes and qualities of an image); then new images may move earlier ones",
     )
     conflicts: Literal["leave_out", "keep"] = Field(
-        "leave_out", description="what to do with images of equal pixels in different classes; keep has one a class"
+        "leave_out", description="what to do with images of equal pixels in different classes; keep keeps one per class"
     )
 
     @model_validator(mode="after")
@@ -96,7 +215,9 @@ class SplitSettings(Settings):
         if self.stratify and self.near_duplicates is not None:
             raise ValueError("stratify divides single images, near_duplicates keeps some together; choose one")
         if self.stratify and self.conflicts == "keep":
-            raise ValueError("stratify divides each class by itself, conflicts keep has images in two; choose one")
+            raise ValueError(
+                "stratify divides each class by itself, conflicts keep puts one image in two classes; choose one"
+            )
         return self
 
 
@@ -107,33 +228,33 @@ class RejectsSettings(Settings):
         0.05,
         ge=0,
         le=1,
-        description="more rejects than this share of the images found fail the job, exit status 3",
+        description="largest fraction of rejects among the images found; above it the job fails with exit status 3",
     )
-    max_pixels: int = Field(89_478_485, gt=0, description="images of more pixels, by their header, are rejected")
-    max_mb: float = Field(256.0, gt=0, le=1024, description="files of more megabytes are rejected")
-    min_side: int = Field(1, gt=0, description="images with a side of fewer pixels are rejected")
+    max_pixels: int = Field(89_478_485, gt=0, description="reject an image if its header tells more pixels than this")
+    max_mb: float = Field(256.0, gt=0, le=1024, description="reject a file of more megabytes than this")
+    min_side: int = Field(1, gt=0, description="reject an image if a side has fewer pixels than this")
 
 
 class ImageSetOutputSettings(Settings):
-    """Where the image set goes, and how its files are cut."""
+    """Where the image set goes, and how large its files are."""
 
     path: str = Field(description="folder of the image set, as a path or URI")
     overwrite: bool = Field(
-        False, description="replace what is there; readers see the old set until the new one is whole"
+        False, description="replace an existing set; readers see the old set until the new one is complete"
     )
     mode: Literal["create", "append"] = Field(
         "create",
         description="append brings a set of the same source and settings up to date, and decodes only new and changed "
         "files",
     )
-    rows_per_file: int = Field(8192, gt=0, description="images a Parquet file, about, over all splits")
+    rows_per_file: int = Field(8192, gt=0, description="approximate number of images per Parquet file, over all splits")
     row_group_mb: float = Field(
-        2.0, gt=0, description="megabytes of pixels a row group: what the feed reads and shuffles at a time"
+        2.0, gt=0, description="megabytes of pixels per row group: the feed reads and shuffles one row group at a time"
     )
 
 
 class IngestSettings(Settings):
-    """Images -> image set."""
+    """Read a collection of images and make an image set of it."""
 
     source: SourceSettings
     output: ImageSetOutputSettings

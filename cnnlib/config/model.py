@@ -1,25 +1,68 @@
-"""Which network is trained."""
+"""The settings of the model, and the names of all architectures."""
 
+import ast
 import difflib
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from cnnlib.config.settings import Settings
 
-# As in `cnnlib.models.catalogue`, which takes TensorFlow's seconds to import.
-ARCHITECTURE_NAMES = (
-    *("mlp", "lenet", "alexnet", "vgg11", "vgg16", "vgg19", "nin", "googlenet", "inception_v3"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "densenet121", "densenet169"),
-    *("mobilenet", "mobilenet_v2", "shufflenet", "shufflenet_v2", "efficientnet_v2_b0", "convnext_tiny", "lstm_rows"),
+# Order of the families in help and in `sparkcnn models`. A family that is not listed here comes last.
+_FAMILY_ORDER = (
+    *("lenet", "alexnet", "vgg", "nin", "googlenet", "resnet", "densenet", "mobilenet", "shufflenet", "efficientnet"),
+    *("convnext", "lstm_rows"),
 )
+
+
+@dataclass(frozen=True)
+class DeclaredArchitecture:
+    """An architecture's name, the module of cnnlib.models that declares it, and whether it has ImageNet weights."""
+
+    name: str
+    module: str
+    is_pretrained: bool
+
+
+def _declared_architectures() -> Iterator[DeclaredArchitecture]:
+    """Read the declarations from the source text of cnnlib.models.
+
+    Importing these modules would import TensorFlow, which takes seconds, and help needs only the names.
+    """
+    # importlib.resources reads from a folder and from a zipped wheel.
+    sources = {path.name.removesuffix(".py"): path for path in files("cnnlib").joinpath("models").iterdir()}
+    known = {family: number for number, family in enumerate(_FAMILY_ORDER)}
+    for module in sorted(sources, key=lambda module: (known.get(module, len(known)), module)):
+        if not sources[module].name.endswith(".py"):
+            continue
+        for statement in ast.parse(sources[module].read_text("utf-8")).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name("ARCHITECTURES")], value=ast.Tuple(declarations)):
+                    yield from (_declared(declaration, module) for declaration in declarations)
+
+
+def _declared(declaration: ast.expr, module: str) -> DeclaredArchitecture:
+    match declaration:
+        case ast.Call(ast.Name(function), [ast.Constant(str(name)), *_]):
+            return DeclaredArchitecture(name, module, is_pretrained=function == "keras_application")
+    raise TypeError(f"cnnlib.models.{module} declares {ast.unparse(declaration)}; its name must be the first argument")
+
+
+_DECLARED = tuple(_declared_architectures())
+ARCHITECTURE_NAMES = tuple(one.name for one in _DECLARED)
+PRETRAINED_NAMES = tuple(one.name for one in _DECLARED if one.is_pretrained)
+# Modules of cnnlib.models with an `ARCHITECTURES` tuple, in the order of the names.
+ARCHITECTURE_MODULES = tuple(dict.fromkeys(one.module for one in _DECLARED))
 
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class ModelSettings(Settings):
-    """Which network."""
+    """The architecture of the model, and its first weights."""
 
     name: str = Field(
         "lenet",
@@ -27,8 +70,8 @@ class ModelSettings(Settings):
     )
     weights: str | None = Field(
         None,
-        description="where its weights begin, but for a new head: imagenet, a .h5 file of such weights, a .keras file, "
-        "a checkpoint's folder, or models:/NAME/VERSION; null for new ones. See transfer",
+        description="first weights of all layers except the new head: imagenet, a .h5 file of ImageNet weights, a "
+        ".keras file, a checkpoint's folder, or models:/NAME/VERSION; null starts from random weights. See transfer",
     )
     options: dict[str, Any] = Field({}, description="the architecture's own options, e.g. {activation: tanh}")
 
@@ -37,6 +80,6 @@ class ModelSettings(Settings):
     def _is_known(cls, name: str) -> str:
         if name not in ARCHITECTURE_NAMES and not _OWN.fullmatch(name):
             nearest = difflib.get_close_matches(name, ARCHITECTURE_NAMES, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"take one of {', '.join(ARCHITECTURE_NAMES)}"
-            raise ValueError(f"no architecture, nor a function of your own (package.module:function); {hint}")
+            hint = f"an architecture (did you mean {nearest[0]}?)" if nearest else ", ".join(ARCHITECTURE_NAMES)
+            raise ValueError(f"expected {hint} or a function of your own (package.module:function)")
         return name

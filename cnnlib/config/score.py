@@ -1,57 +1,78 @@
 """The settings of score."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from cnnlib.config.ingest import SourceFormat
+from cnnlib.config.ingest import SourceFormat, SourceSettings
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 
+if TYPE_CHECKING:  # see `SourceFormat`
+    InputFormat = str
+else:
+    InputFormat = Literal["image_set", SourceFormat]
+
 
 class ScoreInputSettings(Settings):
-    """What is scored."""
+    """The images to score."""
 
-    path: str | None = Field(None, description="image set, or what ingest reads; unused for mnist")
-    format: Literal["image_set", SourceFormat] = Field(
-        "image_set", description="image_set, or any format that ingest reads"
-    )
+    path: str | None = Field(None, description="image set, or a source that ingest reads; not used for mnist")
+    format: InputFormat = Field("image_set", description="image_set, or any format that ingest reads")
     split: Literal["train", "val", "test", "all"] = Field(
-        "test", description="split of an image set to score; other formats are scored whole"
+        "test", description="split of an image set to score; of other formats all images are scored"
     )
+
+    def as_source(self) -> SourceSettings:
+        """Return the settings of the source to score, if `format` is one that ingest reads; labels are not needed."""
+        path = None if self.format == "mnist" else self.path
+        return SourceSettings(format=self.format, path=path, labels="none")
+
+    @model_validator(mode="after")
+    def _is_a_whole_source(self) -> "ScoreInputSettings":
+        if self.format != "image_set":
+            self.as_source()
+        return self
 
 
 class PredictionsOutputSettings(Settings):
     """Where the predictions go."""
 
     path: str = Field(description="folder of the predictions, as a path or URI")
-    overwrite: bool = Field(False, description="replace what is there; readers see the old until the new is whole")
+    overwrite: bool = Field(
+        False, description="replace existing predictions; readers see the old ones until the new ones are complete"
+    )
 
 
 class PredictionSettings(Settings):
-    """How scoring runs."""
+    """Which images to score, and what to keep about each."""
 
     max_failed_fraction: float = Field(
-        0.05, ge=0, le=1, description="more rows without a prediction than this share end with exit status 3"
+        0.05,
+        ge=0,
+        le=1,
+        description="largest fraction of rows without a prediction; above it the job ends with exit status 3",
     )
     mode: Literal["all", "incremental", "stream"] = Field(
         "all",
-        description="incremental adds the predictions of images that have none yet, by content, to those at "
-        "output.path; stream those of files that have come into a folder since the run before",
+        description="incremental scores only images whose content has no prediction yet, and adds these to the "
+        "predictions at output.path; stream does so for files that were added to a folder since the run before",
     )
     rescore: bool = Field(
         False, description="incremental, stream: also score images that only other versions of the model have scored"
     )
     checkpoint: str | None = Field(
-        None, description="stream: folder of Spark's checkpoint; by default output.path with -checkpoint behind it"
+        None, description="stream: folder of Spark's checkpoint; null takes output.path with -checkpoint at its end"
     )
-    top_k: int = Field(0, ge=0, description="also give so many of the most probable classes a row; 0 is none")
+    top_k: int = Field(
+        0, ge=0, description="also give the most probable classes of each row, as many as this; 0 for none"
+    )
     probabilities: bool = Field(False, description="also give the probability of every class")
-    embedding: bool = Field(False, description="also give what the model's last layer with weights is given")
+    embedding: bool = Field(False, description="also give the input of the model's last layer with weights")
 
 
 class ScoreSettings(Settings):
-    """Images and a registered model -> predictions."""
+    """Score images with a registered model: one prediction per image."""
 
     model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
     input: ScoreInputSettings = ScoreInputSettings()

@@ -1,18 +1,57 @@
-"""What all settings are: typed, frozen, closed; and every one of them under its dotted name."""
+"""The base of all settings classes, marks for single settings, and every setting under its dotted name."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+
+# Marks of a setting: `Field(…, json_schema_extra=MAY_DIFFER_ON_RESUME)`. Join two marks with |.
+
+# A run may be resumed with another value: the setting does not change what is trained.
+MAY_DIFFER_ON_RESUME: JsonDict = {"may_differ_on_resume": True}
+# compare and tune must not vary the setting: the trainings could not be compared, or would not be kept together.
+SAME_IN_ALL_TRAININGS: JsonDict = {"same_in_all_trainings": True}
 
 
 class Settings(BaseModel):
-    """A section of settings: immutable, and closed to unknown names."""
+    """A section of settings. It cannot be changed, and it refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def fields_of(kind: type[Settings], prefix: str = "") -> dict[str, FieldInfo]:
+    """Return every setting of a class under its dotted name. Sections are walked and not returned.
+
+    >>> from cnnlib.config import TrackingSettings
+    >>> list(fields_of(TrackingSettings))
+    ['uri', 'experiment']
+    """
+    found: dict[str, FieldInfo] = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            found |= fields_of(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found
+
+
+def names_marked(kind: type[Settings], mark: JsonDict) -> frozenset[str]:
+    """Return the dotted names of the settings that carry a mark.
+
+    >>> from cnnlib.config import RegisterSettings
+    >>> sorted(names_marked(RegisterSettings, MAY_DIFFER_ON_RESUME))
+    ['alias', 'name']
+    """
+    return frozenset(
+        name
+        for name, field in fields_of(kind).items()
+        if isinstance(field.json_schema_extra, dict) and mark.items() <= field.json_schema_extra.items()
+    )
+
+
 def flatten(settings: Settings) -> dict[str, Any]:
-    """Give every setting under its dotted name, as MLflow logs them.
+    """Return the value of every setting under its dotted name, as the MLflow run logs them.
 
     >>> from cnnlib.config import RegisterSettings
     >>> flatten(RegisterSettings(name="digits"))
@@ -22,7 +61,7 @@ def flatten(settings: Settings) -> dict[str, Any]:
 
 
 def flatten_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Give every value of nested dictionaries under its dotted name.
+    """Return every value of nested dictionaries under its dotted name.
 
     >>> flatten_values({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}

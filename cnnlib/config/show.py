@@ -7,21 +7,23 @@ from cnnlib.config.settings import Settings
 
 
 class ShownDataSettings(Settings):
-    """Which images are shown."""
+    """The images to show."""
 
-    path: str = Field(description="an image set that ingest published")
-    images: int = Field(16, gt=0, le=100, description="how many train images are shown")
-    seed: int = Field(0, ge=0, lt=2**32, description="of which images those are, and of what becomes of them")
+    path: str = Field(description="an image set that ingest wrote")
+    images: int = Field(16, gt=0, le=100, description="number of train images to show")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed that chooses the images and draws their augmentation")
 
 
 class ShowOutputSettings(Settings):
-    """Where the picture is written."""
+    """The picture file."""
 
-    path: str = Field("augmented.png", pattern=r"\.png$", description="the file, a PNG on this machine; it is replaced")
+    path: str = Field(
+        "augmented.png", pattern=r"\.png$", description="a PNG file on this machine; an existing one is replaced"
+    )
 
 
 class ShowSettings(Settings):
-    """Image set and augmentation -> a picture of a batch before and after; without any augmentation, of an example."""
+    """Draw training images before and after augmentation. Without settings of augment, it uses example settings."""
 
     data: ShownDataSettings
     augment: AugmentSettings = AugmentSettings()

@@ -1,19 +1,25 @@
-"""Where MLflow keeps what the jobs tell it."""
+"""Where MLflow keeps the runs and models of the jobs."""
 
 from pydantic import Field
 
-from cnnlib.config.settings import Settings
+from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, SAME_IN_ALL_TRAININGS, Settings
 
 
 class StoreSettings(Settings):
-    """Where MLflow keeps runs and models."""
+    """The MLflow store of runs and models."""
 
     uri: str | None = Field(
-        None, description="MLflow tracking URI; else MLFLOW_TRACKING_URI, else SQLite in the working folder"
+        None,
+        json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
+        description="MLflow tracking URI; null takes MLFLOW_TRACKING_URI, or else an SQLite file in the working folder",
     )
 
 
 class TrackingSettings(StoreSettings):
-    """Where MLflow keeps runs and models, and under which experiment."""
+    """The MLflow store of runs and models, and the experiment in it."""
 
-    experiment: str = Field("sparkcnn", description="MLflow experiment, made where it does not exist")
+    experiment: str = Field(
+        "sparkcnn",
+        json_schema_extra=SAME_IN_ALL_TRAININGS,
+        description="MLflow experiment; it is created if it does not exist",
+    )

@@ -9,23 +9,23 @@ from pydantic import Field, field_validator, model_validator
 from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings
-from cnnlib.config.settings import Settings
+from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, SAME_IN_ALL_TRAININGS, Settings
 from cnnlib.config.tracking import TrackingSettings
 
-# `register` is the section's name in the command line; the method it hides is one of Python's abstract classes.
+# The command line has a section `register`. It hides a method of the same name that pydantic inherits from ABCMeta.
 warnings.filterwarnings("ignore", message=r'Field name "register" in "\w+Settings" shadows', category=UserWarning)
 
 
 class DataSettings(Settings):
-    """What is trained on."""
+    """The images to train on, and how they are read."""
 
-    path: str = Field(description="an image set that ingest published")
+    path: str = Field(json_schema_extra=SAME_IN_ALL_TRAININGS, description="an image set that ingest wrote")
     shuffle_mb: float = Field(
         128.0,
         gt=0,
         allow_inf_nan=False,
-        description="megabytes of stored images to shuffle among, beyond the row groups; up to twice as much is "
-        "in memory of each worker",
+        description="megabytes of stored images among which single images are shuffled, after the row groups have "
+        "been shuffled; each worker uses up to twice this memory",
     )
     timeout_s: float = Field(
         120.0, gt=0, allow_inf_nan=False, description="seconds without data after which training ends with an error"
@@ -35,55 +35,81 @@ class DataSettings(Settings):
 class FitSettings(Settings):
     """How long and how training runs."""
 
-    epochs: int = Field(3, gt=0, description="most passes over the train split")
-    worker_batch_size: int = Field(128, gt=0, description="images a step on one worker")
-    seed: int = Field(0, ge=0, lt=2**32, description="of weights and of the order of images")
+    epochs: int = Field(3, gt=0, description="largest number of passes over the train split")
+    worker_batch_size: int = Field(128, gt=0, description="images per step on one worker")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        json_schema_extra=SAME_IN_ALL_TRAININGS,
+        description="random seed of the first weights and of the order of images",
+    )
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = Field(
-        "val_accuracy", description="metric by which the best epoch is chosen and patience is counted"
+        "val_accuracy",
+        json_schema_extra=SAME_IN_ALL_TRAININGS,
+        description="metric that chooses the best epoch, and that patience waits for",
     )
     direction: Literal["auto", "max", "min"] = Field(
-        "auto", description="whether monitor is best at its highest or its lowest; auto: max for accuracy, min for loss"
+        "auto",
+        json_schema_extra=SAME_IN_ALL_TRAININGS,
+        description="whether the highest or the lowest value of monitor is best; auto takes max for accuracy and min "
+        "for loss",
     )
     patience: int = Field(
         3, ge=0, description="epochs without a better value of monitor before training stops; 0 never stops early"
     )
     workers: int = Field(
-        0, ge=0, description="Spark tasks that train together, each in a process of its own; 0 trains in the driver"
+        0, ge=0, description="number of workers: Spark tasks that train together; 0 trains in the driver"
     )
     gpus_per_worker: Literal[0, 1] = Field(
-        0, description="1 takes the GPU that Spark assigned to each worker's task; for more GPUs take more workers"
+        0, description="1 uses the GPU that Spark assigned to each worker's task; for more GPUs, take more workers"
     )
     ports: str | None = Field(
         None,
         pattern=r"^\d{1,5}-\d{1,5}$",
-        description="ports that workers may use among themselves, e.g. 40000-40100; null for any that is free",
+        description="ports for the connections between workers, e.g. 40000-40100; null takes any free port",
     )
     deterministic: bool = Field(
-        False, description="have TensorFlow repeat itself bit for bit on one machine; slower on a GPU"
+        False,
+        json_schema_extra=SAME_IN_ALL_TRAININGS,
+        description="make TensorFlow give bit for bit the same results each time on one machine; slower on a GPU",
     )
     resume: str | None = Field(
-        None, description="id of a run to go on with, or auto: the newest unfinished run of the same settings"
+        None,
+        json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
+        description="id of a run to resume, or auto: the newest unfinished run with the same settings",
     )
     max_restarts: int = Field(
-        2, ge=0, description="times that training starts again from its last checkpoint after a worker was lost"
+        2,
+        ge=0,
+        json_schema_extra=MAY_DIFFER_ON_RESUME,
+        description="how often training starts again from its last checkpoint after it lost a worker",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of each label that is spread over all classes (Szegedy et al. 2015)"
+        0.0, ge=0, lt=1, description="fraction of each label that is spread over all classes (Szegedy et al. 2015)"
     )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced has images of rare classes count for more, so that all classes count the same"
+        "none", description="balanced gives images of rare classes a larger weight, so that all classes count the same"
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32",
-        description="mixed computes in 16 bits, with weights in 32: for GPUs (Micikevicius et al. 2017)",
+        description="the mixed kinds compute with 16 bits and keep the weights in 32 bits, for GPUs (Micikevicius et "
+        "al. 2017)",
     )
     find_rate: bool = Field(
-        False, description="sweep the learning rate from 1e-7 to 10 instead of training, and suggest one"
+        False,
+        json_schema_extra=SAME_IN_ALL_TRAININGS,
+        description="do not train; try learning rates from 1e-7 to 10 and suggest one",
     )
     watch_layers: bool = Field(
-        True, description="log each layer's dead units and gradient norm on a validation batch, after every epoch"
+        True, description="after every epoch, log the dead units and the gradient norm of each layer on a val batch"
     )
-    keep_last: int = Field(2, gt=0, description="checkpoints kept on the local disk; the MLflow run keeps them all")
+    keep_last: int = Field(
+        2,
+        gt=0,
+        json_schema_extra=MAY_DIFFER_ON_RESUME,
+        description="checkpoints to keep on the local disk; the MLflow run keeps all of them",
+    )
 
     @property
     def best_direction(self) -> str:
@@ -112,51 +138,55 @@ class FitSettings(Settings):
     @model_validator(mode="after")
     def _gpus_need_workers(self) -> "FitSettings":
         if self.gpus_per_worker and not self.workers:
-            raise ValueError("gpus_per_worker=1 needs workers of 1 or more: Spark assigns GPUs to its tasks")
+            raise ValueError("gpus_per_worker=1 needs workers of 1 or more, because Spark assigns GPUs to its tasks")
         return self
 
     @model_validator(mode="after")
-    def _sweeps_anew(self) -> "FitSettings":
+    def _sweep_has_nothing_to_resume(self) -> "FitSettings":
         if self.find_rate and self.resume is not None:
-            raise ValueError("find_rate trains nothing that resume could go on with; leave out one of them")
+            raise ValueError("find_rate does not train, so resume has nothing to continue; leave out one of them")
         return self
 
 
 class TransferSettings(Settings):
-    """How a model is trained that begins with model.weights: first its new head, then more."""
+    """How a model with model.weights is trained: first only its new head, then more layers."""
 
-    frozen_epochs: int = Field(1, ge=0, description="epochs in which the new head alone is trained")
+    frozen_epochs: int = Field(1, ge=0, description="number of first epochs that train only the new head")
     layers: int | None = Field(
         None,
         ge=0,
-        description="how many of the last layers with weights are trained behind that, beside the head; batch "
-        "normalisations are neither counted nor trained; null for all",
+        description="number of last layers with weights that the later epochs train with the head; batch "
+        "normalisations are not counted and never trained; null trains all other layers",
     )
-    rate: float = Field(0.1, gt=0, le=1, description="what is left of the learning rate behind that")
+    rate: float = Field(0.1, gt=0, le=1, description="factor on the learning rate in the later epochs")
 
 
 class RegisterSettings(Settings):
-    """What becomes of the trained model."""
+    """The registered model that gets the trained model as a new version."""
 
     name: str | None = Field(
         None,
         pattern=r"^[^/:]+$",
-        description="registered model that gets a new version; without it nothing is registered",
+        json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
+        description="name of the registered model; null registers nothing",
     )
     alias: str | None = Field(
-        "champion", pattern=r"^[A-Za-z][\w-]*$", description="alias that the new version gets; null for none"
+        "champion",
+        pattern=r"^[A-Za-z][\w-]*$",
+        json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
+        description="alias that the new version gets; null gives it none",
     )
 
     @field_validator("alias")
     @classmethod
     def _is_no_version(cls, alias: str | None) -> str | None:
         if alias is not None and re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
-            raise ValueError("latest, v1, v2 and so on are not aliases to MLflow; take another name")
+            raise ValueError("MLflow does not allow latest, v1, v2 and so on as an alias; take another name")
         return alias
 
 
 class TrainingSections(Settings):
-    """What the jobs that train, or prepare for it, have in common."""
+    """The sections that all jobs share that train or prepare a training."""
 
     data: DataSettings
     model: ModelSettings = ModelSettings()
@@ -167,7 +197,7 @@ class TrainingSections(Settings):
     tracking: TrackingSettings = TrackingSettings()
 
     def sections(self) -> dict[str, Settings]:
-        """These sections by name, without what else a job has."""
+        """Return these shared sections by name, without the job's own sections."""
         return {name: getattr(self, name) for name in TrainingSections.model_fields}
 
     @model_validator(mode="after")
@@ -178,7 +208,7 @@ class TrainingSections(Settings):
 
 
 class TrainSettings(TrainingSections):
-    """Image set -> MLflow run, checkpoints, registered model."""
+    """Train a CNN on an image set, track it in MLflow, and register the best epoch."""
 
     register: RegisterSettings = RegisterSettings()
 

@@ -1,4 +1,4 @@
-"""The settings that a job has in common with train which trains many times, each time otherwise."""
+"""The settings that compare and tune share: those of a training that they repeat with other values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +11,18 @@ from cnnlib.config.train import TrainingSections, TrainSettings
 
 
 class VariedSettings(TrainingSections):
-    """What all trainings have in common."""
+    """The settings of the training that is repeated with other values."""
 
     @model_validator(mode="after")
-    def _goes_on_by_its_own_setting(self) -> "VariedSettings":
+    def _trains_from_the_start(self) -> "VariedSettings":
         if self.train.resume is not None:
-            raise ValueError("train.resume goes on with a single training; leave it out")
+            raise ValueError("train.resume is only for a single training; leave it out")
         if self.train.find_rate:
-            raise ValueError("train.find_rate is for a single training; leave it out")
+            raise ValueError("train.find_rate is only for a single training; leave it out")
         return self
 
     def varied(self, values: Mapping[str, Any], **train: Any) -> TrainSettings:
-        """The settings of one training, which differ in these values, and in those of the section train.
+        """Return the settings of one training with these values. `train` overrides single fields of that section.
 
         Raises ConfigError, see `override`.
         """
@@ -31,6 +31,6 @@ class VariedSettings(TrainingSections):
 
 
 class ResultsSettings(Settings):
-    """Where the job's files go, beside its MLflow run."""
+    """The folder of the result files. The MLflow run has them too."""
 
-    path: str = Field("results", description="folder on this machine; its files of the same names are replaced")
+    path: str = Field("results", description="folder on this machine; files of the same names are replaced")

@@ -1,1 +1,1 @@
-"""What a model costs: parameters, multiply-adds and memory, without computing with it."""
+"""Parameters, multiply-adds, memory and time of a model, without running it."""

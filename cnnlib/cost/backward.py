@@ -1,15 +1,15 @@
-"""Which layers' outputs the backward pass of training needs again, so that they stay in memory until then."""
+"""The layers with outputs that stay in memory during training, because the backward pass needs them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import keras
 
-# The gradient of these follows from their output: it is kept, and their input need not be.
+# The gradients of these activations follow from their output. So the output is kept, and the input is not needed.
 _BY_OUTPUT = {"relu", "relu6", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "softmax"}
 
-# Gradients pass these by without a look at what went in: sums, and pixels that are moved, averaged or scaled.
-_PASSED_BY = (
+# The gradients of these layers do not need the input: they sum, move, average or scale values.
+_WITHOUT_INPUT = (
     keras.layers.Add,
     keras.layers.Average,
     keras.layers.AveragePooling2D,
@@ -25,15 +25,15 @@ _PASSED_BY = (
     keras.layers.ZeroPadding2D,
 )
 
-# Their output is the memory of their input, seen otherwise.
+# The output of these layers is the memory of their input, with another shape.
 IN_PLACE = (keras.layers.Flatten, keras.layers.Reshape)
 
 
 def kept_layers(layers: Sequence[keras.layers.Layer]) -> set[keras.layers.Layer]:
-    """Those of a model's layers whose outputs are needed for the gradients of their own, or of layers behind them.
+    """Return the layers with outputs that the gradients of the layers themselves, or of later layers, need.
 
-    A rectifier needs its output alone, so the normalisation before it is not kept; a sum needs nothing. What this does
-    not know of a layer is taken to be so: it needs its inputs. The model's outputs are kept, for the loss.
+    A ReLU needs only its output, so the output of the normalisation before it is not kept. A sum needs nothing. A layer
+    of an unknown kind is assumed to need its inputs. The model's outputs are kept for the loss.
     """
     consumers: dict[keras.layers.Layer, list[keras.layers.Layer]] = defaultdict(list)
     for layer in layers:
@@ -43,11 +43,11 @@ def kept_layers(layers: Sequence[keras.layers.Layer]) -> set[keras.layers.Layer]
     def input_is_needed(layer: keras.layers.Layer) -> bool:
         if isinstance(layer, IN_PLACE) or _is_linear_activation(layer):
             return is_needed(layer)
-        return not isinstance(layer, _PASSED_BY) and not _is_activation_by_output(layer)
+        return not isinstance(layer, _WITHOUT_INPUT) and not _is_activation_by_output(layer)
 
     def is_needed(layer: keras.layers.Layer) -> bool:
-        behind = consumers[layer]
-        return not behind or any(map(input_is_needed, behind))
+        later = consumers[layer]
+        return not later or any(map(input_is_needed, later))
 
     in_memory = [layer for layer in layers if not isinstance(layer, IN_PLACE)]
     return {layer for layer in in_memory if _gradient_is_by_output(layer) or is_needed(layer)}

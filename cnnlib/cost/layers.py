@@ -1,4 +1,4 @@
-"""What each layer of a model costs for one image."""
+"""The cost of each layer of a model for one image."""
 
 import math
 from collections.abc import Callable
@@ -15,12 +15,12 @@ BYTES = 4  # of a float32
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer, for one image.
+    """The cost of one layer for one image.
 
-    `output_shape` is without the batch. `parameters` are all, `trainable` those that gradients change. `multiply_adds`
-    are those of convolutions, dense layers and LSTMs, a multiplication and the addition behind it counted as one, as
-    publications count: biases, normalisations, activations and poolings are left out. `activation_bytes` are those of
-    the outputs, in float32; `kept_bytes` are as many where training keeps them for the backward pass, else 0.
+    `output_shape` has no batch dimension. `parameters` counts all of them, `trainable` those that gradients change.
+    `multiply_adds` counts a multiplication and its addition as one, as publications do. It covers convolutions, dense
+    layers and LSTMs, without biases, normalisations, activations and poolings. `activation_bytes` is the size of the
+    outputs in float32. `kept_bytes` is the same number if training keeps the outputs for the backward pass, else 0.
     """
 
     name: str
@@ -34,12 +34,25 @@ class LayerCost:
 
 
 def weightless() -> AbstractContextManager[object]:
-    """A scope in which a model is built without memory for its weights: for looking at its shape, not for use."""
+    """Return a scope that builds models without memory for their weights, to look at their shapes only.
+
+    >>> from cnnlib.models import build_model
+    >>> with weightless():
+    ...     model = build_model("vgg16", image_shape=(224, 224, 3), classes=1000)
+    >>> sum(cost.parameters for cost in layer_costs(model))
+    138357544
+    """
     return keras.StatelessScope(initialize_variables=False)
 
 
 def layer_costs(model: keras.Model) -> list[LayerCost]:
-    """The cost of every layer, in order; layers without parameters, multiply-adds or outputs to keep are there too."""
+    """Return the cost of every layer, in order. Layers that cost nothing are included.
+
+    >>> images = keras.Input((8, 8, 3))
+    >>> model = keras.Model(images, keras.layers.Conv2D(4, 3, name="conv")(images))
+    >>> [(cost.name, cost.output_shape, cost.parameters, cost.multiply_adds) for cost in layer_costs(model)]
+    [('conv', (6, 6, 4), 112, 3888)]
+    """
     layers = [layer for layer in flat_layers(model) if not isinstance(layer, keras.layers.InputLayer)]
     kept = kept_layers(layers)
     return [_cost(layer, layer in kept) for layer in layers]
@@ -47,7 +60,7 @@ def layer_costs(model: keras.Model) -> list[LayerCost]:
 
 def _cost(layer: keras.layers.Layer, is_kept: bool) -> LayerCost:
     outputs = layer.output if isinstance(layer.output, list | tuple) else [layer.output]
-    activation_bytes = 0 if isinstance(layer, IN_PLACE) else sum(map(_values, outputs)) * BYTES
+    activation_bytes = 0 if isinstance(layer, IN_PLACE) else sum(map(_count_values, outputs)) * BYTES
     count = next((_MULTIPLY_ADDS[kind] for kind in type(layer).__mro__ if kind in _MULTIPLY_ADDS), None)
     return LayerCost(
         name=layer.name,
@@ -65,17 +78,17 @@ def _size(weights: list[keras.Variable]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
 
 
-def _values(tensor: keras.KerasTensor) -> int:
+def _count_values(tensor: keras.KerasTensor) -> int:
     return math.prod(tensor.shape[1:])
 
 
 def _of_convolution(layer: keras.layers.Conv2D) -> int:
-    # A value of the output is a sum over a kernel (height, width, channels of the group).
-    return _values(layer.output) * math.prod(layer.kernel.shape[:-1])
+    # Each output value is a sum over a kernel (height, width, channels of the group).
+    return _count_values(layer.output) * math.prod(layer.kernel.shape[:-1])
 
 
 def _of_depthwise(layer: keras.layers.DepthwiseConv2D) -> int:
-    return _values(layer.output) * math.prod(layer.kernel_size)
+    return _count_values(layer.output) * math.prod(layer.kernel_size)
 
 
 def _of_separable(layer: keras.layers.SeparableConv2D) -> int:
@@ -85,11 +98,11 @@ def _of_separable(layer: keras.layers.SeparableConv2D) -> int:
 
 
 def _of_dense(layer: keras.layers.Dense) -> int:
-    return _values(layer.output) * layer.input.shape[-1]
+    return _count_values(layer.output) * layer.input.shape[-1]
 
 
 def _of_lstm(layer: keras.layers.LSTM) -> int:
-    # Four gates, each of the step's input and of the state (Hochreiter and Schmidhuber 1997, with Gers et al.'s).
+    # Four gates, each on the input and the state (Hochreiter and Schmidhuber 1997; the forget gate is by Gers et al.).
     _, steps, features = layer.input.shape
     return steps * 4 * layer.units * (features + layer.units)
 

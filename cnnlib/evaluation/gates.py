@@ -1,17 +1,27 @@
-"""What a challenger must show before it becomes champion: each gate, what was found, and by how much it was missed."""
+"""The gates that a challenger must pass before it becomes champion: one function per gate.
+
+`pipelines/evaluate/gate_checks.py` calls them, and says how to add a gate.
+"""
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from cnnlib.evaluation.metrics import mcnemar_better
 from cnnlib.evaluation.result import Evaluation
 
-# Far below what one image of any split is; a loss of 20 in 200 must not fail for being 0.1 and a bit.
+# Far below what one image of any split changes. A loss of 20 in 200 images must not fail a limit of 0.1 because of the
+# binary rounding of 0.1.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate: `asked` and `found` in words, and the figures of both where it compares the two."""
+    """A gate and its outcome.
+
+    `asked` is the limit and `found` the result, both in words. `champion` and `challenger` are the figures that were
+    compared, "" if the gate has none.
+    """
 
     name: str
     asked: str
@@ -22,7 +32,7 @@ class Gate:
 
 
 def accuracy_gate(champion: Evaluation, challenger: Evaluation, max_loss: float) -> Gate:
-    """The accuracy on the same images."""
+    """Compare the accuracies on the same images."""
     old, new = champion.accuracy, challenger.accuracy
     return Gate(
         "accuracy",
@@ -35,10 +45,10 @@ def accuracy_gate(champion: Evaluation, challenger: Evaluation, max_loss: float)
 
 
 def recall_gate(champion: Evaluation, challenger: Evaluation, max_loss: float) -> Gate:
-    """The recall of each class that the images have: the one that has lost most decides."""
-    classes = [name for name, images in zip(challenger.image_set.classes, challenger.confusion.support, strict=False)]
+    """Compare the recall of each class in the images. The class that lost most decides."""
+    classes = challenger.image_set.classes
     old, new = (evaluation.confusion.recall[: len(classes)] for evaluation in (champion, challenger))
-    worst = int((new - old).argmin())
+    worst = int(np.where(challenger.confusion.support[: len(classes)] > 0, new - old, np.inf).argmin())
     return Gate(
         "recall of each class",
         f"lower by at most {max_loss:g}",
@@ -50,7 +60,7 @@ def recall_gate(champion: Evaluation, challenger: Evaluation, max_loss: float) -
 
 
 def better_gate(only_champion: int, only_challenger: int, level: float) -> Gate:
-    """McNemar's test on the images that one of the two alone has right."""
+    """Apply McNemar's test to the images that only one of the two models has right."""
     chance = mcnemar_better(only_champion, only_challenger)
     return Gate(
         "better",
@@ -63,31 +73,32 @@ def better_gate(only_champion: int, only_challenger: int, level: float) -> Gate:
 
 
 def parity_gate(difference: float | None, most: float) -> Gate:
-    """The registered model against the trained one; None where the training has left nothing to compare with."""
+    """Compare the registered model with the trained one. `difference` is None if the training left no checkpoint."""
     return Gate(
         "parity",
         f"probabilities differ by at most {most:g}",
         "",
-        "registered as trained" if difference is not None else "",
+        "registered model against checkpoint" if difference is not None else "",
         "its run has no checkpoint to compare with" if difference is None else f"differ by {difference:.2g}",
         difference is not None and difference <= most,
     )
 
 
 def speed_gate(champion: float, challenger: float, ratio: float, least: float) -> Gate:
-    """Images/s, and the challenger's as a share of the champion's."""
+    """Compare speeds in images/s. `ratio` is the challenger's speed divided by the champion's."""
     return Gate(
         "speed",
         f"at least {least:g} of the champion's",
         f"{champion:,.0f} images/s",
         f"{challenger:,.0f} images/s",
-        f"{ratio:.2f} of it",
+        f"{ratio:.2f} of the champion's",
         ratio >= least,
     )
 
 
 def _difference(value: float) -> str:
-    """
+    """Say in words by how much a figure changed.
+
     >>> _difference(0.012), _difference(-0.5), _difference(0.0)
     ('higher by 0.0120', 'lower by 0.5000', 'equal')
     """

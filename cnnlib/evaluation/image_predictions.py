@@ -1,6 +1,6 @@
-"""What a model makes of images whose classes are known: a row an image, from which Spark counts.
+"""Predict labelled images: one row per image, from which Spark counts.
 
-Plain Python without Spark: `pipelines.evaluate.image_predictions` runs `predict_labelled` in its tasks.
+This is plain Python without Spark. `pipelines.evaluate.image_predictions` runs `predict_labelled` in its tasks.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from cnnlib.evaluation.corruptions import CORRUPTIONS
 from cnnlib.image_set.contract import IMAGE_ID, LABEL, PATH
-from cnnlib.predictions.score_batch import PIXEL_BYTES, pixels_of, places_of
-from cnnlib.sealed.frozen.predict import ERROR, PROBABILITY, Classifier
+from cnnlib.predictions.score_batch import decode_batch, prediction_indices, slices_to_decode
+from cnnlib.sealed.frozen.predict import ERROR, PROBABILITY
+from cnnlib.sealed.frozen_interface import SealedClassifier
 
 PREDICTED = "predicted"
 LABEL_PROBABILITY = "label_probability"
@@ -21,10 +22,10 @@ LABEL_RANK = "label_rank"
 
 @dataclass(frozen=True)
 class ImagePredictionsPlan:
-    """What every task has in common.
+    """Everything that is the same for all tasks of one evaluation.
 
-    `classes` are those of the image set, then those that only the model knows; labels count in them. `raw_shape` as in
-    `scoring.ScorePlan`; `corruptions` are names of `corruptions.CORRUPTIONS`.
+    `classes` are the image set's, then the ones that only the model knows; labels are indices into them. `raw_shape` is
+    described in `score_batch.ScorePlan`. `corruptions` are names from `corruptions.CORRUPTIONS`.
     """
 
     classes: tuple[str, ...]
@@ -33,10 +34,11 @@ class ImagePredictionsPlan:
 
     @property
     def schema(self) -> pa.Schema:
-        """A row an image.
+        """One row per image.
 
-        Its label, the predicted one, the probabilities of both, and how many classes the model takes to be likelier
-        than the true one; with an error, all but the label are null. A column a corruption has what is predicted then.
+        A row has the label, the predicted label, the probabilities of both, and the number of classes that the model
+        finds more probable than the true one. A column per corruption has the label that is predicted under it. In a
+        row with an error, all predictions are null.
         """
         return pa.schema(
             [
@@ -54,7 +56,7 @@ class ImagePredictionsPlan:
 
 
 def all_classes(of_set: Sequence[str], of_model: Sequence[str]) -> tuple[str, ...]:
-    """`ImagePredictionsPlan.classes`.
+    """Join the classes of an image set and a model, as `ImagePredictionsPlan.classes` has them.
 
     >>> all_classes(["cat", "dog"], ["dog", "emu", "cat"])
     ('cat', 'dog', 'emu')
@@ -63,55 +65,57 @@ def all_classes(of_set: Sequence[str], of_model: Sequence[str]) -> tuple[str, ..
 
 
 def predict_labelled(
-    plan: ImagePredictionsPlan, classifier: Classifier, batches: Iterable[pa.RecordBatch]
+    plan: ImagePredictionsPlan, classifier: SealedClassifier, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of `plan.schema` for batches with IMAGE_ID, PATH, CONTENT and LABEL."""
-    most = max(1, PIXEL_BYTES // classifier.card.image.size_bytes)
+    """Predict batches with IMAGE_ID, PATH, CONTENT and LABEL: rows of `plan.schema`."""
     for batch in batches:
-        for start in range(0, batch.num_rows, most):
-            yield predict_labelled_batch(plan, classifier, batch.slice(start, most))
+        for part in slices_to_decode(batch, classifier):
+            yield predict_labelled_batch(plan, classifier, part)
 
 
-def predict_labelled_batch(plan: ImagePredictionsPlan, classifier: Classifier, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows of `plan.schema` for one batch."""
-    pixels, errors = pixels_of(batch, plan.raw_shape, classifier)
-    place = places_of(errors)
-    usable = place.is_valid()
-    # Of each class of the model its place among all, and the other way round.
-    number_of = {name: number for number, name in enumerate(plan.classes)}
-    ours = np.array([number_of[name] for name in classifier.card.classes], np.int32)
-    theirs = np.full(len(plan.classes), -1, np.int32)
-    theirs[ours] = np.arange(len(ours))
+def predict_labelled_batch(
+    plan: ImagePredictionsPlan, classifier: SealedClassifier, batch: pa.RecordBatch
+) -> pa.RecordBatch:
+    """Predict one batch: rows of `plan.schema`."""
+    pixels, errors = decode_batch(batch, plan.raw_shape, classifier)
+    index = prediction_indices(errors)
+    usable = index.is_valid()
+    # The label of each of the model's classes, and the model's label of each class (-1 if the model lacks it).
+    label_of = {name: label for label, name in enumerate(plan.classes)}
+    from_model = np.array([label_of[name] for name in classifier.card.classes], np.int32)
+    to_model = np.full(len(plan.classes), -1, np.int32)
+    to_model[from_model] = np.arange(len(from_model))
 
     probabilities = classifier.predict_pixels(pixels)
-    labels = theirs[batch.column(LABEL).filter(usable).to_numpy()]
-    of_label, rank = _of_labels(probabilities, labels)
+    labels = to_model[batch.column(LABEL).filter(usable).to_numpy()]
+    label_probability, label_rank = _probability_and_rank(probabilities, labels)
     columns = {
         **{name: batch.column(name) for name in (IMAGE_ID, PATH, LABEL)},
-        PREDICTED: pa.array(ours[probabilities.argmax(axis=1)]).take(place),
-        PROBABILITY: pa.array(probabilities.max(axis=1), pa.float64()).take(place),
-        LABEL_PROBABILITY: pa.array(of_label, pa.float64()).take(place),
-        LABEL_RANK: pa.array(rank, pa.int32()).take(place),
+        PREDICTED: pa.array(from_model[probabilities.argmax(axis=1)]).take(index),
+        PROBABILITY: pa.array(probabilities.max(axis=1), pa.float64()).take(index),
+        LABEL_PROBABILITY: pa.array(label_probability, pa.float64()).take(index),
+        LABEL_RANK: pa.array(label_rank, pa.int32()).take(index),
         ERROR: pa.array(errors, pa.string()),
     }
     image_ids = batch.column(IMAGE_ID).filter(usable).to_pylist()
     for name in plan.corruptions:
         damaged = CORRUPTIONS[name](pixels, image_ids) if len(pixels) else pixels
-        columns[name] = pa.array(ours[classifier.predict_pixels(damaged).argmax(axis=1)]).take(place)
+        columns[name] = pa.array(from_model[classifier.predict_pixels(damaged).argmax(axis=1)]).take(index)
     return pa.RecordBatch.from_arrays([columns[name] for name in plan.schema.names], schema=plan.schema)
 
 
-def _of_labels(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(probability, rank) of each row's label (rows,) int; of equals the first ranks first, as in argmax.
+def _probability_and_rank(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability and the rank of each row's label, (rows,) each. `labels` are (rows,) int.
 
-    A label of -1, which the model does not know, has probability 0 and the last rank.
+    The most probable class has rank 0; of equal ones, the first comes first, as in argmax. A label of -1, which the
+    model does not know, has probability 0 and the last rank.
 
-    >>> _of_labels(np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]), np.array([2, 1]))
+    >>> _probability_and_rank(np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]), np.array([2, 1]))
     (array([0.3, 0.4]), array([1, 1]))
     """
     rows = np.arange(len(labels))
     known = labels >= 0
-    of_label = np.where(known, probabilities[rows, labels], 0.0)
+    probability = np.where(known, probabilities[rows, labels], 0.0)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
-    likelier = (probabilities > of_label[:, None]) | ((probabilities == of_label[:, None]) & earlier)
-    return of_label, np.where(known, likelier.sum(axis=1), probabilities.shape[1])
+    ahead = (probabilities > probability[:, None]) | ((probabilities == probability[:, None]) & earlier)
+    return probability, np.where(known, ahead.sum(axis=1), probabilities.shape[1])

@@ -1,20 +1,20 @@
-"""How good predictions are, from what Spark has counted."""
+"""How good predictions are, computed from counts of images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import binomtest
 
 RELIABILITY_BINS = 15
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each class was taken for each: `counts` (classes, classes) int64, a row a true class.
+    """How often the images of each class were predicted as each class.
 
-    `failed` (classes,) int64 counts images without a prediction; they are wrong, and count for no predicted class.
+    `counts` (classes, classes) int64 has one row per true class and one column per predicted class. `failed` (classes,)
+    int64 counts images without a prediction, by true class. They count as wrong, and for no predicted class.
     """
 
     classes: tuple[str, ...]
@@ -23,69 +23,73 @@ class Confusion:
 
     @property
     def rows(self) -> int:
-        """All images."""
+        """Number of all images."""
         return int(self.counts.sum() + self.failed.sum())
 
     @property
     def right(self) -> int:
-        """Images whose predicted class is the true one."""
+        """Number of images whose predicted class is the true one."""
         return int(self.counts.trace())
 
     @property
     def accuracy(self) -> float:
-        """Share of all images that are right."""
+        """Fraction of all images that are right."""
         return self.right / self.rows
 
     @cached_property
     def support(self) -> np.ndarray:
-        """Images a true class, (classes,) int64."""
+        """Images per true class, (classes,) int64."""
         return self.counts.sum(axis=1) + self.failed
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """Images a predicted class, (classes,) int64."""
+        """Images per predicted class, (classes,) int64."""
         return self.counts.sum(axis=0)
 
     @cached_property
     def precision(self) -> np.ndarray:
-        """Share of the images taken for a class that are of it, (classes,); 0 where none was."""
-        return _shares(self.counts.diagonal(), self.predicted)
+        """Fraction of the images predicted as a class that belong to it, (classes,); 0 if none was predicted so."""
+        return _fractions(self.counts.diagonal(), self.predicted)
 
     @cached_property
     def recall(self) -> np.ndarray:
-        """Share of a class's images that were taken for it, (classes,); 0 where it has none."""
-        return _shares(self.counts.diagonal(), self.support)
+        """Fraction of a class's images that were predicted as it, (classes,); 0 if the class has no image."""
+        return _fractions(self.counts.diagonal(), self.support)
 
     @cached_property
     def f1(self) -> np.ndarray:
         """Harmonic mean of precision and recall, (classes,)."""
-        return _shares(2 * self.counts.diagonal(), self.predicted + self.support)
+        return _fractions(2 * self.counts.diagonal(), self.predicted + self.support)
 
     def averages(self) -> dict[str, float]:
-        """Precision, recall and F1 over the classes that occur: each class alike, and each by its images."""
+        """Average precision, recall and F1 over the classes that occur.
+
+        A macro average gives each class the same weight, a weighted average the number of its images.
+        """
         occurs = (self.support + self.predicted) > 0
-        shares = _shares(self.support, np.full(len(self.classes), self.rows))
+        weights = self.support / self.rows
         averages = {}
         for name in ("precision", "recall", "f1"):
             values = getattr(self, name)
             averages[f"macro_{name}"] = float(values[occurs].mean())
-            averages[f"weighted_{name}"] = float(values @ shares)
+            averages[f"weighted_{name}"] = float(values @ weights)
         return averages
 
     def most_confused(self, most: int) -> list[tuple[int, int, int]]:
-        """The pairs of classes (true, predicted, images) that are mistaken most often."""
+        """Return up to `most` pairs of classes that are confused most often: (true, predicted, images)."""
         wrong = self.counts.copy()
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:most]
         pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-        return [(int(true), int(taken), int(wrong[true, taken])) for true, taken in pairs if wrong[true, taken]]
+        return [(int(true), int(other), int(wrong[true, other])) for true, other in pairs if wrong[true, other]]
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Is a model right as often as it says? A bin a fifteenth of probability, each upper end included.
+    """Whether a model is right as often as it is confident.
 
-    `counts` (bins,) int64; `confidence` and `accuracy` (bins,) are their means, 0 in an empty bin.
+    Confidence is the highest probability. Each of 15 equal bins of it includes its upper end. `counts` (bins,) int64 is
+    the number of images; `confidence` and `accuracy` (bins,) are the means in a bin, 0 if it is empty.
     """
 
     counts: np.ndarray
@@ -100,7 +104,7 @@ class Reliability:
 
 
 def reliability_of(bins: Mapping[int, tuple[int, float, float]]) -> Reliability:
-    """From (images, mean confidence, share that is right) by bin, from 0.
+    """Build a `Reliability` from (images, mean confidence, fraction right) by bin, counted from 0.
 
     >>> round(reliability_of({14: (3, 0.96, 1.0), 7: (1, 0.5, 0.0)}).error, 6)
     0.155
@@ -111,18 +115,21 @@ def reliability_of(bins: Mapping[int, tuple[int, float, float]]) -> Reliability:
 
 
 def mcnemar_better(only_old: int, only_new: int) -> float:
-    """How likely so many more would be right by chance alone: McNemar's test, exact and one-sided.
+    """Return the probability that a new model looks so much better by chance: McNemar's test, exact and one-sided.
 
-    Of the images that one model has right and the other has not, `only_old` are the old one's and `only_new` the new
-    one's; without a difference each is as likely as the other (McNemar, "Note on the sampling error of the difference
-    between correlated proportions or percentages", 1947).
+    `only_old` images are right with the old model alone, `only_new` with the new one alone. If the models are equally
+    good, each of these images is as likely to be in either group (McNemar, "Note on the sampling error of the
+    difference between correlated proportions or percentages", 1947).
 
     >>> round(mcnemar_better(2, 10), 4), mcnemar_better(0, 0)
     (0.0193, 1.0)
     """
+    # It takes a second to import, and only a promotion needs it.
+    from scipy.stats import binomtest
+
     discordant = only_old + only_new
     return float(binomtest(only_new, discordant, 0.5, "greater").pvalue) if discordant else 1.0
 
 
-def _shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+def _fractions(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     return np.divide(parts, wholes, out=np.zeros(len(parts)), where=wholes > 0)

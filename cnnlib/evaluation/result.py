@@ -1,4 +1,4 @@
-"""How good a model is on a split of an image set: all that was found out, as files, tables and pages show it."""
+"""The result of an evaluation, as its files, tables and page show it."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that the model takes for what it is not: names of classes, probabilities, and a thumbnail."""
+    """An image with a wrong prediction: names of both classes, their probabilities, and a thumbnail."""
 
     path: str
     true: str
@@ -26,12 +26,14 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation.
+    """How good a model is on a split of an image set.
 
-    `log_loss` is the mean of -ln(probability of the true class), over the images with a prediction, which number
-    `reliability.counts.sum()`; `top_5_accuracy` is None with no more than five classes. `robustness` has the accuracy
-    under each corruption, `failed_by_code` the images without a prediction. `mistakes` are the worst: those with the
-    least probability of the true class.
+    - `log_loss`: the mean of -ln(probability of the true class), over the images with a prediction. Their number is
+      `reliability.counts.sum()`.
+    - `top_5_accuracy`: None if there are at most five classes.
+    - `robustness`: the accuracy under each corruption.
+    - `failed_by_code`: the number of images without a prediction, by error code.
+    - `mistakes`: the images with the lowest probability of the true class.
     """
 
     model: ScoredWith
@@ -47,11 +49,11 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of all images that are right; one without a prediction is wrong."""
+        """Fraction of all images that are right. An image without a prediction is wrong."""
         return self.confusion.accuracy
 
     def metrics(self) -> dict[str, float]:
-        """Every figure that is one number, as MLflow's run has them."""
+        """Return every figure that is one number, under its name in the MLflow run."""
         top = {} if self.top_5_accuracy is None else {f"top_{TOP_K}_accuracy": self.top_5_accuracy}
         return {
             "rows": self.confusion.rows,
@@ -65,7 +67,7 @@ class Evaluation:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """`evaluation.json`: the metrics, and what they are made of."""
+        """Return the content of `evaluation.json`: the metrics, and the counts that they were computed from."""
         confusion = self.confusion
         per_class = ("support", "predicted", "precision", "recall", "f1")
         columns = zip(*(getattr(confusion, name).tolist() for name in per_class), strict=True)
@@ -74,7 +76,7 @@ class Evaluation:
             "model": self.model.as_dict(),
             "image_set": {"path": self.image_set.folder.uri, "fingerprint": self.image_set.fingerprint},
             "split": self.split,
-            # JSON has no number that is none.
+            # JSON cannot write NaN.
             "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics().items()},
             "failed_by_code": dict(self.failed_by_code),
             "classes": [
@@ -84,10 +86,10 @@ class Evaluation:
             "confusion": [
                 {
                     "true": confusion.classes[true],
-                    "predicted": confusion.classes[taken],
-                    "images": int(confusion.counts[true, taken]),
+                    "predicted": confusion.classes[predicted],
+                    "images": int(confusion.counts[true, predicted]),
                 }
-                for true, taken in pairs
+                for true, predicted in pairs
             ],
             "reliability": {name: values.tolist() for name, values in vars(self.reliability).items()},
             "mistakes": [

@@ -1,1 +1,1 @@
-"""What a network does, to be looked at: its arithmetic, its filters and maps, where it looks, how gradients flow."""
+"""Explanations of a CNN: its arithmetic, its filters and feature maps, Grad-CAM, and the flow of its gradients."""

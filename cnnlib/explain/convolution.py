@@ -1,7 +1,7 @@
-"""What a convolution and a pooling compute, as their definitions say: to be read and compared with, not for speed.
+"""Convolution and pooling by their definitions: code to read and to compare with, not code for speed.
 
-Networks call cross-correlation a convolution: the kernel is not turned around before it is laid upon the image. The
-arithmetic is that of Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+In CNNs, "convolution" means cross-correlation: the kernel is not turned around before it is laid on the image. Source
+of the arithmetic: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnlib.errors import ConfigError
 
-# One for both, or (that of rows, that of columns).
+# One value for both sides, or (value for rows, value for columns).
 Pair = int | tuple[int, int]
 Padding = Pair | Literal["valid", "same"]
 
@@ -20,13 +20,14 @@ Padding = Pair | Literal["valid", "same"]
 def output_size(
     size: int, kernel: int, *, stride: int = 1, padding: int | Literal["valid", "same"] = 0, dilation: int = 1
 ) -> int:
-    """How many values a convolution or a pooling gives along a side of `size` pixels.
+    """Return the number of output values of a convolution or a pooling along a side of `size` pixels.
 
-    floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1: relationship 15 of Dumoulin and Visin, with a
-    dilation of 1 their relationship 6. `padding` is how many zeros come to each end; "valid" is none; "same" as many
-    as give ceil(size / stride), where they are odd in number one more behind, as TensorFlow has it.
+    This is floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1: relationship 15 of Dumoulin and Visin,
+    and their relationship 6 for a dilation of 1. `padding` is the number of zeros at each end. "valid" means none.
+    "same" means as many as give ceil(size / stride). If their number is odd, one more comes after the side than before
+    it, as in TensorFlow.
 
-    Raises ConfigError where a number is too small, or the kernel larger than the padded side.
+    Raises ConfigError if a number is too small, or if the kernel is larger than the padded side.
 
     >>> output_size(5, 3, stride=2, padding=1), output_size(224, 7, stride=2, padding="same"), output_size(28, 5)
     (3, 112, 24)
@@ -35,8 +36,8 @@ def output_size(
     free = size + before + after - _extent(kernel, dilation)
     if free < 0:
         raise ConfigError(
-            f"kernel={kernel} with dilation {dilation} covers {_extent(kernel, dilation)} pixels, the side has "
-            f"{size + before + after} with its padding; take a smaller one, or more padding"
+            f"kernel={kernel} with dilation {dilation} covers {_extent(kernel, dilation)} pixels, the side has only "
+            f"{size + before + after} with its padding; take a smaller kernel or more padding"
         )
     return free // stride + 1
 
@@ -44,14 +45,14 @@ def output_size(
 def cross_correlate(
     image: np.ndarray, kernel: np.ndarray, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
 ) -> np.ndarray:
-    """Lay a kernel upon an image, everywhere: each value is the sum of the products of what lies upon each other.
+    """Cross-correlate an image with a kernel: at each position, multiply pairs of values and add the products.
 
-    `image` is (height, width) and `kernel` (height, width), or they are (height, width, channels) and (height, width,
-    channels, filters), as Keras keeps them. Gives (rows, columns), or (rows, columns, filters): int64 for whole
-    numbers, else float64. The value at row i, column j sums image[i stride + m dilation, j stride + n dilation]
+    `image` and `kernel` are both (height, width), or they are (height, width, channels) and (height, width, channels,
+    filters), in Keras' order. The result is (rows, columns) or (rows, columns, filters), int64 for whole numbers and
+    float64 otherwise. The value at row i, column j is the sum of image[i stride + m dilation, j stride + n dilation]
     kernel[m, n] over m and n, and over the channels. `padding` is as in `output_size`.
 
-    Raises ConfigError for other shapes, or as `output_size` does.
+    Raises ConfigError for other shapes, and as `output_size` does.
 
     >>> cross_correlate(np.arange(9).reshape(3, 3), np.arange(4).reshape(2, 2))
     array([[19, 25],
@@ -61,22 +62,22 @@ def cross_correlate(
     image, kernel = (image[:, :, None], kernel[:, :, None, None]) if flat else (image, kernel)
     if image.ndim != 3 or kernel.ndim != 4 or image.shape[2] != kernel.shape[2]:
         raise ConfigError(
-            f"kernel has shape {kernel.shape}, the image {image.shape}; give (height, width) both, or (height, width, "
-            "channels, filters) with an image (height, width, channels)"
+            f"kernel has shape {kernel.shape}, but image has {image.shape}; give (height, width) for both, or a "
+            "kernel (height, width, channels, filters) and an image (height, width, channels)"
         )
     kernel = _widened(kernel)
     view = _View(image.shape[:2], kernel.shape[:2], _pair(stride), padding, _pair(dilation))
     # (rows, columns, filters)
     result = np.empty((*view.shape, kernel.shape[3]), np.result_type(_widened(image), kernel))
-    for place, window in view.windows(_widened(image), fill=0):
-        result[place] = np.tensordot(window, kernel, axes=3)
+    for position, window in view.windows(_widened(image), fill=0):
+        result[position] = np.tensordot(window, kernel, axes=3)
     return result[:, :, 0] if flat else result
 
 
 def max_pool(image: np.ndarray, size: Pair, *, stride: Pair | None = None) -> np.ndarray:
-    """The largest value of every window: (height, width) -> (rows, columns), with channels or without.
+    """Return the largest value of every window: (height, width) -> (rows, columns), with or without channels.
 
-    `stride` is the window's size where it is not given. What does not fill a window at the end is left out. Raises
+    The default `stride` is the size of the window. Pixels at the end that do not fill a window are left out. Raises
     ConfigError as `output_size` does.
 
     >>> max_pool(np.arange(9).reshape(3, 3), 2, stride=1)
@@ -87,7 +88,7 @@ def max_pool(image: np.ndarray, size: Pair, *, stride: Pair | None = None) -> np
 
 
 def average_pool(image: np.ndarray, size: Pair, *, stride: Pair | None = None) -> np.ndarray:
-    """The mean of every window, float64, otherwise as `max_pool`.
+    """Return the mean of every window, float64; all else is as in `max_pool`.
 
     >>> average_pool(np.arange(9).reshape(3, 3), 2, stride=1)
     array([[2., 3.],
@@ -98,7 +99,7 @@ def average_pool(image: np.ndarray, size: Pair, *, stride: Pair | None = None) -
 
 @dataclass(frozen=True)
 class ConvolutionCase:
-    """Sizes of an image and of a convolution upon it, each (that of rows, that of columns)."""
+    """Sizes of an image and of a convolution on it, each (for rows, for columns)."""
 
     image: tuple[int, int]
     kernel: tuple[int, int]
@@ -108,22 +109,26 @@ class ConvolutionCase:
 
     @property
     def output_shape(self) -> tuple[int, int]:
-        """(rows, columns) by `output_size`."""
+        """Shape of the output (rows, columns), by `output_size`."""
         return _View(self.image, self.kernel, self.strides, self.padding, self.dilation).shape
 
 
 def draw_cases(count: int, seed: int) -> list[ConvolutionCase]:
-    """Draw cases that Keras takes too: either with strides or with dilation, and a kernel within the image."""
+    """Draw random cases that Keras can compute: with strides or with dilation, and a kernel that fits the image.
+
+    >>> draw_cases(1, seed=0) == draw_cases(1, seed=0)
+    True
+    """
     random = np.random.default_rng(seed)
 
-    def pair(least: int, most: int) -> tuple[int, int]:
-        rows, columns = random.integers(least, most + 1, 2)
+    def pair(smallest: int, largest: int) -> tuple[int, int]:
+        rows, columns = random.integers(smallest, largest + 1, 2)
         return int(rows), int(columns)
 
     def case() -> ConvolutionCase:
         strides, dilation = (pair(1, 4), (1, 1)) if random.random() < 0.5 else ((1, 1), pair(1, 3))
         padding: Literal["valid", "same"] = "same" if random.random() < 0.5 else "valid"
-        # A kernel of 5 with a dilation of 3 covers 13 pixels.
+        # A kernel of 5 with a dilation of 3 covers 13 pixels, so images have at least 13.
         return ConvolutionCase(pair(13, 40), pair(1, 5), strides, padding, dilation)
 
     return [case() for _ in range(count)]
@@ -131,7 +136,7 @@ def draw_cases(count: int, seed: int) -> list[ConvolutionCase]:
 
 @dataclass(frozen=True)
 class _View:
-    """Where a kernel or a window comes to lie upon an image."""
+    """The positions of a kernel or a window on an image."""
 
     image: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -153,15 +158,15 @@ class _View:
         return rows, columns
 
     def windows(self, image: np.ndarray, fill: float) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        """Each place in the output, and what of the image (height, width, channels) lies under the kernel there."""
+        """Yield each position in the output, and the part of the image (height, width, channels) under the kernel."""
         margins = [_margins(*side) for side in self._by_side]
         padded = np.pad(image, (*margins, (0, 0)), constant_values=fill)
-        for place in np.ndindex(self.shape):
+        for position in np.ndindex(self.shape):
             rows, columns = (
                 slice(at * stride, at * stride + _extent(kernel, dilation), dilation)
-                for at, stride, kernel, dilation in zip(place, self.strides, self.kernel, self.dilation, strict=True)
+                for at, stride, kernel, dilation in zip(position, self.strides, self.kernel, self.dilation, strict=True)
             )
-            yield place, padded[rows, columns]
+            yield position, padded[rows, columns]
 
 
 def _pool(image: np.ndarray, size: Pair, stride: Pair | None, reduce: Callable[..., np.ndarray]) -> np.ndarray:
@@ -177,22 +182,22 @@ def _pool(image: np.ndarray, size: Pair, stride: Pair | None, reduce: Callable[.
 def _margins(
     size: int, kernel: int, stride: int, padding: int | Literal["valid", "same"], dilation: int
 ) -> tuple[int, int]:
-    """How many pixels come before and behind a side."""
+    """Return the number of pixels to add before and after a side."""
     for name, number in (("size", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if number < 1:
             raise ConfigError(f"{name}={number} must be at least 1")
     if padding == "same":
-        lacking = max((-(-size // stride) - 1) * stride + _extent(kernel, dilation) - size, 0)
-        return lacking // 2, lacking - lacking // 2
+        missing = max((-(-size // stride) - 1) * stride + _extent(kernel, dilation) - size, 0)
+        return missing // 2, missing - missing // 2
     if padding == "valid":
         return 0, 0
     if isinstance(padding, str) or padding < 0:
-        raise ConfigError(f"padding={padding}: give a number of pixels from 0 on, valid or same")
+        raise ConfigError(f"padding={padding}: give a number of pixels of 0 or more, valid or same")
     return padding, padding
 
 
 def _extent(kernel: int, dilation: int) -> int:
-    """How many pixels a kernel covers, with the gaps between its values."""
+    """Return the number of pixels that a kernel covers, with the gaps between its values."""
     return dilation * (kernel - 1) + 1
 
 
@@ -201,5 +206,5 @@ def _pair(value: Pair) -> tuple[int, int]:
 
 
 def _widened(values: np.ndarray) -> np.ndarray:
-    """int64 or float64: sums of products of uint8 would run over."""
+    """Return the values as int64 or float64, because sums of uint8 products would overflow."""
     return values.astype(np.int64 if values.dtype.kind in "iub" else np.float64)

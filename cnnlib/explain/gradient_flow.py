@@ -1,4 +1,4 @@
-"""How much of the loss's gradient reaches each layer of a deep stack of convolutions, with shortcuts and without."""
+"""The part of the loss's gradient that reaches each layer of a deep stack of convolutions."""
 
 import keras
 import numpy as np
@@ -8,12 +8,12 @@ _FILTERS, _SIDE, _CLASSES, _BATCH = 16, 16, 10, 32
 
 
 def relative_gradients(depth: int, *, residual: bool, normalised: bool, seed: int = 0) -> np.ndarray:
-    """The norm of the loss's gradient by each layer's maps, relative to the last layer's: (depth,) float64.
+    """Return the norm of the loss's gradient at each layer's maps, relative to the last layer: (depth,) float64.
 
-    The stack is `depth` convolutions of 16 filters of 3 x 3 with ReLU and the initial weights that Keras draws by
-    default (Glorot and Bengio 2010), before any training; `residual` adds each layer's input to what it computes,
-    before the ReLU, as in He et al. (2015), figure 2; `normalised` has batch normalisation behind each convolution. The
-    loss is the cross-entropy of 32 images of noise, with classes drawn at random.
+    The stack has `depth` convolutions of 16 filters of 3 x 3 with ReLU. It is not trained, and its weights are Keras'
+    default initial weights (Glorot and Bengio 2010). `residual` adds each layer's input to its output before the ReLU,
+    as in He et al. (2015), figure 2. `normalised` puts batch normalisation after each convolution. The loss is the
+    cross-entropy of 32 images of noise with random classes.
     """
     random = np.random.default_rng(seed)
     images = random.normal(size=(_BATCH, _SIDE, _SIDE, 3)).astype(np.float32)
@@ -27,7 +27,7 @@ def relative_gradients(depth: int, *, residual: bool, normalised: bool, seed: in
 
 
 def _stack(depth: int, residual: bool, normalised: bool, seed: int) -> keras.Model:
-    """(batch, 16, 16, 3) float32 -> [each layer's maps (batch, 16, 16, 16), logits (batch, 10)]."""
+    """Build the stack: (batch, 16, 16, 3) float32 -> [maps (batch, 16, 16, 16) of each layer, logits (batch, 10)]."""
     images = keras.Input((_SIDE, _SIDE, 3))
     features, maps = images, []
     for number in range(depth):
@@ -36,7 +36,7 @@ def _stack(depth: int, residual: bool, normalised: bool, seed: int) -> keras.Mod
         if normalised:
             computed = keras.layers.BatchNormalization()(computed)
         if residual and number:
-            # The first has 3 channels to add to 16.
+            # The first layer has no shortcut, because 3 channels cannot be added to 16.
             computed = keras.layers.Add()([computed, features])
         features = keras.layers.ReLU()(computed)
         maps.append(features)

@@ -1,4 +1,4 @@
-"""Names beside the points of a figure, none over another."""
+"""Names beside the points of a figure, without overlaps."""
 
 import itertools
 import math
@@ -10,29 +10,32 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from cnnlib.reports.style import GREY
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-# Where a name may lie from its point, in typographic points and turns: the nearest free place is taken.
+# Positions of a name around its point, in typographic points and turns. The nearest free position wins.
 _DISTANCES = (7, 14, 24, 36, 50, 66)
 _TURNS = (0, 1 / 2, 1 / 8, 7 / 8, 3 / 8, 5 / 8, 1 / 4, 3 / 4)
-# From here on a line leads to the point.
+# Beyond this distance, a line leads from the name to its point.
 _FAR = 10
-_MARKER = 8  # pixels around another's point that stay free: a name belongs to what it is nearest to
+# Pixels around other points that stay free, because readers take a name for the nearest point's.
+_MARKER = 8
 _SIZE = 8.5
 
 
 def label_points(
     figure: "Figure", axes: "Axes", across: np.ndarray, up: np.ndarray, names: Sequence[str]
 ) -> "list[Annotation]":
-    """Write a name beside each point (across, up), in data coordinates: the nearest place where it covers nothing.
+    """Write a name beside each point (across, up), in data coordinates, at the nearest position that is free.
 
-    Where there is no free place, the farthest is taken. The figure's axes must have their limits and scales.
+    If no position is free, the name goes to the farthest. Set the limits and scales of the axes before.
     """
     canvas = FigureCanvasAgg(figure)
-    # The layout is settled only in drawing.
+    # Drawing computes the layout.
     canvas.draw()
     points = axes.transData.transform(np.column_stack([across, up]))
     marked = [Bbox.from_extents(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in points]
@@ -44,7 +47,7 @@ def label_points(
         for distance, turn in itertools.product(_DISTANCES, _TURNS):
             label = _label(axes, name, (point[0], point[1]), distance, turn)
             label.update_positions(canvas.get_renderer())
-            # The name's alone: an annotation's own has the line in it.
+            # The box of the text. An annotation's own box includes the line.
             box = Text.get_window_extent(label, canvas.get_renderer())
             within = inside.containsx(box.x0) and inside.containsx(box.x1)
             within = within and inside.containsy(box.y0) and inside.containsy(box.y1)
@@ -68,5 +71,5 @@ def _label(axes: "Axes", name: str, point: tuple[float, float], distance: float,
         va="bottom" if upward > 0.1 else "top" if upward < -0.1 else "center",
         fontsize=_SIZE,
         parse_math=False,
-        arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": "#8a94a2"} if distance > _FAR else None,
+        arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": GREY} if distance > _FAR else None,
     )

@@ -1,4 +1,4 @@
-"""petastorm -> tf.data."""
+"""Feed the images of an image set from Parquet, through petastorm, to tf.data."""
 
 from typing import TYPE_CHECKING
 
@@ -11,5 +11,5 @@ __all__ = ["make_dataset"]
 
 __getattr__ = import_on_use(__name__, make_dataset="dataset")
 
-# Imports neither TensorFlow nor MLflow, but for these modules: tests/unit/test_import_rules.py reads this.
+# All modules but these import neither TensorFlow nor MLflow; tests/unit/test_import_rules.py checks this.
 LIGHT_BUT_FOR = ("data_wait", "dataset", "decoding", "replay")

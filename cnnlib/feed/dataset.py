@@ -1,4 +1,4 @@
-"""An image set's split -> tf.data, through petastorm: every row exactly once an epoch, over all workers."""
+"""Feed a split of an image set to tf.data through petastorm: each row exactly once per epoch, over all workers."""
 
 import itertools
 import math
@@ -11,8 +11,8 @@ import tensorflow as tf
 from cnnlib.errors import FeedError, first_line
 from cnnlib.feed.blocks import DEFAULT_TIMEOUT_S, BlockStreams
 from cnnlib.feed.data_wait import DataWait
-from cnnlib.feed.decoding import decode_batches, is_decoding
-from cnnlib.feed.row_groups import read_row_groups
+from cnnlib.feed.decoding import decode_batches, is_decoding_error
+from cnnlib.feed.row_groups import list_row_groups
 from cnnlib.feed.sharding import ALONE, Shard, epoch_random, step_rows
 from cnnlib.feed.shuffling import Block, mixed
 from cnnlib.image_set.contract import ImageSet, Split
@@ -37,27 +37,39 @@ def make_dataset(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     data_wait: DataWait | None = None,
 ) -> Iterator[tf.data.Dataset]:
-    """Give a split as tf.data: (images (batch, height, width, channels) uint8, labels (batch,) int32).
+    """Open a split as tf.data: (images (batch, height, width, channels) uint8, labels (batch,) int32).
 
-    Each pass over the data set is an epoch, the first is number `first_epoch` (from 0); with `repeat` one pass holds
-    them all, without end. Over all workers of `shard` an epoch has every row exactly once. Every worker takes
-    `steps_per_epoch` steps, the data set's cardinality, of equal sizes but for one row; see `step_rows`.
+    Each pass over the data set is one epoch; the first has the number `first_epoch` (from 0). With `repeat`, one
+    endless pass holds all epochs. Over all workers of `shard`, an epoch has every row exactly once. Every worker takes
+    the same number of steps, which is the data set's cardinality. The batches differ by at most one row; see
+    `step_rows`.
 
-    With a `seed`, row groups are shuffled and rows mixed in a pool of at least `shuffle_mb` megabytes, in another
-    order each epoch; the same seed and number of workers give the same batches. Without one they come as published.
-    Up to twice the pool is in memory.
-    `data_wait` measures how long the taker waits. At the end of the `with` block every reader is closed.
+    With a `seed`, each epoch has another order: row groups are shuffled, and rows are mixed in a pool of at least
+    `shuffle_mb` megabytes. The same seed and number of workers give the same batches. Without a seed, rows come in the
+    published order. Up to twice the pool is in memory.
 
-    Raises ImageSetError for a split without images, ConfigError for more workers than rows, FeedError where a file is
-    damaged or gives no data for `timeout_s` seconds.
+    `data_wait` measures how long the consumer waits. The end of the `with` block closes every reader.
+
+    Raises ImageSetError for a split without images and ConfigError for more workers than rows. Raises FeedError if a
+    file is damaged, or if storage gives no data for `timeout_s` seconds.
+
+    Example: print the shape of each batch of one epoch.
+
+    >>> from cnnlib.image_set import open_image_set
+    >>> photos = open_image_set("sets/photos")  # doctest: +SKIP
+    >>> with make_dataset(photos, "train", worker_batch_size=4, seed=0) as dataset:  # doctest: +SKIP
+    ...     for images, labels in dataset:
+    ...         print(images.shape, labels.shape)
+    (4, 28, 28, 1) (4,)
+    (4, 28, 28, 1) (4,)
     """
     described = image_set.split(split)
-    own_steps = step_rows(described.rows, worker_batch_size, shard)
-    row_groups = read_row_groups(image_set, split, timeout_s)
-    pool_rows = min(rows_in(shuffle_mb, image_set, described), sum(own_steps))
+    batch_rows = step_rows(described.rows, worker_batch_size, shard)
+    row_groups = list_row_groups(image_set, split, timeout_s)
+    pool_rows = min(rows_in_megabytes(shuffle_mb, image_set, described), sum(batch_rows))
     epochs = itertools.count(first_epoch)
     streams = BlockStreams(image_set, row_groups, seed=seed, shard=shard, timeout_s=timeout_s)
-    faults: list[FeedError] = []
+    errors: list[FeedError] = []
 
     def one_epoch() -> Iterator[Block]:
         epoch = next(epochs)
@@ -67,45 +79,52 @@ def make_dataset(
                     blocks if seed is None else mixed(blocks, pool_rows, epoch_random(seed, epoch, shard.worker))
                 )
         except Exception as error:
-            fault = error if isinstance(error, FeedError) else FeedError(f"{image_set.folder.uri}: {first_line(error)}")
-            faults.append(fault)
-            del fault
+            if isinstance(error, FeedError):
+                errors.append(error)
+            else:
+                errors.append(FeedError(f"{image_set.folder.uri}: {first_line(error)}"))
             raise
 
-    blocks = tf.data.Dataset.from_generator(one_epoch, output_signature=signature(image_set))
+    blocks = tf.data.Dataset.from_generator(one_epoch, output_signature=block_signature(image_set))
     if repeat:
-        # Before all else, so that the pool of the next epoch is filled while the last of this one are trained on.
+        # Repeat here, before all else: then the pool of the next epoch fills while training takes the last batches.
         blocks = blocks.repeat()
-    # Cut in tf.data: whatever a generator yields costs as much as the copying of a hundred images. The sizes are gone
-    # through anew each epoch.
-    stored = blocks.prefetch(BLOCKS_AHEAD).rebatch(own_steps)
-    steps = tf.data.INFINITE_CARDINALITY if repeat else len(own_steps)
+    # tf.data cuts the blocks into batches, because each element that a Python generator yields costs as much as copying
+    # a hundred images. `rebatch` goes through the batch sizes again in each epoch.
+    stored = blocks.prefetch(BLOCKS_AHEAD).rebatch(batch_rows)
+    steps = tf.data.INFINITE_CARDINALITY if repeat else len(batch_rows)
     stored = stored.apply(tf.data.experimental.assert_cardinality(steps))
-    dataset = decode_batches(stored, image_set.image).prefetch(BATCHES_AHEAD).with_options(_own_threads())
+    dataset = decode_batches(stored, image_set.image).prefetch(BATCHES_AHEAD).with_options(_thread_options())
     try:
-        # tf.data may be inside the generators of passes that were given up midway, so only the readers can be closed.
+        # Only the readers can be closed: tf.data may still run the generators of abandoned passes.
         with closing(streams):
             yield dataset if data_wait is None else data_wait.measured(dataset)
     except tf.errors.OpError as error:
-        # tf.data makes its own error of whatever its generator raises.
-        if not faults:
-            if not is_decoding(error):
+        # tf.data replaces any error of its generator with one of its own.
+        if not errors:
+            if not is_decoding_error(error):
                 raise
             encoding = image_set.image.encoding.upper()
-            faults.append(FeedError(f"{image_set.folder.uri} has an image that is no {encoding}; ingest it anew"))
-        # Neither the frames of TensorFlow's error nor a cycle through `faults` may keep the iterator: Python would end
-        # with its threads in the generator above, and TensorFlow would wait for them for ever.
-        raise faults.pop(0) from error.with_traceback(None)
+            errors.append(
+                FeedError(
+                    f"{image_set.folder.uri} has an image that is not a valid {encoding} file; ingest the set again"
+                )
+            )
+        # The iterator must not stay alive through the frames of TensorFlow's error or through a cycle with `errors`.
+        # Otherwise Python would exit while threads of the iterator are in the generator above, and TensorFlow would
+        # wait for them forever.
+        raise errors.pop(0) from error.with_traceback(None)
 
 
-def _own_threads() -> tf.data.Options:
-    """Threads enough that none who takes what is ready waits for one who waits for storage.
+def _thread_options() -> tf.data.Options:
+    """Return options with enough threads that ready batches do not wait for a thread that waits for storage.
 
-    TensorFlow has one of its own for each processor that it may use: with one processor, the generator above and the
-    clocks of `data_wait` would share it.
+    TensorFlow makes one thread per processor that it may use. With one processor, the generator of `make_dataset` and
+    the clocks of `data_wait` would share that thread.
     """
     options = tf.data.Options()
-    # With more processors there are threads enough, and TensorFlow 2.18 waits for threads of its own when it ends.
+    # More processors have enough threads already. A private pool has a cost: TensorFlow 2.18 waits for its threads at
+    # exit.
     if _processors() == 1:
         options.threading.private_threadpool_size = 3
     return options
@@ -115,16 +134,16 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def rows_in(megabytes: float, image_set: ImageSet, split: Split) -> int:
-    """How many images of a split, as stored, have that size together; at least one."""
+def rows_in_megabytes(megabytes: float, image_set: ImageSet, split: Split) -> int:
+    """Return how many stored images of a split have this size together (1 MB is 2**20 bytes); at least one."""
     image_bytes = image_set.image.size_bytes
     if image_set.image.encoding != "raw":
         image_bytes = math.ceil(sum(file.bytes for file in split.files) / split.rows)
     return math.ceil(megabytes * 2**20 / image_bytes)
 
 
-def signature(image_set: ImageSet) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    """The types of a `Block`."""
+def block_signature(image_set: ImageSet) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    """Return the tensor types of a `Block` of this set."""
     if image_set.image.encoding == "raw":
         images = tf.TensorSpec((None, *image_set.image.shape), tf.uint8)
     else:

@@ -1,4 +1,4 @@
-"""Stored images -> pixels inside tf.data: nothing to do for raw ones, TensorFlow's decoders for PNG and JPEG."""
+"""Decode stored images inside tf.data: PNG and JPEG with TensorFlow's decoders; raw images need no decoding."""
 
 import tensorflow as tf
 
@@ -6,10 +6,10 @@ from cnnlib.sealed.frozen.images import ImageSpec
 
 
 def decode_batches(dataset: tf.data.Dataset, spec: ImageSpec) -> tf.data.Dataset:
-    """(images as stored, labels) -> ((batch, height, width, channels) uint8, labels), in the same order.
+    """Map (images as stored, labels) to ((batch, height, width, channels) uint8, labels), in the same order.
 
-    The pixels equal those of `decode_image` for the same bytes: JPEG is decoded with the accurate integer transform, as
-    Pillow does.
+    The pixels equal those of `decode_image` for the same bytes. For JPEG this needs the accurate integer transform,
+    which Pillow uses too.
     """
     if spec.encoding == "raw":
         return dataset
@@ -28,6 +28,6 @@ def decode_batches(dataset: tf.data.Dataset, spec: ImageSpec) -> tf.data.Dataset
     return dataset.map(decode_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def is_decoding(error: tf.errors.OpError) -> bool:
-    """Whether an error comes from an image that `decode_batches` could not decode."""
+def is_decoding_error(error: tf.errors.OpError) -> bool:
+    """Return whether an error comes from an image that `decode_batches` could not decode."""
     return any(operation in error.message for operation in ("DecodeJpeg", "DecodePng"))

@@ -1,44 +1,50 @@
-"""Blocks of rows -> blocks of mixed rows."""
+"""Mix the rows of a stream of blocks."""
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-# (rows, height, width, channels) uint8, or (rows,) object of encoded bytes; and (rows,) int32
+# (images, labels): images are (rows, height, width, channels) uint8, or (rows,) object of encoded bytes; labels are
+# (rows,) int32.
 Block = tuple[np.ndarray, np.ndarray]
 
-# The pool leaves in as many blocks at the end of an epoch.
+# At the end of an epoch the pool is emptied in this many blocks.
 LAST_BLOCKS = 16
 
 
 def mixed(blocks: Iterable[Block], pool_rows: int, random: np.random.Generator) -> Iterator[Block]:
-    """Mix the rows of many blocks. Every row is given exactly once.
+    """Yield all rows of the blocks exactly once, in a mixed order.
 
-    Rows wait in a pool. Once it has `pool_rows`, each row that comes takes the place of one drawn from all of the
-    pool, which leaves. At the end those still there leave in a random order.
+    Rows wait in a pool of `pool_rows` rows. When the pool is full, each new row replaces a randomly chosen one, and the
+    replaced row is yielded. At the end the rest of the pool is yielded in random order.
+
+    >>> numbers = [(np.arange(start, start + 4), np.zeros(4)) for start in range(0, 12, 4)]
+    >>> rows = np.concatenate([images for images, _ in mixed(numbers, 6, np.random.default_rng(0))])
+    >>> sorted(rows.tolist()) == list(range(12)), rows.tolist() == list(range(12))
+    (True, False)
     """
     pool: Block | None = None
-    waiting = 0
+    pooled = 0
     for block in blocks:
         if pool is None:
-            pool = _room_for(pool_rows, like=block)
+            pool = _empty_pool(pool_rows, like=block)
         rows = len(block[1])
-        staying = min(pool_rows - waiting, rows)
-        _put(pool, slice(waiting, waiting + staying), _rows(block, slice(staying)))
-        waiting += staying
-        # A block may be larger than the pool.
-        for start in range(staying, rows, pool_rows):
-            coming = _rows(block, slice(start, start + pool_rows))
-            places = random.choice(pool_rows, len(coming[1]), replace=False)
-            leaving = _rows(pool, places)
-            _put(pool, places, coming)
-            yield leaving
-    if pool is not None and waiting:
-        for places in np.array_split(random.permutation(waiting), min(LAST_BLOCKS, waiting)):
-            yield _rows(pool, places)
+        added = min(pool_rows - pooled, rows)
+        _store(pool, slice(pooled, pooled + added), _rows(block, slice(added)))
+        pooled += added
+        # A block may have more rows than the pool.
+        for start in range(added, rows, pool_rows):
+            incoming = _rows(block, slice(start, start + pool_rows))
+            replaced = random.choice(pool_rows, len(incoming[1]), replace=False)
+            outgoing = _rows(pool, replaced)
+            _store(pool, replaced, incoming)
+            yield outgoing
+    if pool is not None and pooled:
+        for rest in np.array_split(random.permutation(pooled), min(LAST_BLOCKS, pooled)):
+            yield _rows(pool, rest)
 
 
-def _room_for(rows: int, like: Block) -> Block:
+def _empty_pool(rows: int, like: Block) -> Block:
     images, labels = like
     return np.empty((rows, *images.shape[1:]), images.dtype), np.empty(rows, labels.dtype)
 
@@ -47,5 +53,5 @@ def _rows(block: Block, which: slice | np.ndarray) -> Block:
     return block[0][which], block[1][which]
 
 
-def _put(pool: Block, places: slice | np.ndarray, rows: Block) -> None:
-    pool[0][places], pool[1][places] = rows
+def _store(pool: Block, which: slice | np.ndarray, rows: Block) -> None:
+    pool[0][which], pool[1][which] = rows

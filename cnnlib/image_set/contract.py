@@ -1,7 +1,8 @@
-"""The image set: what ingest publishes, training feeds on and scoring reads.
+"""The image set: ingest publishes it, training reads it through the feed, and scoring can read it.
 
-A folder `train/ val/ test/ rejects/` of Parquet files that any reader understands, and `dataset.json`, written
-last and atomically: a folder without it is no image set, and only the files that it names belong to the set.
+It is a folder with Parquet files in `train/`, `val/`, `test/` and `rejects/`, which any Parquet reader can use, and the
+file `dataset.json`. That file is written last and atomically. A folder without it is not an image set, and only the
+files that it names belong to the set.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ REJECTS_SCHEMA = pa.schema([(PATH, pa.string()), (CODE, pa.string()), (MESSAGE, 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of every image that ingest found: found = kept + duplicate + rejected."""
+    """Numbers of images: found = kept + duplicate + rejected."""
 
     found: int
     kept: int
@@ -42,17 +43,17 @@ class Counts:
     rejected: int
 
     def check(self) -> None:
-        """Raise ImageSetError unless every image found is accounted for."""
+        """Raise ImageSetError unless every image found is kept, a duplicate or rejected."""
         if self.found != self.kept + self.duplicate + self.rejected:
             raise ImageSetError(
                 f"the counts do not add up: found {self.found}, but kept {self.kept} + duplicate {self.duplicate} "
-                f"+ rejected {self.rejected}; nothing was published: was the source changed meanwhile?"
+                f"+ rejected {self.rejected}; nothing was published. Ingest again while nothing changes the source"
             )
 
 
 @dataclass(frozen=True)
 class Split:
-    """One of train, val and test: rows, rows a class in label order, and the files that hold them."""
+    """One of the splits train, val and test: its rows, its rows per class in label order, and its part files."""
 
     rows: int
     class_counts: tuple[int, ...]
@@ -60,19 +61,22 @@ class Split:
 
     @property
     def row_groups(self) -> int:
-        """Row groups over all files."""
+        """Number of row groups in all files."""
         return sum(file.row_groups for file in self.files)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A published image set.
+    """A published image set, as `open_image_set` returns it.
 
-    `classes` are the class names in label order; `mean` and `std` are per channel of the train split, in 0 to 1;
-    `settings` are those of the ingest that made it; `fingerprint` is a SHA-256 over the content (pixels, labels,
-    splits, classes, image spec), and so the same for the same content under other names or at another time.
-    `conflicting` images have the pixels of one of another class; `rejects`, `ledger` and `source_files` are files
-    beside those of the splits; `source_digest` changes with any file of the source.
+    - `classes` are the class names in label order.
+    - `mean` and `std` are those of the train split per channel, scaled to 0 to 1.
+    - `settings` are those of the ingest that made the set.
+    - `fingerprint` is a SHA-256 over the content: pixels, labels, splits, classes and image spec. So it is the same for
+      the same content under other file names or at another time.
+    - `conflicting` is the number of images whose pixels also occur in another class.
+    - `rejects`, `ledger` and `source_files` are the part files beside those of the splits.
+    - `source_digest` changes when any file of the source changes.
     """
 
     folder: Folder
@@ -93,42 +97,47 @@ class ImageSet:
 
     @property
     def name(self) -> str:
-        """The last part of the folder's path."""
+        """Name of the set: the last component of the folder's path."""
         return self.folder.root.rsplit("/", 1)[-1]
 
     def files(self, split: str) -> list[str]:
-        """URLs of the Parquet files of a split ("train", "val" or "test"), in their published order."""
+        """List the URLs of the Parquet files of a split ("train", "val" or "test"), in their published order.
+
+        Raises ImageSetError as `split` does.
+        """
         return [self.folder.url(file.path) for file in self.split(split).files]
 
     def split(self, name: str) -> Split:
-        """One split. Raises ImageSetError for another name, or for a split without images."""
+        """Return a split by its name. Raises ImageSetError for an unknown name, and for a split without images."""
         if name not in SPLITS:
             raise ImageSetError(f"split={name} is unknown; take one of {', '.join(SPLITS)}")
         if not self.splits[name].rows:
-            raise ImageSetError(f"{self.folder.uri} has no {name} images; set the split fractions at ingest")
+            raise ImageSetError(
+                f"{self.folder.uri} has no {name} images; ingest with another split.val_fraction or split.test_fraction"
+            )
         return self.splits[name]
 
     def check_fits(self, spec: ImageSpec) -> None:
-        """Raise ModelError if the images of the set were not made as a model of this spec needs them."""
-        there, needed = ((*one.shape, one.resize) for one in (self.image, spec))
-        if there != needed:
+        """Raise ModelError unless the set's images have the size, channels and resizing of a model's spec."""
+        found, needed = ((*one.shape, one.resize) for one in (self.image, spec))
+        if found != needed:
             raise ModelError(
-                f"{self.folder.uri} has images of {there} (height, width, channels, resize), the model takes {needed}; "
-                "take an image set made so, or score the source itself with input.format"
+                f"{self.folder.uri} has images of {found} (height, width, channels, resize), but the model takes "
+                f"{needed}; use an image set with these, or score the source itself with input.format"
             )
 
 
 def stored_pixels(stored: bytes, spec: ImageSpec) -> np.ndarray:
-    """The pixels of an image as a set of this spec stores it: (height, width, channels) uint8."""
+    """Return the pixels of one stored image of a set with this spec: (height, width, channels) uint8."""
     if spec.encoding == "raw":
         return np.frombuffer(stored, np.uint8).reshape(spec.shape)
     return decode_image(stored, spec)
 
 
 def raw_pixels(stored: pa.Array, shape: tuple[int, int, int]) -> np.ndarray:
-    """Pixels stored raw, a binary array of them: (rows, height, width, channels) uint8, a view of Arrow's memory.
+    """Return the pixels of a binary array of raw images: (rows, height, width, channels) uint8.
 
-    Raises ValueError where a row is null or has another size.
+    The result is a view of Arrow's memory. Raises ValueError if a row is null or has another size than `shape`.
     """
     offsets_buffer, pixels_buffer = stored.buffers()[1:]
     if not len(stored):
@@ -140,27 +149,36 @@ def raw_pixels(stored: pa.Array, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def open_image_set(path: str) -> ImageSet:
-    """Open an image set at a path or URI. Reads `dataset.json` and nothing else.
+    """Open an image set at a path or URI. It reads `dataset.json` only.
 
-    Raises ImageSetError when the folder has none, or one of a format that this version does not read.
+    Raises ImageSetError if the folder has no `dataset.json`, or one in a format that this version cannot read.
+
+    Example: look at a set, and read its train split with pandas.
+
+    >>> photos = open_image_set("sets/photos")  # doctest: +SKIP
+    >>> photos.classes, photos.image.shape, photos.split("train").rows  # doctest: +SKIP
+    (('cat', 'dog'), (28, 28, 1), 8)
+    >>> import pandas as pd
+    >>> pd.concat(map(pd.read_parquet, photos.files("train"))).columns.tolist()  # doctest: +SKIP
+    ['image_id', 'path', 'image', 'label']
     """
     folder = open_folder(path)
     try:
         return _read(folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ImageSetError(f"{folder.uri}/{COMMIT} is damaged ({error!r}); ingest it anew") from error
+        raise ImageSetError(f"{folder.uri}/{COMMIT} is damaged ({error!r}); ingest the set again") from error
 
 
 def _read(folder: Folder) -> ImageSet:
     content = folder.read_json(COMMIT)
     if content is None:
         raise ImageSetError(
-            f"{folder.uri} is not an image set: it has no {COMMIT}; check the path, or make one with sparkcnn ingest"
+            f"{folder.uri} is not an image set: it has no {COMMIT}; check the path, or make a set with sparkcnn ingest"
         )
     if content.get("format_version") != FORMAT_VERSION:
         raise ImageSetError(
-            f"{folder.uri} has format_version {content.get('format_version')}, this sparkcnn reads "
-            f"{FORMAT_VERSION}; ingest it anew"
+            f"{folder.uri} has format_version {content.get('format_version')}, but this sparkcnn reads "
+            f"{FORMAT_VERSION}; ingest the set again"
         )
     return ImageSet(
         folder=folder,
@@ -179,7 +197,7 @@ def _read(folder: Folder) -> ImageSet:
         std=tuple(content["statistics"]["std"]),
         settings=content["settings"],
         fingerprint=content["fingerprint"],
-        # Sets of earlier versions have none of these.
+        # Sets of earlier versions do not have these keys.
         rejected_by_code=content.get("rejected_by_code", {}),
         conflicting=content.get("conflicting", 0),
         rejects=_part_files(content.get("rejects", [])),
@@ -194,16 +212,17 @@ def _part_files(files: list[dict[str, Any]]) -> tuple[PartFile, ...]:
 
 
 def publish_image_set(image_set: ImageSet) -> None:
-    """Commit: write `dataset.json`, then remove the files of the set that stood there before.
+    """Commit an image set: write `dataset.json`, then remove the files of the set that it replaces.
 
-    Raises ImageSetError, and publishes nothing, when the counts do not add up.
+    Raises ImageSetError, and publishes nothing, if the counts do not add up. Raises OutputExistsError, and publishes
+    nothing, if a file of the set is missing.
     """
     image_set.counts.check()
     rows = sum(split.rows for split in image_set.splits.values())
     if rows != image_set.counts.kept:
         raise ImageSetError(
             f"the counts do not add up: kept {image_set.counts.kept}, but the splits have {rows} rows; nothing was "
-            "published, and this is a fault of sparkcnn: report it"
+            "published. This is a fault of sparkcnn: please report it"
         )
     content = {
         "format_version": FORMAT_VERSION,

@@ -1,9 +1,9 @@
-"""The ledger of an image set: a row for every image that ingest found, and what became of it.
+"""The ledger of an image set: one row for every image that ingest found, which says what became of it.
 
-A task writes its rows when it has decoded its images. What needs to know all images (which is whose duplicate, which
-split it belongs to) is decided on the ledger alone, and stands in its last columns. Everything that holds for a set as
-a whole (counts, statistics, fingerprint, the report) is a sum over its ledger, and a later ingest of a changed source
-decodes only the files whose version it does not have.
+A task writes its rows after it has decoded its images. Some decisions need all images: which images are duplicates, and
+which split each belongs to. They are made on the ledger alone and stand in its last columns. Everything that describes
+the whole set (counts, statistics, fingerprint, report) is a sum over its ledger. When the source has changed, a later
+ingest decodes only files whose version the set does not have yet.
 """
 
 import pyarrow as pa
@@ -11,31 +11,32 @@ import pyarrow as pa
 from cnnlib.image_set.contract import CODE, IMAGE_ID, LABEL, MESSAGE, PATH, SIZE_BYTES
 
 LEDGER = "ledger"
-# Beside it, the files of the source: what changes when a file does, and how many images it has.
+# A folder beside the ledger. It has the source's files, each with a version that changes when the file does, and with
+# its number of images.
 FILES = "files"
 VERSION = "version"
 IMAGES = "images"
 
-# The file of the source that an image came in.
+# The file of the source that has the image.
 FILE = "file"
 # SHA-256 of the pixels as the model sees them, in hexadecimal digits.
 PIXEL_ID = "pixel_id"
 CLASS_NAME = "class_name"
 GROUP = "group_name"
 GIVEN_SPLIT = "given_split"
-# Of the image before resizing, upright; in pixels.
+# Size in pixels of the upright image before resizing.
 HEIGHT = "height"
 WIDTH = "width"
 PERCEPTUAL_HASH = "perceptual_hash"
-# A channel each, over the pixels as stored.
+# One number per channel, over the pixels as stored.
 CHANNEL_SUMS = "channel_sums"
 CHANNEL_SQUARE_SUMS = "channel_square_sums"
 THUMBNAIL = "thumbnail"
-# Where the pixels are: the data file, and the row in it; null for a reject. LABEL is the one in that row.
+# The location of the pixels: the part file and the row in it; null for a reject. LABEL is the label in that row.
 PART = "part"
 ROW = "row"
-# Decided when all images are known: one of the outcomes, the split (null unless kept), and whether images of other
-# classes have the same pixels.
+# Decided when all images are known: the outcome (kept, duplicate or rejected), the split (null unless kept), and
+# whether images of other classes have the same pixels.
 OUTCOME = "outcome"
 SPLIT = "split"
 CONFLICTING = "conflicting"

@@ -1,4 +1,4 @@
-"""Which split an image belongs to: a stable hash of its pixels, so that adding images never moves an earlier one."""
+"""The split of an image: a stable hash of its pixels decides it, so adding images never moves an earlier one."""
 
 import hashlib
 
@@ -7,18 +7,18 @@ SPLITS = (TRAIN, VAL, TEST)
 
 
 def unit_interval(key: str, salt: str) -> float:
-    """Map a key to [0, 1), evenly and for ever the same: the first 53 bits of SHA-256 of salt and key.
+    """Map a key to [0, 1), evenly and always to the same number: the first 53 bits of SHA-256 of salt and key.
 
     >>> unit_interval("a", "x") == unit_interval("a", "x") != unit_interval("a", "y")
     True
     """
     digest = hashlib.sha256(f"{salt}:{key}".encode()).digest()
-    # 53 bits are what a float holds exactly; more could round up to 1.0.
+    # A float holds 53 bits exactly; more bits could round up to 1.0.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def split_key(pixel_id: str, group: str | None) -> str:
-    """What an image's split depends on: its pixels, or the group that must stay together.
+    """Return the text that decides an image's split: the id of its pixels, or its group, which must stay in one split.
 
     >>> split_key("8f3a", None), split_key("8f3a", "patient 7")
     ('8f3a', 'group patient 7')
@@ -27,10 +27,10 @@ def split_key(pixel_id: str, group: str | None) -> str:
 
 
 def assign_split(key: str, *, given: str | None, val_fraction: float, test_fraction: float, salt: str) -> str:
-    """Give the split of one image by its `split_key`.
+    """Return the split of one image, by its `split_key`.
 
-    `given` is the split that the source names, and stands; None leaves it to the hash. Where a source sets test images
-    apart, `test_fraction` is 0 for the others: what it would have had is trained on, and all else stays where it is.
+    If the source gives a split, `given`, it is returned. If the source has test images of its own, pass 0 as
+    `test_fraction` for the others: images that would be in test are then in train, and all others stay where they are.
 
     >>> assign_split("a", given="test", val_fraction=0.1, test_fraction=0.1, salt="")
     'test'

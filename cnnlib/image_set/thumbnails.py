@@ -1,4 +1,4 @@
-"""Small pictures for people to look at, of what the decoder can open at all."""
+"""Thumbnails for people to look at, of every image that the decoder can open."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from cnnlib.sealed.frozen.images import MAX_PIXELS, ImageSpec, Limits, decode_im
 
 
 def thumbnail_png(image: bytes | np.ndarray, side: int = 96, max_pixels: int = MAX_PIXELS) -> bytes | None:
-    """A PNG in colour of an encoded file or an array (height, width, 1 or 3) uint8, at most `side` pixels a side.
+    """Return a colour PNG of an encoded file or an array (height, width, 1 or 3) uint8, at most `side` pixels a side.
 
-    It keeps its proportions and is never enlarged. Gives None where there is nothing to see, and for a file whose
-    header tells of more than `max_pixels`.
+    The image keeps its proportions and is never enlarged. Returns None for content that cannot be decoded, and for a
+    file that has more than `max_pixels` according to its header.
     """
     limits = Limits(max_pixels)
     try:

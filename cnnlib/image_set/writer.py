@@ -1,6 +1,6 @@
-"""One task's share of an image set: decode, write the pixels where their hash says, and note all in the ledger.
+"""Write the images of one task: decode them, write the pixels into the split that their hash gives, fill the ledger.
 
-Plain Python without Spark: `pipelines.ingest.flow` runs one `write_images` a task.
+Plain Python without Spark: `pipelines.ingest.flow` runs `write_images` once per Spark task.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from cnnlib.image_set.splits import SPLITS, assign_split, split_key
 from cnnlib.image_set.thumbnails import thumbnail_png
 from cnnlib.sealed.frozen.images import DecodedImage, ImageSpec, Limits, encode_image, fit_array, read_image
 from cnnlib.storage.folder import Folder, part_name
-from cnnlib.storage.parts import Files, PartWriter, joined
+from cnnlib.storage.parts import FilesByFolder, PartWriter, merge_files
 
-# What a source gives of an image besides columns of the ledger.
+# The bytes of an image; the other columns of a source are columns of the ledger.
 CONTENT = "content"
 SOURCE_COLUMNS = (
     ledger.FILE,
@@ -37,17 +37,17 @@ SOURCE_COLUMNS = (
     contract.SIZE_BYTES,
 )
 
-# Rejects of a code, in one task, whose picture is kept for the report.
+# Of the rejects of one code, each task keeps this many thumbnails for the report.
 THUMBNAILS = 3
-# A row of the ledger has some hundred bytes.
+# A row of the ledger has a few hundred bytes.
 LEDGER_ROWS_PER_ROW_GROUP = 20_000
 
 
 @dataclass(frozen=True)
 class WritePlan:
-    """What every task of one ingest has in common.
+    """Everything that is the same for all tasks of one ingest.
 
-    `raw_shape` is set where the source gives arrays, not files; without `labelled` an image needs no class.
+    `raw_shape` is set if the source has arrays instead of image files. If `labelled` is false, images need no class.
     """
 
     folder: Folder
@@ -65,17 +65,17 @@ class WritePlan:
 
 @dataclass
 class WrittenImages:
-    """What one task wrote: images found, rejects by code, and its files by folder. Shares add up with `+`."""
+    """What one task has written: images found, rejects by code, and files by folder. `+` adds several tasks up."""
 
     found: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    files: Files = field(default_factory=dict)
+    files: FilesByFolder = field(default_factory=dict)
 
     def __add__(self, other: "WrittenImages") -> "WrittenImages":
         return WrittenImages(
             self.found + other.found,
             self.rejected + other.rejected,
-            joined(self.files, other.files),
+            merge_files(self.files, other.files),
         )
 
 
@@ -85,9 +85,9 @@ def write_images(
     task: int,
     attempt: int,
 ) -> WrittenImages:
-    """Write one task's images and one ledger row for each; return what was written.
+    """Write the images of one task and one ledger row for each; return what was written.
 
-    `batches` have SOURCE_COLUMNS. If the task fails, its files are removed again.
+    `batches` have SOURCE_COLUMNS. If the task fails, its files are removed.
     """
     name = part_name(plan.run_id, task, attempt)
     with ExitStack() as stack:
@@ -100,10 +100,10 @@ def write_images(
         ledger_writer = stack.enter_context(
             PartWriter(plan.folder, f"{ledger.LEDGER}/{name}", ledger.SCHEMA, LEDGER_ROWS_PER_ROW_GROUP)
         )
-        share = _TaskWriter(plan, writers, ledger_writer)
+        task_writer = _TaskWriter(plan, writers, ledger_writer)
         for batch in batches:
-            share.add(batch)
-        return share.finish()
+            task_writer.add(batch)
+        return task_writer.finish()
 
 
 class _TaskWriter:
@@ -112,38 +112,38 @@ class _TaskWriter:
         self._writers = writers
         self._ledger_writer = ledger_writer
         self._label_of = {name: label for label, name in enumerate(plan.classes)}
-        self._share = WrittenImages()
+        self._written = WrittenImages()
 
     def add(self, batch: pa.RecordBatch) -> None:
         stored: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        noted = []
+        ledger_rows = []
         contents = batch.column(CONTENT)
         for index, row in enumerate(batch.select([name for name in SOURCE_COLUMNS if name != CONTENT]).to_pylist()):
             content = contents[index].as_py() or b""
-            self._share.found += 1
+            self._written.found += 1
             try:
-                split, image, facts = self._take(row, content)
+                split, image, columns = self._process(row, content)
             except ImageError as error:
-                noted.append(row | self._reject(error, content))
+                ledger_rows.append(row | self._reject(error, content))
                 continue
-            facts[ledger.PART] = self._writers[split].path
-            facts[ledger.ROW] = self._writers[split].rows + len(stored[split])
+            columns[ledger.PART] = self._writers[split].path
+            columns[ledger.ROW] = self._writers[split].rows + len(stored[split])
             stored[split].append(image)
-            noted.append(row | facts)
+            ledger_rows.append(row | columns)
         for split, rows in stored.items():
             if rows:
                 self._writers[split].write(pa.RecordBatch.from_pylist(rows, schema=contract.SCHEMA))
-        self._ledger_writer.write(pa.RecordBatch.from_pylist(noted, schema=ledger.SCHEMA))
+        self._ledger_writer.write(pa.RecordBatch.from_pylist(ledger_rows, schema=ledger.SCHEMA))
 
     def finish(self) -> WrittenImages:
         for folder, writer in (*self._writers.items(), (ledger.LEDGER, self._ledger_writer)):
             file = writer.close()
             if file is not None:
-                self._share.files[folder] = [file]
-        return self._share
+                self._written.files[folder] = [file]
+        return self._written
 
-    def _take(self, row: dict[str, Any], content: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        """Give (split, row of the image set, more columns of the ledger). Raises ImageError."""
+    def _process(self, row: dict[str, Any], content: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Return (split, row of the image set, more columns of the ledger). Raises ImageError for a reject."""
         plan = self._plan
         if row[contract.CODE] is not None:
             raise ImageError(row[contract.CODE], row[contract.MESSAGE])
@@ -168,7 +168,7 @@ class _TaskWriter:
             contract.IMAGE: encode_image(pixels, plan.spec.encoding, plan.quality),
             contract.LABEL: label,
         }
-        facts = {
+        columns = {
             contract.IMAGE_ID: image_id,
             ledger.PIXEL_ID: pixel_id,
             ledger.HEIGHT: decoded.source_height,
@@ -178,8 +178,8 @@ class _TaskWriter:
             contract.LABEL: label,
         }
         if plan.split.near_duplicates is not None:
-            facts[ledger.PERCEPTUAL_HASH] = perceptual_hash(pixels)
-        return split, stored, facts
+            columns[ledger.PERCEPTUAL_HASH] = perceptual_hash(pixels)
+        return split, stored, columns
 
     def _decode(self, content: Any) -> DecodedImage:
         plan = self._plan
@@ -191,9 +191,9 @@ class _TaskWriter:
         )
 
     def _reject(self, error: ImageError, content: Any) -> dict[str, Any]:
-        """Count a reject, and give its columns of the ledger."""
-        self._share.rejected[error.code] += 1
-        shown = self._share.rejected[error.code] <= THUMBNAILS and self._plan.raw_shape is None and len(content)
+        """Count a reject, and return its columns of the ledger."""
+        self._written.rejected[error.code] += 1
+        shown = self._written.rejected[error.code] <= THUMBNAILS and self._plan.raw_shape is None and len(content)
         return {
             contract.CODE: error.code,
             contract.MESSAGE: error.message,
@@ -202,7 +202,7 @@ class _TaskWriter:
 
 
 def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
-    """Sums of (height, width, channels) uint8, and of their squares, a channel each: exact.
+    """Return the exact sums of the values of (height, width, channels) uint8, and of their squares, per channel.
 
     >>> channel_sums(np.array([[[2, 3], [4, 5]]], np.uint8))
     ([6, 8], [20, 34])
@@ -213,12 +213,12 @@ def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:
-    """What near duplicates have almost in common: 64 bits (as a signed integer) of the lowest frequencies.
+    """Return 64 bits (as a signed integer) of the lowest frequencies; near duplicates differ in few of them.
 
-    pHash, by the library imagehash: C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
-    2010, section 3.2.
+    It is pHash of the library imagehash: C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash
+    Functions", 2010, section 3.2.
     """
-    import imagehash  # with SciPy, which no other ingest needs
+    import imagehash  # Imports SciPy, which an ingest without near duplicates does not need.
 
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     bits = np.packbits(imagehash.phash(image).hash.ravel())

@@ -1,6 +1,6 @@
-"""MNIST as package data: 60,000 training and 10,000 test images, 28 x 28 grey, ten digits.
+"""MNIST as package data: 60,000 training and 10,000 test images of ten digits, 28 x 28 grey pixels each.
 
-Source: Y. LeCun, C. Cortes and C. Burges; the licence stands in LICENSE.md beside the files.
+Source: Y. LeCun, C. Cortes and C. Burges. The licence is in LICENSE.md, in this folder.
 """
 
 import gzip
@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from cnnlib.errors import SourceError
 
-# MD5 of the uncompressed files, as published with many copies of the set.
+# MD5 of the uncompressed files, as many copies of the set publish it.
 MD5 = {
     "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
@@ -19,15 +19,18 @@ MD5 = {
 
 
 def read_mnist_file(name: str) -> bytes:
-    """Give the uncompressed bytes of one of the four IDX files, checked against its MD5.
+    """Return the uncompressed bytes of one of the four IDX files, after a check of their MD5.
 
-    Works from a folder and from a zipped wheel alike. Raises SourceError when the bytes are not the published ones.
+    This works from a folder and from a zipped wheel. Raises SourceError if the bytes are not the published ones.
+
+    >>> len(read_mnist_file("t10k-labels-idx1-ubyte.gz"))  # 8 bytes of header, and a byte per label
+    10008
     """
     content = gzip.decompress(files(__name__).joinpath(name).read_bytes())
-    # Not for security: MD5 is what the set was published with.
+    # MD5 is the checksum that the set was published with. It is not for security.
     received = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if received != MD5[name]:
-        raise SourceError(f"the embedded {name} is damaged: MD5 {received}, expected {MD5[name]}; install again")
+        raise SourceError(f"the packaged {name} is damaged: MD5 {received}, expected {MD5[name]}; reinstall sparkcnn")
     return content
 
 

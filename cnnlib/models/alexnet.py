@@ -1,9 +1,10 @@
-"""AlexNet: five convolutions and three dense layers, the first that won on ImageNet."""
+"""AlexNet: five convolutions and three dense layers. It was the first CNN that won the ImageNet challenge."""
 
 from collections.abc import Sequence
 
 import keras
 
+from cnnlib.models.architecture import Architecture
 from cnnlib.models.layers import convolution, dense
 
 UNITS = 4096
@@ -20,11 +21,11 @@ def alexnet(
 ) -> keras.KerasTensor:
     """Build AlexNet in one tower: (batch, height, width, channels) -> logits (batch, classes).
 
-    After Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (2014), section 5, which has the
-    network of Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks"
-    (2012), in one tower and without the normalisation of responses. `filters` are those of the five convolutions and
-    `padding` the pixels around the image: textbooks merge the two towers of 2012 with filters 96, 256, 384, 384, 256
-    and no padding.
+    Source: Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (2014), section 5. It puts
+    the two towers of Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
+    Networks" (2012) into one and drops local response normalisation. `filters` has one entry per convolution, and
+    `padding` is in pixels around the image. Textbooks merge the two towers of 2012 instead, with filters 96, 256, 384,
+    384, 256 and no padding.
     """
     first, second, *others = filters
     features = convolution(
@@ -41,3 +42,6 @@ def alexnet(
         features = keras.layers.Dropout(dropout, name=f"dropout_{number}")(features)
         features = dense(features, UNITS, activation=activation, name=f"hidden_{number}")
     return keras.layers.Dense(classes, name="logits")(features)
+
+
+ARCHITECTURES = (Architecture("alexnet", alexnet, "Krizhevsky 2014", smallest_side=63),)

@@ -1,4 +1,4 @@
-"""GoogLeNet, Inception's first version: blocks that look with four sizes of kernels at once."""
+"""GoogLeNet and Inception v3: blocks that look at the same maps with kernels of several sizes."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from cnnlib.models.layers import convolution, normalised_convolution
-from cnnlib.models.stem import Stem, is_small
+from cnnlib.models.applications import SYMMETRIC, keras_application
+from cnnlib.models.architecture import Architecture
+from cnnlib.models.layers import Stem, convolution, is_small, normalised_convolution
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ def googlenet(
 ) -> keras.KerasTensor:
     """Build GoogLeNet: (batch, height, width, channels) -> logits (batch, classes).
 
-    After Szegedy et al., "Going Deeper with Convolutions" (2014), table 1, without the auxiliary classifiers and the
-    normalisation of responses. `batch_normalization` has one behind every convolution (Ioffe and Szegedy, "Batch
-    Normalization", 2015). Images with a side of less than 64 pixels go through one 3 x 3 convolution, and to the first
-    block as large as they are.
+    Source: Szegedy et al., "Going Deeper with Convolutions" (2014), table 1, without the auxiliary classifiers and the
+    local response normalisation. With `batch_normalization`, every convolution has one after it (Ioffe and Szegedy,
+    "Batch Normalization", 2015). For images with a side of less than 64 pixels, the stem is a single 3 x 3 convolution
+    that keeps their size.
     """
     layer = partial(normalised_convolution if batch_normalization else convolution, activation=activation)
     if is_small(pixels, stem):
@@ -74,9 +75,10 @@ def googlenet(
 def inception(
     features: keras.KerasTensor, widths: InceptionWidths, layer: Any = convolution, *, name: str
 ) -> keras.KerasTensor:
-    """A block with dimension reductions (figure 2b): as high and wide as `features`, with all branches' filters.
+    """Build a block with dimension reductions (figure 2b), and join the maps of its branches.
 
-    `layer` makes a convolution, as `cnnlib.models.layers.convolution` does.
+    The result is as high and wide as `features`. `layer` makes a convolution, like
+    `cnnlib.models.layers.convolution`.
     """
     one = layer(features, widths.one, 1, name=f"{name}_1x1")
     three = layer(features, widths.three_reduce, 1, name=f"{name}_3x3_reduce")
@@ -90,3 +92,16 @@ def inception(
 
 def _halve(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return keras.layers.MaxPooling2D(3, 2, padding="same", name=name)(features)
+
+
+ARCHITECTURES = (
+    Architecture("googlenet", googlenet, "Szegedy et al. 2014", smallest_side=4),
+    keras_application(
+        "inception_v3",
+        keras.applications.InceptionV3,
+        "Szegedy et al. 2015",
+        SYMMETRIC,
+        default_shape=(299, 299, 3),
+        smallest_side=75,
+    ),
+)

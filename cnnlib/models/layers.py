@@ -1,17 +1,52 @@
-"""Convolutions and dense layers as the architectures use them: with an activation by name, or normalised."""
+"""Layers of all architectures: standardised pixels, convolutions, dense layers, and the choice of a stem."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import keras
 
 from cnnlib.sealed.frozen.grouped_convolution import GroupedConv2D
 
+# Name of the layer that holds the mean and the standard deviation.
+STANDARDISE = "standardise"
 MAXOUT = "maxout"
-# What the settings' help names; any other that Keras knows is taken too.
+# The activations that the documentation names. Every other activation of Keras works too.
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "swish", "tanh", "sigmoid", MAXOUT)
 
-# Gives a layer of a name, with an activation, on features.
+# A stem is the first layers of a model. The stem for ImageNet makes images 4 or 8 times smaller.
+Stem = Literal["auto", "imagenet", "cifar"]
+# With the stem for ImageNet, the last maps of a smaller image would be a single pixel.
+SMALL_SIDE = 64
+
+# Makes a layer with this name and this activation, and applies it to features.
 _MakeLayer = Callable[[str, str | None], keras.KerasTensor]
+
+
+def standardise(
+    images: keras.KerasTensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> keras.KerasTensor:
+    """Standardise pixels: (batch, height, width, channels) uint8 -> float32 of mean 0 and deviation 1.
+
+    `mean` and `std` of the training images are per channel, on a scale of 0 to 1. Without them, pixels are only scaled
+    to 0 to 1. A channel that never varies keeps its scale. The layers compute in float32, also in a model of mixed
+    precision.
+    """
+    values = keras.layers.Rescaling(1 / 255, dtype="float32", name="to_unit_range")(images)
+    if mean is None or std is None:
+        return values
+    variance = [deviation**2 or 1.0 for deviation in std]
+    return keras.layers.Normalization(mean=list(mean), variance=variance, dtype="float32", name=STANDARDISE)(values)
+
+
+def is_small(pixels: keras.KerasTensor, stem: Stem) -> bool:
+    """Return whether images (batch, height, width, channels) get the stem for CIFAR.
+
+    With "auto", they get it if a side has less than 64 pixels. Raises ValueError for an unknown stem.
+    """
+    if stem not in ("auto", "imagenet", "cifar"):
+        raise ValueError(f"stem={stem!r}: choose one of auto, imagenet, cifar")
+    _, height, width, _ = pixels.shape
+    return stem == "cifar" or (stem == "auto" and min(height, width) < SMALL_SIDE)
 
 
 def convolution(
@@ -24,10 +59,10 @@ def convolution(
     activation: str | None = "relu",
     name: str,
 ) -> keras.KerasTensor:
-    """A convolution with bias: (batch, height, width, channels) -> (batch, height / stride, width / stride, filters).
+    """Convolve with bias: (batch, height, width, channels) -> (batch, height / stride, width / stride, filters).
 
-    `padding` is "same", "valid", or how many pixels of zeros come to each side. `activation` is one of ACTIVATIONS, or
-    any that Keras knows; None for none.
+    `padding` is "same", "valid", or a number of zeros for each side. `activation` is one of ACTIVATIONS, another
+    activation of Keras, or None.
     """
     padded, rest = _pad(features, padding, name)
 
@@ -45,7 +80,7 @@ def convolution(
 
 
 def dense(features: keras.KerasTensor, units: int, *, activation: str | None, name: str) -> keras.KerasTensor:
-    """(batch, features) -> (batch, units), with bias; `activation` as in `convolution`."""
+    """Apply a dense layer with bias: (batch, features) -> (batch, units); `activation` as in `convolution`."""
 
     def layer(name: str, activation: str | None) -> keras.KerasTensor:
         return keras.layers.Dense(units, activation=activation, name=name)(features)
@@ -63,10 +98,10 @@ def normalised_convolution(
     activation: str | None = "relu",
     name: str,
 ) -> keras.KerasTensor:
-    """A convolution without bias, for the batch normalisation behind it has one, then an activation.
+    """Convolve without bias, then normalise over the batch, which adds a bias, then activate.
 
-    Weights start as in He et al., "Delving Deep into Rectifiers" (2015). Raises ValueError for maxout, whose two pieces
-    would each need a normalisation of their own.
+    Initial weights are those of He et al., "Delving Deep into Rectifiers" (2015). Raises ValueError for maxout,
+    because each of its two pieces would need its own normalisation.
     """
     layer = GroupedConv2D if groups > 1 else keras.layers.Conv2D
     result = layer(
@@ -83,7 +118,7 @@ def normalised_convolution(
 
 
 def depthwise_convolution(features: keras.KerasTensor, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    """A filter of its own for each channel, normalised, without activation."""
+    """Convolve each channel with its own filter, then normalise, without activation."""
     result = keras.layers.DepthwiseConv2D(
         kernel, stride, padding="same", use_bias=False, depthwise_initializer="he_normal", name=f"{name}_conv"
     )(features)
@@ -91,21 +126,21 @@ def depthwise_convolution(features: keras.KerasTensor, kernel: int, stride: int,
 
 
 def normalise(features: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Batch normalisation."""
+    """Apply batch normalisation."""
     return keras.layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(features)
 
 
 def activate(features: keras.KerasTensor, activation: str | None, name: str) -> keras.KerasTensor:
-    """An activation as a layer of its own."""
+    """Apply an activation as a separate layer. Raises ValueError for maxout, as `normalised_convolution` does."""
     if activation is None:
         return features
     if activation == MAXOUT:
-        raise ValueError(f"activation={MAXOUT} is not for layers behind which is a normalisation")
+        raise ValueError(f"activation={MAXOUT} does not work with batch normalisation; choose another activation")
     return keras.layers.Activation(activation, name=f"{name}_{activation}")(features)
 
 
 def _activated(layer: _MakeLayer, activation: str | None, name: str) -> keras.KerasTensor:
-    """The layer with its activation.
+    """Make the layer with its activation.
 
     Maxout is the larger of two linear pieces (Goodfellow et al., "Maxout Networks", 2013, section 3).
     """

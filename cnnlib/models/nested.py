@@ -1,4 +1,4 @@
-"""The layers of a model, and of the models within it: a network that somebody took whole is one layer to Keras."""
+"""The layers of a built model, and of the models inside it. A user's function may use a whole model as one layer."""
 
 from collections.abc import Iterator
 
@@ -6,9 +6,9 @@ import keras
 
 
 def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers in order, and in place of a model within the model, its layers.
+    """Yield the layers in order. In place of a model inside the model, yield its layers.
 
-    A model whose call is a user's own code stays one layer: what it does with those that it has is not known.
+    A model with its own `call` stays one layer, because nobody can see how it uses its layers.
     """
     for layer in model.layers:
         # Only models that are graphs of layers have operations.
@@ -19,7 +19,7 @@ def flat_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def layer_outputs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.KerasTensor]]:
-    """Every layer with what it gives in this model: a layer of a user's may be in another one too."""
+    """Yield every layer with its output in this model. A layer of a user's function may be in another model too."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             for output in node.output_tensors:

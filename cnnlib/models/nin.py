@@ -1,9 +1,11 @@
-"""Network in Network: convolutions with a perceptron at every pixel, and no dense layers behind them."""
+"""Network in Network: convolutions with a perceptron at every pixel, and no hidden dense layers."""
+
+from functools import partial
 
 import keras
 
-from cnnlib.models.layers import convolution
-from cnnlib.models.stem import Stem, is_small
+from cnnlib.models.architecture import CIFAR, Architecture
+from cnnlib.models.layers import Stem, convolution, is_small
 
 DROPOUT = 0.5
 
@@ -11,12 +13,13 @@ DROPOUT = 0.5
 def nin(pixels: keras.KerasTensor, *, classes: int, activation: str = "relu", stem: Stem = "auto") -> keras.KerasTensor:
     """Build Network in Network: (batch, height, width, channels) -> logits (batch, classes).
 
-    After Lin, Chen and Yan, "Network In Network" (2013), section 3: for CIFAR with the widths that the authors
-    published for it, for images of 64 x 64 pixels and more with those that they published for ImageNet; `stem` chooses
-    one of them. The last 1 x 1 convolution, one filter a class, has no activation here, so it is the same before and
-    behind the average over all pixels; behind it, as here, it is a dense layer and costs less.
+    Source: Lin, Chen and Yan, "Network In Network" (2013), section 3. Images with a side of less than 64 pixels get
+    the widths that the authors published for CIFAR. Others get those that they published for ImageNet. `stem` chooses
+    one of them. The paper's last 1 x 1 convolution has one filter per class and comes before the average over all
+    pixels. Without an activation, it gives the same result after the average. There it is a dense layer and costs
+    less, so we put it there.
     """
-    block = _Blocks(activation)
+    block = partial(_block, activation=activation)
     if is_small(pixels, stem):
         features = block(pixels, (192, 160, 96), kernel=5, name="block_1")
         features = keras.layers.MaxPooling2D(3, 2, padding="same", name="pool_1")(features)
@@ -38,26 +41,24 @@ def nin(pixels: keras.KerasTensor, *, classes: int, activation: str = "relu", st
     return keras.layers.Dense(classes, name="logits")(pooled)
 
 
-class _Blocks:
-    """A convolution and, behind it, 1 x 1 convolutions: the perceptron."""
+def _block(
+    features: keras.KerasTensor,
+    widths: tuple[int, ...],
+    *,
+    activation: str,
+    kernel: int,
+    stride: int = 1,
+    padding: str = "same",
+    name: str,
+) -> keras.KerasTensor:
+    """Build a convolution and the perceptron after it, which is a row of 1 x 1 convolutions."""
+    first, *others = widths
+    features = convolution(
+        features, first, kernel, stride=stride, padding=padding, activation=activation, name=f"{name}_conv"
+    )
+    for number, width in enumerate(others, start=1):
+        features = convolution(features, width, 1, activation=activation, name=f"{name}_perceptron_{number}")
+    return features
 
-    def __init__(self, activation: str) -> None:
-        self._activation = activation
 
-    def __call__(
-        self,
-        features: keras.KerasTensor,
-        widths: tuple[int, ...],
-        *,
-        kernel: int,
-        stride: int = 1,
-        padding: str = "same",
-        name: str,
-    ) -> keras.KerasTensor:
-        first, *others = widths
-        features = convolution(
-            features, first, kernel, stride=stride, padding=padding, activation=self._activation, name=f"{name}_conv"
-        )
-        for number, width in enumerate(others, start=1):
-            features = convolution(features, width, 1, activation=self._activation, name=f"{name}_perceptron_{number}")
-        return features
+ARCHITECTURES = (Architecture("nin", nin, "Lin et al. 2013", CIFAR, 4),)

@@ -9,12 +9,12 @@ from cnnlib.errors import ConfigError
 
 
 def own_logits(name: str, pixels: keras.KerasTensor, classes: int, options: dict[str, Any]) -> keras.KerasTensor:
-    """Have a user's function build a model, and give its logits (batch, classes) of standardised pixels.
+    """Call a user's function to build a model, and return its logits (batch, classes) for standardised pixels.
 
-    `name` is package.module:function. The function is called as `function(image_shape, classes, **options)` and gives
-    a keras.Model, functional or sequential, from (batch, height, width, channels) float32, of about mean 0 and
-    deviation 1, to logits. Its layers become those of the whole model. Raises ConfigError where there is no such
-    function, or what it gives is no such model.
+    `name` is package.module:function. The function is called as `function(image_shape, classes, **options)`, with
+    `image_shape` as (height, width, channels). It returns a functional or sequential keras.Model that maps (batch,
+    height, width, channels) float32, with a mean of about 0 and a deviation of about 1, to logits. Its layers become
+    layers of the whole model. Raises ConfigError if there is no such function, or if it returns anything else.
     """
     shape = tuple(pixels.shape[1:])
     try:
@@ -24,14 +24,16 @@ def own_logits(name: str, pixels: keras.KerasTensor, classes: int, options: dict
             f"model.name={name} did not build for images of {shape} and {classes} classes: {error}"
         ) from error
     if not isinstance(model, keras.Model):
-        raise ConfigError(f"model.name={name} must give a keras.Model, received {type(model).__name__}")
+        raise ConfigError(f"model.name={name} must return a keras.Model, received {type(model).__name__}")
     try:
-        # Not the model as a layer: then nobody could look into it.
+        # If the model became one layer, feature maps and Grad-CAM could not look into it.
         logits = model.call(pixels)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ConfigError(f"model.name={name} gives a model that takes no images of {shape}: {error}") from error
+        raise ConfigError(f"model.name={name} returned a model that takes no images of {shape}: {error}") from error
     if getattr(logits, "shape", None) != (None, classes):
-        raise ConfigError(f"model.name={name} must give logits of shape (batch, {classes}), received {logits}")
+        raise ConfigError(
+            f"model.name={name} must return a model with logits of shape (batch, {classes}), received {logits}"
+        )
     return logits
 
 

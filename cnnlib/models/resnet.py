@@ -1,18 +1,21 @@
-"""ResNet and ResNeXt: convolutions, and a shortcut past them."""
+"""ResNet and ResNeXt: convolutions with a shortcut past them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import keras
 
-from cnnlib.models.layers import activate, normalised_convolution
-from cnnlib.models.stem import Stem, is_small
+from cnnlib.models.applications import CAFFE, keras_application
+from cnnlib.models.architecture import Architecture
+from cnnlib.models.layers import Stem, activate, is_small, normalised_convolution
 
+SOURCE = "He et al. 2015"
 FILTERS = (64, 128, 256, 512)
 
-# ResNeXt-50 32x4d: paths of a block, and how wide each is in the first stage.
+# ResNeXt-50 32x4d: number of paths in a block, and the width of each path in the first stage.
 CARDINALITY, PATH_WIDTH = 32, 4
 
-# Gives what a block computes beside its shortcut, of (features, stride, name), and how many filters it has.
+# Builds the convolutions of a block, beside its shortcut, from (features, stride, name).
 _Residual = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]
 
 
@@ -27,11 +30,11 @@ def resnet(
 ) -> keras.KerasTensor:
     """Build ResNet-18 or ResNet-34: (batch, height, width, channels) -> logits (batch, classes).
 
-    After He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2015), table 1, with projections
-    where a shortcut changes its shape (option B of section 4.1). `blocks` are those of each stage. The stem for
-    ImageNet is a 7 x 7 convolution and a pooling, each of stride 2; the one for CIFAR (section 4.2) a 3 x 3
-    convolution; auto takes the latter for images with a side of less than 64 pixels. `filters` are those of the stages,
-    and so how wide the network is. Raises ValueError for another stem, or another number of stages.
+    Source: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2015), table 1. A shortcut that
+    changes its shape is a projection (option B of section 4.1). `blocks` has the number of blocks per stage, and
+    `filters` the filters per stage, which set the width of the model. The stem for ImageNet is a 7 x 7 convolution and
+    a pooling, each of stride 2. The stem for CIFAR (section 4.2) is a 3 x 3 convolution. With "auto", images with a
+    side of less than 64 pixels get the latter. Raises ValueError for an unknown stem or another number of stages.
     """
 
     def basic(width: int) -> _Residual:
@@ -42,7 +45,7 @@ def resnet(
         return residual
 
     stages = [(basic(width), width, count) for width, count in zip(filters, blocks, strict=True)]
-    return _residual_network(pixels, stages, classes=classes, activation=activation, stem=stem)
+    return _residual_logits(pixels, stages, classes=classes, activation=activation, stem=stem)
 
 
 def resnext50(
@@ -50,8 +53,8 @@ def resnext50(
 ) -> keras.KerasTensor:
     """Build ResNeXt-50 32x4d: (batch, height, width, channels) -> logits (batch, classes).
 
-    After Xie, Girshick, Dollár, Tu and He, "Aggregated Residual Transformations for Deep Neural Networks" (2016), table
-    1, its paths as a grouped convolution (figure 3c). `stem` as in `resnet`.
+    Source: Xie, Girshick, Dollár, Tu and He, "Aggregated Residual Transformations for Deep Neural Networks" (2016),
+    table 1. Its paths are a grouped convolution (figure 3c). `stem` is as in `resnet`.
     """
 
     def bottleneck(filters: int) -> _Residual:
@@ -67,10 +70,10 @@ def resnext50(
         return residual
 
     stages = [(bottleneck(filters), 4 * filters, count) for filters, count in zip(FILTERS, (3, 4, 6, 3), strict=True)]
-    return _residual_network(pixels, stages, classes=classes, activation=activation, stem=stem)
+    return _residual_logits(pixels, stages, classes=classes, activation=activation, stem=stem)
 
 
-def _residual_network(
+def _residual_logits(
     pixels: keras.KerasTensor,
     stages: list[tuple[_Residual, int, int]],
     *,
@@ -78,7 +81,7 @@ def _residual_network(
     activation: str,
     stem: Stem,
 ) -> keras.KerasTensor:
-    """A stem, four stages of blocks, of (what a block computes, its filters, how many blocks), and a head."""
+    """Build a stem, the stages and a head. A stage is (convolutions of a block, filters of a block, blocks)."""
     first = min(FILTERS[0], stages[0][1])
     if is_small(pixels, stem):
         features = normalised_convolution(pixels, first, 3, activation=activation, name="stem")
@@ -98,3 +101,13 @@ def _residual_network(
             features = activate(total, activation, name)
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     return keras.layers.Dense(classes, name="logits")(pooled)
+
+
+ARCHITECTURES = (
+    Architecture("resnet18", partial(resnet, blocks=(2, 2, 2, 2)), SOURCE, smallest_side=4),
+    Architecture("resnet34", partial(resnet, blocks=(3, 4, 6, 3)), SOURCE, smallest_side=4),
+    keras_application("resnet50", keras.applications.ResNet50, SOURCE, CAFFE),
+    keras_application("resnet101", keras.applications.ResNet101, SOURCE, CAFFE),
+    keras_application("resnet152", keras.applications.ResNet152, SOURCE, CAFFE),
+    Architecture("resnext50_32x4d", resnext50, "Xie et al. 2016", smallest_side=4),
+)

@@ -1,4 +1,4 @@
-"""The predictions set: what scoring publishes, and what each of its tasks does."""
+"""The predictions set that scoring publishes, and the work of each task of a scoring."""
 
 # Imports neither TensorFlow nor MLflow: tests/unit/test_import_rules.py reads this.
 LIGHT_BUT_FOR = ()

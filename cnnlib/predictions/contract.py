@@ -1,7 +1,7 @@
-"""The predictions set: what scoring publishes.
+"""The predictions set that scoring publishes.
 
-A folder `predictions/` of Parquet files that any reader understands, and `summary.json`, written last and
-atomically: only the files that it names belong to the set.
+It is a folder with Parquet files in `predictions/`, which any reader understands, and `summary.json`. That file is
+written last and atomically, so only the files that it names belong to the set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import pyarrow as pa
 from cnnlib.config import PredictionSettings
 from cnnlib.errors import LimitError, ModelError, OutputExistsError
 from cnnlib.image_set.contract import IMAGE_ID, PATH
-from cnnlib.predictions.drift import Stability
+from cnnlib.predictions.drift import Drift
 from cnnlib.sealed.frozen.predict import ERROR, LABEL, LABEL_NAME, PROBABILITIES, PROBABILITY
 from cnnlib.storage.folder import Folder, commit
 from cnnlib.storage.parts import PartFile
@@ -48,13 +48,19 @@ SCHEMA = pa.schema(
 
 
 def schema_of(settings: PredictionSettings) -> pa.Schema:
-    """`SCHEMA`, and after it the columns that were asked for. Their lists are null for a row without a prediction."""
+    """Return `SCHEMA` followed by the list columns that the settings ask for.
+
+    A list is null in a row without a prediction.
+
+    >>> schema_of(PredictionSettings(top_k=2)).names[-4:]
+    ['scored_at', 'top_labels', 'top_label_names', 'top_probabilities']
+    """
     asked = []
     if settings.top_k:
-        # Most probable first.
+        # The most probable class comes first.
         asked += [(TOP_LABELS, pa.int32()), (TOP_LABEL_NAMES, pa.string()), (TOP_PROBABILITIES, pa.float32())]
     if settings.probabilities:
-        # By label.
+        # In label order.
         asked.append((PROBABILITIES, pa.float32()))
     if settings.embedding:
         asked.append((EMBEDDING, pa.float32()))
@@ -63,7 +69,13 @@ def schema_of(settings: PredictionSettings) -> pa.Schema:
 
 @dataclass(frozen=True)
 class ScoredWith:
-    """The model: its registered name and version (None for one of a run), and the SHA-256 of its weights."""
+    """The model of some predictions: registered name and version, and SHA-256 of the weights.
+
+    The version is None for a model that a run logged and nobody registered.
+
+    >>> str(ScoredWith("digits", "3", "a" * 64))
+    'digits version 3'
+    """
 
     name: str
     version: str | None
@@ -73,7 +85,7 @@ class ScoredWith:
         return self.name if self.version is None else f"{self.name} version {self.version}"
 
     def as_dict(self) -> dict[str, str | None]:
-        """The keys of `summary.json`."""
+        """Return the keys of `summary.json`."""
         return asdict(self)
 
 
@@ -81,12 +93,15 @@ class ScoredWith:
 class Predictions:
     """A published predictions set.
 
-    `counts` has this scoring's rows (in), scored and failed, where rows = scored + failed; where it was incremental,
-    also skipped, which had predictions already: rows = scored + failed + skipped. `failed_by_code` has the errors.
-    `complete` says that no more rows failed than was allowed; `seconds` passed while Spark's tasks ran, and
-    `mlflow_run` is the id of the run that this was. `files` are all of the set, `columns` what they have. `stability`
-    is None where the model does not know what it was trained on, or nothing was scored. `streams` says up to which
-    batch each stream of new files is in the set, by the id of its checkpoint.
+    - `counts`: this scoring's rows, where rows = scored + failed. An incremental scoring also counts skipped rows,
+      which had predictions already: rows = scored + failed + skipped.
+    - `failed_by_code`: the number of failed rows, by error code.
+    - `complete`: whether no more rows failed than the settings allow.
+    - `seconds`: the time that Spark's tasks took.
+    - `files`: all data files of the set, also those of earlier scorings; `columns` are their columns.
+    - `mlflow_run`: the id of this scoring's run.
+    - `streams`: the last batch in the set of each stream of new files, by the id of the stream's checkpoint.
+    - `drift`: None if the model does not know its training images, or if nothing was scored.
     """
 
     folder: Folder
@@ -99,30 +114,30 @@ class Predictions:
     mlflow_run: str = ""
     columns: tuple[str, ...] = tuple(SCHEMA.names)
     streams: Mapping[str, int] = field(default_factory=dict)
-    stability: Stability | None = None
+    drift: Drift | None = None
 
     @property
     def images_per_second(self) -> float:
-        """How fast the rows that were not skipped went through."""
+        """Speed of this scoring, over the rows that were not skipped."""
         return (self.counts["scored"] + self.counts["failed"]) / self.seconds if self.seconds else 0.0
 
     @property
     def model_version(self) -> str | None:
-        """The registered version that scored."""
+        """Registered version of the model."""
         return self.model.version
 
     @property
     def path(self) -> str:
-        """Where the set lies."""
+        """URI of the set's folder."""
         return self.folder.uri
 
     def paths(self) -> list[str]:
-        """Paths or URIs of the Parquet files that belong to the set, for Spark."""
+        """Return the paths or URIs of the set's Parquet files, for Spark."""
         return [f"{self.folder.uri}/{file.path}" for file in self.files]
 
 
 class IncompleteError(LimitError):
-    """More rows failed than the settings allow; `predictions` are published, marked as incomplete."""
+    """More rows failed than the settings allow. `predictions` are published, and marked as incomplete."""
 
     def __init__(self, message: str, predictions: Predictions) -> None:
         super().__init__(message)
@@ -131,7 +146,7 @@ class IncompleteError(LimitError):
 
 @dataclass(frozen=True)
 class EarlierPredictions:
-    """What stands at an output path, to be added to: `summary.json` as it was read, {} where there is none."""
+    """The predictions set that an output path holds already. `summary` is the content of `summary.json`, {} if none."""
 
     summary: dict[str, Any]
 
@@ -147,18 +162,18 @@ class EarlierPredictions:
 
     @property
     def complete(self) -> bool:
-        """As in `Predictions`; nothing is missing where there is nothing."""
+        """As in `Predictions`. Without a set, nothing is missing."""
         return self.summary.get("complete", True)
 
 
 def read_earlier(folder: Folder, columns: Sequence[str]) -> EarlierPredictions:
-    """Read what stands in a folder. Raises OutputExistsError where its rows have other columns than these."""
+    """Read the predictions set in a folder. Raises OutputExistsError if its columns are not these."""
     summary = folder.read_json(COMMIT) or {}
-    there = summary.get("columns", list(columns))
-    if there != list(columns):
+    existing = summary.get("columns", list(columns))
+    if existing != list(columns):
         raise OutputExistsError(
-            f"output.path={folder.uri} has predictions with the columns {', '.join(there)}, and these would have "
-            f"{', '.join(columns)}; ask for the same, or choose another folder"
+            f"output.path={folder.uri} has predictions with the columns {', '.join(existing)}, but this job would "
+            f"write {', '.join(columns)}; ask for the same columns, or choose another folder"
         )
     return EarlierPredictions(summary)
 
@@ -166,20 +181,21 @@ def read_earlier(folder: Folder, columns: Sequence[str]) -> EarlierPredictions:
 def publish_predictions(
     predictions: Predictions, settings: dict[str, Any], earlier: EarlierPredictions | None = None
 ) -> None:
-    """Commit: write `summary.json`, then remove the files of the set that stood there before, but for those of it.
+    """Commit a predictions set: write `summary.json`, then remove all data files that do not belong to the set.
 
-    With `earlier`, whose files are among those of the set, nothing else may have been published since it was read.
-    Raises OutputExistsError where that is so, ModelError where the counts do not add up; then nothing is published.
+    `earlier` is the set that this one adds to; its files are among `predictions.files`. Raises OutputExistsError if
+    another job published since `earlier` was read, and ModelError if the counts do not add up. Then nothing is
+    published.
     """
     if earlier is not None and (predictions.folder.read_json(COMMIT) or {}) != earlier.summary:
         raise OutputExistsError(
-            f"output.path={predictions.folder.uri} got other predictions while these were made; nothing was published: "
-            "run this again"
+            f"another job published predictions at output.path={predictions.folder.uri} while this one was scoring; "
+            "this job published nothing: run it again"
         )
     counts = predictions.counts
     if counts["rows"] != counts["scored"] + counts["failed"] + counts.get("skipped", 0):
         raise ModelError(
-            f"the counts do not add up: {counts}; nothing was published, and this is a fault of sparkcnn: report it"
+            f"the counts do not add up: {counts}; nothing was published. This is a bug in sparkcnn: report it"
         )
     content = {
         "format_version": FORMAT_VERSION,
@@ -187,7 +203,7 @@ def publish_predictions(
         "complete": predictions.complete,
         "failed_by_code": predictions.failed_by_code,
         "model": predictions.model.as_dict(),
-        "stability": None if predictions.stability is None else predictions.stability.as_dict(),
+        "stability": None if predictions.drift is None else predictions.drift.as_dict(),
         "mlflow_run": predictions.mlflow_run,
         "columns": list(predictions.columns),
         "streams": dict(predictions.streams),

@@ -1,8 +1,8 @@
-"""How far what a model predicts has moved from what it was trained on: the population stability index.
+"""How far predictions have drifted from the training images, by the population stability index.
 
-The index of two distributions over the same bins, with shares e (expected) and a (actual), is the sum over the bins of
-(a - e) ln(a / e). Below 0.1 they are taken for the same, above 0.2 something has changed (Siddiqi, "Credit risk
-scorecards", 2006).
+The index compares two distributions over the same bins. With the fractions e (expected) and a (actual) of a bin, it is
+the sum of (a - e) ln(a / e) over the bins. Below 0.1 the distributions count as equal, above 0.2 as changed (Siddiqi,
+"Credit risk scorecards", 2006).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from cnnlib.sealed.frozen.predict import ModelCard
 
 WARN_ABOVE = 0.2
 CONFIDENCE_BINS = 10
-# Of n rows without any change the index is about bins / n: with fewer rows a bin it is mostly chance.
-ROWS_A_BIN = 10
+# Without any drift, the index of n rows is about bins / n. With fewer rows per bin than these it is mostly chance.
+MIN_ROWS_PER_BIN = 10
 
-# An empty bin's share: the index has no value for zero.
-_LEAST_SHARE = 1e-4
+# An empty bin counts as this fraction, because the index is not defined for zero.
+_MIN_FRACTION = 1e-4
 
 
 def shares_of(counts: Sequence[int] | np.ndarray) -> list[float]:
-    """Counts as shares of their sum, each zero where there is none.
+    """Divide counts by their sum; all are 0 if the sum is 0.
 
     >>> shares_of([1, 3]), shares_of([0, 0])
     ([0.25, 0.75], [0.0, 0.0])
@@ -31,33 +31,34 @@ def shares_of(counts: Sequence[int] | np.ndarray) -> list[float]:
     return (values / max(values.sum(), 1.0)).tolist()
 
 
-def confidence_counts(probabilities: np.ndarray) -> np.ndarray:
-    """How many of the highest probabilities (rows,) fall into each of ten equal bins of 0 to 1: (10,) int64.
+def confidence_counts(confidences: np.ndarray) -> np.ndarray:
+    """Count confidences (rows,) in ten equal bins from 0 to 1: (10,) int64. A confidence is the highest probability.
 
     >>> confidence_counts(np.array([0.05, 0.95, 1.0])).tolist()
     [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
     """
-    return np.histogram(probabilities, CONFIDENCE_BINS, (0.0, 1.0))[0]
+    return np.histogram(confidences, CONFIDENCE_BINS, (0.0, 1.0))[0]
 
 
-def stability_terms(expected: Sequence[float], actual: Sequence[float]) -> np.ndarray:
-    """What each bin adds to the index; their sum is the index.
+def index_terms(expected: Sequence[float], actual: Sequence[float]) -> np.ndarray:
+    """Compute the term of each bin from the fractions in it. The sum of the terms is the index.
 
-    >>> stability_terms([0.5, 0.5], [0.5, 0.5]).tolist()
+    >>> index_terms([0.5, 0.5], [0.5, 0.5]).tolist()
     [0.0, 0.0]
-    >>> stability_terms([0.5, 0.5], [0.25, 0.75]).sum().round(4).item()
+    >>> index_terms([0.5, 0.5], [0.25, 0.75]).sum().round(4).item()
     0.2747
     """
-    e, a = (np.maximum(np.asarray(shares, float), _LEAST_SHARE) for shares in (expected, actual))
+    e, a = (np.maximum(np.asarray(fractions, float), _MIN_FRACTION) for fractions in (expected, actual))
     return (a - e) * np.log(a / e)
 
 
 @dataclass(frozen=True)
-class Stability:
-    """What `rows` predictions were, against the training set.
+class Drift:
+    """How `rows` predictions differ from the training images.
 
-    Of each class its share of the training set, of the predictions, and what it adds to the index; `confidence` is the
-    index of the highest probabilities against those of the validation images, None where there were none.
+    By label: `expected` is the class's fraction of the training images, `predicted` its fraction of the predictions,
+    and `terms` its term of the index. `confidence` is the index of the confidences, compared with the validation
+    images; None if there were none.
     """
 
     classes: tuple[str, ...]
@@ -73,33 +74,34 @@ class Stability:
         return sum(self.terms)
 
     def as_dict(self) -> dict[str, float | None]:
-        """The two indices, as `summary.json` and the MLflow run have them."""
+        """Return the two indices under their names in `summary.json` and the MLflow run."""
         return {"classes": self.index, "confidence": self.confidence}
 
     @property
     def warning(self) -> str:
-        """What to say of an index that is above what is taken for chance; "" where none is, or rows are too few."""
-        of_classes = self.index if self.rows >= ROWS_A_BIN * len(self.classes) else 0.0
-        of_confidence = self.confidence or 0.0 if self.rows >= ROWS_A_BIN * CONFIDENCE_BINS else 0.0
+        """A warning if an index is too high for chance. "" if none is, or if there are too few rows to tell."""
+        of_classes = self.index if self.rows >= MIN_ROWS_PER_BIN * len(self.classes) else 0.0
+        of_confidence = self.confidence or 0.0 if self.rows >= MIN_ROWS_PER_BIN * CONFIDENCE_BINS else 0.0
         if max(of_classes, of_confidence) <= WARN_ABOVE:
             return ""
-        return f"an index above {WARN_ABOVE} says that these images are not like those that the model was trained on"
+        return f"an index above {WARN_ABOVE} means that these images are not like those that the model was trained on"
 
 
-def stability_of(card: ModelCard, labels: Mapping[int, int], confidences: Mapping[int, int]) -> Stability | None:
-    """Compare counts of predicted labels, and of the bins of their probabilities, with what a model's card has.
+def drift_of(card: ModelCard, labels: Mapping[int, int], confidences: Mapping[int, int]) -> Drift | None:
+    """Compare predictions with a model's training images.
 
-    None for a card without it, or where nothing was predicted.
+    `labels` counts the predicted labels, `confidences` the bins of `confidence_counts`. Returns None if the card does
+    not say how the training images were distributed, or if nothing was predicted.
     """
     if not card.class_shares or not labels:
         return None
     predicted = shares_of([labels.get(label, 0) for label in range(len(card.classes))])
     confident = shares_of([confidences.get(number, 0) for number in range(CONFIDENCE_BINS)])
-    return Stability(
+    return Drift(
         card.classes,
         card.class_shares,
         tuple(predicted),
-        tuple(stability_terms(card.class_shares, predicted).tolist()),
-        float(stability_terms(card.confidence_shares, confident).sum()) if card.confidence_shares else None,
+        tuple(index_terms(card.class_shares, predicted).tolist()),
+        float(index_terms(card.confidence_shares, confident).sum()) if card.confidence_shares else None,
         sum(labels.values()),
     )

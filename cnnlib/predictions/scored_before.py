@@ -1,4 +1,4 @@
-"""What earlier scorings have given predictions for already, by the content of the images."""
+"""Find the images that earlier scorings have predicted already, by their content."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +18,10 @@ _DIGEST = "S32"
 
 @dataclass(frozen=True)
 class ScoredBefore:
-    """The rows of earlier predictions that count: those of the model with this SHA-256, None for any model.
+    """Rows of earlier predictions whose images need no new prediction.
 
-    `paths` are data files of the predictions set at `uri`. Tasks read their ids when they first ask, once a worker: an
-    id takes 32 bytes of memory there.
+    `paths` are data files of the predictions set at `uri`. `model_sha256` limits them to rows of one model; None means
+    any model. Each Python worker reads the ids once, when its first task asks; an id takes 32 bytes of memory.
     """
 
     uri: str
@@ -29,13 +29,13 @@ class ScoredBefore:
     model_sha256: str | None
 
     def lacks(self, image_ids: pa.Array) -> pa.Array:
-        """Which of the images have no row yet, a bool each. Raises OutputExistsError where a file cannot be read."""
+        """Return for each image whether it has no row yet. Raises OutputExistsError if a file cannot be read."""
         known = _known(self.uri, self.paths, self.model_sha256)
         digests = _digests(image_ids)
         if not len(known):
             return pa.repeat(True, len(digests))
-        place = np.minimum(np.searchsorted(known, digests), len(known) - 1)
-        return pa.array(known[place] != digests)
+        nearest = np.minimum(np.searchsorted(known, digests), len(known) - 1)
+        return pa.array(known[nearest] != digests)
 
 
 @lru_cache(maxsize=1)
@@ -48,8 +48,8 @@ def _known(uri: str, paths: tuple[str, ...], model_sha256: str | None) -> np.nda
                 rows = pq.read_table(file, columns=[IMAGE_ID, MODEL_SHA256])
         except (OSError, pa.ArrowException) as error:
             raise OutputExistsError(
-                f"{folder.path(path)}, of the predictions there, cannot be read: {first_line(error)}; score into "
-                "another folder, or with --score.mode all --output.overwrite true"
+                f"{folder.path(path)}, a file of the earlier predictions, cannot be read: {first_line(error)}; score "
+                "into another folder, or with --score.mode all --output.overwrite true"
             ) from error
         if model_sha256 is not None:
             rows = rows.filter(pc.equal(rows[MODEL_SHA256], model_sha256))
@@ -58,5 +58,5 @@ def _known(uri: str, paths: tuple[str, ...], model_sha256: str | None) -> np.nda
 
 
 def _digests(image_ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """SHA-256 as bytes: half of what its digits take."""
+    """Convert SHA-256 digests from hexadecimal text to bytes, which take half the memory."""
     return np.frombuffer(bytes.fromhex("".join(image_ids.to_pylist())), _DIGEST)

@@ -1,4 +1,4 @@
-"""One task's share of a predictions set: write the rows, and count them."""
+"""Write and count the predictions of one task."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,10 +17,11 @@ ROWS_PER_ROW_GROUP = 100_000
 
 @dataclass(frozen=True)
 class WrittenPredictions:
-    """What one task wrote: its file (None where it had no row), its rows, and the failed ones by code.
+    """The file that one task wrote, and counts of its rows.
 
-    Of the others, `labels` counts the predicted labels and `confidences` the bins of `cnnlib.predictions.drift` that
-    their probabilities are in. `skipped` are rows that it left out, for they have predictions already.
+    `file` is None if the task had no row. `failed` counts the failed rows by error code. For the others, `labels`
+    counts the predicted labels, and `confidences` the bins of `drift.confidence_counts`. `skipped` rows were left out,
+    because they have predictions already.
     """
 
     file: PartFile | None
@@ -34,7 +35,7 @@ class WrittenPredictions:
 def write_predictions(
     folder: Folder, run_id: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], task: int, attempt: int
 ) -> WrittenPredictions:
-    """Write one task's predictions, by a `predictions.schema_of`. The file of a task that fails is removed."""
+    """Write one task's predictions, whose schema is a `contract.schema_of`. If the task fails, its file is removed."""
     rows, failed, labels, confidences = 0, Counter[str](), Counter[int](), Counter[int]()
     path = f"{ROWS}/{part_name(run_id, task, attempt)}"
     with PartWriter(folder, path, schema, ROWS_PER_ROW_GROUP) as writer:
@@ -42,7 +43,7 @@ def write_predictions(
             rows += batch.num_rows
             failed.update(error.split(":", 1)[0] for error in batch.column(ERROR).drop_null().to_pylist())
             labels.update(batch.column(LABEL).drop_null().to_pylist())
-            confident = confidence_counts(batch.column(PROBABILITY).drop_null().to_numpy())
-            confidences.update(dict(enumerate(confident.tolist())))
+            in_bins = confidence_counts(batch.column(PROBABILITY).drop_null().to_numpy())
+            confidences.update(dict(enumerate(in_bins.tolist())))
             writer.write(batch)
         return WrittenPredictions(writer.close(), rows, failed, labels, confidences)

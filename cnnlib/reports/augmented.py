@@ -1,6 +1,5 @@
-"""A batch before and after augmentation, side by side as a PNG."""
+"""Draw a batch before and after augmentation, side by side, as PNG."""
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,56 +8,57 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnnlib.reports.style import as_png, styled
+
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-# Inches of an image with its label, and pixels an inch.
-_SIDE, _RESOLUTION = 1.1, 110
+# Side of an image with its label, in inches.
+_SIDE = 1.1
 _LONGEST_NAME = 14
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images (batch, height, width, channels) uint8, and how much of each class they are: (batch, classes)."""
+    """Images (batch, height, width, channels) uint8, and the fraction of each class in them, (batch, classes)."""
 
     images: np.ndarray
     targets: np.ndarray
 
 
+@styled
 def before_and_after(before: Pictures, after: Pictures, classes: Sequence[str]) -> bytes:
-    """Draw both, each image at the same place of its side, under the names of its classes."""
+    """Draw both, each image at the same position of its side, below the names of its classes."""
     columns = math.ceil(math.sqrt(len(before.images)))
     rows = math.ceil(len(before.images) / columns)
     figure = Figure(((2 * columns + 0.4) * _SIDE, (1.25 * rows + 0.5) * _SIDE), layout="constrained")
     left, right = figure.subfigures(1, 2, wspace=0.06, squeeze=False).ravel()
     for side, title, pictures in ((left, "before", before), (right, "after", after)):
-        side.suptitle(title, fontsize=12)
+        side.suptitle(title)
         _draw(side, pictures, classes, rows, columns)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=_RESOLUTION)
-    return png.getvalue()
+    return as_png(figure)
 
 
 def _draw(side: "SubFigure", pictures: Pictures, classes: Sequence[str], rows: int, columns: int) -> None:
-    places = side.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places:
+    grid = side.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
         axes.set_axis_off()
-    for axes, image, target in zip(places, pictures.images, pictures.targets, strict=False):
+    for axes, image, target in zip(grid, pictures.images, pictures.targets, strict=False):
         shown = image[..., 0] if image.shape[-1] == 1 else image
-        axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
         axes.set_title(label_of(target, classes), fontsize=7, pad=2, parse_math=False)
 
 
 def label_of(target: np.ndarray, classes: Sequence[str]) -> str:
-    """The name of an image's class, or those of two with their shares.
+    """Return the name of an image's class, or the names of its classes with their fractions.
 
     >>> label_of(np.array([0.0, 1.0, 0.0]), ("cat", "dog", "cow"))
     'dog'
     >>> label_of(np.array([0.25, 0.75, 0.0]), ("cat", "dog", "cow"))
     '75% dog, 25% cat'
     """
-    there = [label for label in np.argsort(-target, kind="stable") if round(float(target[label]) * 100)]
-    names = [classes[label][:_LONGEST_NAME] for label in there]
+    labels = [label for label in np.argsort(-target, kind="stable") if round(float(target[label]) * 100)]
+    names = [classes[label][:_LONGEST_NAME] for label in labels]
     if len(names) == 1:
         return names[0]
-    return ", ".join(f"{target[label]:.0%} {name}" for label, name in zip(there, names, strict=True))
+    return ", ".join(f"{target[label]:.0%} {name}" for label, name in zip(labels, names, strict=True))

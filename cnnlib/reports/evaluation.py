@@ -1,4 +1,4 @@
-"""report.html: how good a model is, on one page."""
+"""report.html of an evaluation: how good a model is, on one page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,8 @@ from cnnlib.evaluation.result import Evaluation
 from cnnlib.reports.page import render_page, settings_as_text, thumbnail_scale
 
 MOST_CONFUSED = 12
-# Notes above all else: of classes whose recall lies so far below the accuracy, and of corruptions that cost so much.
+# The page begins with notes on classes whose recall is this far below the accuracy, on corruptions that cost this much
+# accuracy, and on a calibration error above the second limit.
 WEAK = 0.1
 UNRELIABLE = 0.05
 
@@ -19,7 +20,7 @@ def render_evaluation(
     settings: Mapping[str, Any],
     gates: Sequence[Gate] = (),
 ) -> str:
-    """Give the whole page as HTML. `figures` are SVG files by name; `gates` are those of a promotion."""
+    """Render the whole page as HTML. `figures` are SVG files by name. `gates` are those of a promotion, if any."""
     confusion = evaluation.confusion
     columns = (confusion.classes, confusion.support, confusion.precision, confusion.recall, confusion.f1)
     classes = [row for row in zip(*columns, strict=True) if row[1] or row[0] in evaluation.image_set.classes]
@@ -31,10 +32,10 @@ def render_evaluation(
         metrics=evaluation.metrics(),
         classes=classes,
         weak=[(name, recall) for name, images, _, recall, _ in classes if images and recall < low],
-        fragile=[(name, share) for name, share in evaluation.robustness.items() if share < low],
+        fragile=[(name, accuracy) for name, accuracy in evaluation.robustness.items() if accuracy < low],
         confused=[
-            (confusion.classes[true], confusion.classes[taken], images, confusion.support[true])
-            for true, taken, images in confusion.most_confused(MOST_CONFUSED)
+            (confusion.classes[true], confusion.classes[predicted], images, confusion.support[true])
+            for true, predicted, images in confusion.most_confused(MOST_CONFUSED)
         ],
         gates=gates,
         figures=figures,

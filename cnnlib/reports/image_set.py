@@ -1,4 +1,4 @@
-"""report.html: an image set on one page. Equal contents give an equal page: it has no time of its own."""
+"""report.html of an image set. Equal contents give an equal page: it does not show when it was made."""
 
 import math
 from bisect import bisect
@@ -11,7 +11,7 @@ from cnnlib.image_set.contract import ImageSet
 from cnnlib.image_set.splits import SPLITS
 from cnnlib.reports.page import MOST_OPEN, render_page, settings_as_text, thumbnail_scale
 
-# Of sample pictures, and what a picture's tag adds: base64 makes 4 bytes of 3, and the page is to stay below 10 MB.
+# The page must stay below 10 MB, and base64 makes 4 bytes of 3. So limit the bytes of all samples with their tags.
 MOST_SAMPLE_BYTES = 6_000_000
 TAG_BYTES = 40
 
@@ -20,15 +20,15 @@ MOST_COPIES = 10
 MOST_SIZES = 10
 
 CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
-# Where the bins of the size histogram begin, in pixels: 1, 2, 3, 4, 6, 8, 12, 16, 24 …
+# The lower ends of the bins of the size histogram, in pixels: 1, 2, 3, 4, 6, 8, 12, 16, 24 …
 SIDES = tuple(sorted({2**n for n in range(20)} | {3 * 2**n for n in range(19)}))
-# Width to height.
+# (width, height)
 ASPECT_RATIOS = ((1, 3), (1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 1), (3, 1))
 
 
 @dataclass(frozen=True)
 class Reject:
-    """An image that could not be used, with its thumbnail where there is something to see."""
+    """An image that could not be used, with a thumbnail if it could be decoded at all."""
 
     path: str
     message: str
@@ -37,7 +37,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Images with equal pixels under more than one class: (class name, path) of each."""
+    """Images with equal pixels under more than one class: (class name, path) of each copy, and a thumbnail if known."""
 
     copies: Sequence[tuple[str, str]]
     thumbnail: bytes | None = None
@@ -45,11 +45,12 @@ class Conflict:
 
 @dataclass(frozen=True)
 class ReportContents:
-    """What the report shows.
+    """Everything that the report shows.
 
-    `sizes` counts the source images by (height, width); `samples` has thumbnails by class name, by "" in an unlabelled
-    set; `rejects` counts by code, and `reject_examples` has some of each; `conflicts` are the first of
-    `conflict_count`. A thumbnail is what `thumbnail` gives.
+    - `sizes`: the number of source images by (height, width).
+    - `samples`: thumbnails by class name, or by "" in a set without labels. `page.thumbnail` makes them.
+    - `rejects`: the number of rejects by code; `reject_examples` has some of each.
+    - `conflicts`: the first ones of `conflict_count` images.
     """
 
     image_set: ImageSet
@@ -63,7 +64,7 @@ class ReportContents:
 
 @dataclass(frozen=True)
 class _ClassCounts:
-    """A row of the class histogram: all images, and those of each split that has any."""
+    """One row of the class table: the images of a class, in all, and in each split that has images."""
 
     label: int
     name: str
@@ -72,7 +73,7 @@ class _ClassCounts:
 
 
 def render_report(contents: ReportContents) -> str:
-    """Give the whole page as HTML."""
+    """Render the whole page as HTML."""
     image_set, sizes = contents.image_set, contents.sizes
     height, width, _ = image_set.image.shape
     split_rows = {name: image_set.splits[name].rows for name in SPLITS if image_set.splits[name].rows}
@@ -113,9 +114,9 @@ def _class_counts(image_set: ImageSet, splits: Sequence[str]) -> list[_ClassCoun
 
 
 def _stacked_chart(rows: Sequence[_ClassCounts]) -> dict[str, str]:
-    """SVG paths of a histogram: one unit wide a class, 100 high, a path a split.
+    """Return a stacked bar chart as one SVG path per split. A class is 1 unit wide; the highest bar is 100 units high.
 
-    Each reaches up to the sum of its split and those before it, so they are to be drawn from the last to the first.
+    A path reaches up to the sum of its split and those before it. So draw the last path first.
 
     >>> _stacked_chart([_ClassCounts(0, "cat", 4, {"train": 3, "val": 1})])
     {'train': 'M0 100V25h1V100z', 'val': 'M0 100V0h1V100z', 'test': 'M0 100V0h1V100z'}
@@ -131,7 +132,7 @@ def _stacked_chart(rows: Sequence[_ClassCounts]) -> dict[str, str]:
 
 
 def _samples_within(samples: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> dict[str, list[bytes]]:
-    """As many samples as the page has room for: the first of every class, then the second of every class, and so on."""
+    """Choose as many samples as fit on the page: the first of each class, then the second of each class, and so on."""
     taken: dict[str, list[bytes]] = {name: [] for name in names}
     room = MOST_SAMPLE_BYTES
     for turn in zip_longest(*(samples.get(name, ()) for name in names)):
@@ -146,7 +147,7 @@ def _samples_within(samples: Mapping[str, Sequence[bytes]], names: Sequence[str]
 
 
 def _shorter_sides(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]]:
-    """Histogram of the shorter side, from the first to the last bin that has an image.
+    """Count images by the bin of their shorter side, from the first to the last bin that has an image.
 
     >>> _shorter_sides({(28, 30): 5, (70, 64): 1})
     [('24 to 31', 5), ('32 to 47', 0), ('48 to 63', 0), ('64 to 95', 1)]
@@ -161,7 +162,7 @@ def _shorter_sides(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]
 
 
 def _aspect_ratios(sizes: Mapping[tuple[int, int], int]) -> list[tuple[str, int]]:
-    """Histogram of width to height, each image at the nearest of the common ratios.
+    """Count images by width to height. Each image counts for the nearest common ratio.
 
     >>> _aspect_ratios({(100, 100): 5, (480, 640): 2})
     [('1:1', 5), ('4:3', 2)]

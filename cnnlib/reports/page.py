@@ -1,6 +1,6 @@
-"""What the pages have in common: their frame, their looks, and how numbers, names and pictures are put into them.
+"""Render a page, with the frame, the style, and the filters for numbers, names and pictures that all pages share.
 
-The words stand in templates beside this module, the looks in report.css.
+The texts are in the templates beside this module, the style is in report.css.
 """
 
 import base64
@@ -18,23 +18,24 @@ from PIL import Image
 from cnnlib.config import flatten_values
 from cnnlib.sealed.frozen.images import encode_png
 
-# Of a thumbnail's longer side, in pixels.
+# Longer side of a thumbnail, in pixels.
 THUMBNAIL_SIDE = 64
-# A list of more than this folds away.
+# A list with more items than this is folded.
 MOST_OPEN = 50
 LONGEST_NAME = 120
 
-# HTML has no way to write these, and UTF-8 none for half a surrogate pair, as Python gives for a path of odd bytes.
+# HTML cannot contain these characters. UTF-8 cannot encode half a surrogate pair, which Python uses for the bytes of a
+# path that are not UTF-8.
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def render_page(template: str, **shown: Any) -> str:
-    """Give a whole page as HTML: a template of this folder, with what it shows."""
+    """Render a template of this folder as a whole HTML page. `shown` are the template's variables."""
     return _UNWRITABLE.sub("\ufffd", _templates().get_template(template).render(**shown))
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
-    """Shrink (height, width, 1 or 3) uint8 to at most 64 pixels, and give the smaller of its PNG and JPEG files."""
+    """Shrink pixels (height, width, 1 or 3) uint8 to at most 64 per side. Return the smaller of their PNG and JPEG."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     jpeg = io.BytesIO()
@@ -44,7 +45,7 @@ def thumbnail(pixels: np.ndarray) -> bytes:
 
 
 def thumbnail_scale(height: int, width: int) -> float:
-    """How thumbnails are shown: enlarged by a whole number where they are small, so that pixels stay even.
+    """Return the factor by which thumbnails are shown. It is a whole number for small ones, so all pixels look equal.
 
     >>> thumbnail_scale(28, 28), thumbnail_scale(96, 128)
     (2, 0.5)
@@ -54,7 +55,7 @@ def thumbnail_scale(height: int, width: int) -> float:
 
 
 def settings_as_text(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Settings as the command line names them, with their values as text.
+    """Return settings under their names on the command line, with their values as text.
 
     >>> settings_as_text({"split": {"val_fraction": 0.1, "salt": "x"}})
     [('split.val_fraction', '0.1'), ('split.salt', 'x')]
@@ -66,33 +67,33 @@ def settings_as_text(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share for people: never 0% of something that is there, nor 100% of what is not all.
+    """Format part / whole. It is "0.0%" only for nothing, and "100.0%" only for everything.
 
     >>> percent(1, 3), percent(1, 100_000), percent(99_999, 100_000), percent(0, 0)
     ('33.3%', '<0.1%', '>99.9%', '0.0%')
     """
-    share = part / whole if whole else 0.0
-    if 0 < share < 0.001:
+    fraction = part / whole if whole else 0.0
+    if 0 < fraction < 0.001:
         return "<0.1%"
-    if 0.999 < share < 1:
+    if 0.999 < fraction < 1:
         return ">99.9%"
-    return f"{share:.1%}"
+    return f"{fraction:.1%}"
 
 
 def _short(name: str) -> str:
-    """A name or message of any length, cut to what a table can show."""
+    """Shorten a name or message to a length that a table can show."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _data_url(picture: bytes) -> str:
-    """A PNG, JPEG or SVG as a URL that carries it."""
+    """Encode a PNG, JPEG or SVG as a data URL."""
     kinds = {b"\x89PNG": "png", b"\xff\xd8": "jpeg"}
     kind = next((kind for start, kind in kinds.items() if picture.startswith(start)), "svg+xml")
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _templates() -> Environment:
-    # importlib.resources reads from a folder and from a zipped wheel alike.
+    # importlib.resources can also read from a zipped wheel.
     loader = FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8"))
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,17 +1,17 @@
-"""What the setting model.weights may name: the weights that a training starts from."""
+"""The weights that a training starts from, as the setting model.weights names them."""
 
 from pathlib import Path
 
 from cnnlib.errors import ConfigError
 from cnnlib.sealed.frozen.predict import MODEL_FILE
 
-# What model.weights may be beside a folder: ImageNet's, Keras' weights of one of its networks without its head, a whole
-# model as training saves it, or one that is registered.
+# model.weights names a folder with a whole model, or one of these: the ImageNet weights, a file with the weights of a
+# Keras application without its head, a file with a whole model as training saves it, or a registered model.
 IMAGENET_WEIGHTS, WEIGHTS_SUFFIX, MODEL_SUFFIX, REGISTERED = "imagenet", ".h5", ".keras", "models:/"
 
 
 def weights_file(weights: str) -> Path:
-    """The file behind model.weights, where that is a path. Raises ConfigError where there is none."""
+    """Return the file that model.weights names, which must be a path. Raises ConfigError if there is no such file."""
     path = Path(weights)
     file = path if path.suffix in (WEIGHTS_SUFFIX, MODEL_SUFFIX) else path / MODEL_FILE
     if not file.is_file():
@@ -23,5 +23,5 @@ def weights_file(weights: str) -> Path:
 
 
 def is_path(weights: str) -> bool:
-    """Whether model.weights names a file or folder, not ImageNet or a registered model."""
+    """Return whether model.weights names a file or folder, not ImageNet or a registered model."""
     return weights != IMAGENET_WEIGHTS and not weights.startswith(REGISTERED)

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 in their binary version: records of label bytes and 32 x 32 pixels, and nothing between them.
+"""CIFAR-10 and CIFAR-100 in their binary version: records of label bytes and 32 x 32 pixels, without anything between.
 
 Format: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, and "Binary version" on
-https://www.cs.toronto.edu/~kriz/cifar.html. The Python version is a pickle, and reading a pickle runs what is in it:
-it is never opened here.
+https://www.cs.toronto.edu/~kriz/cifar.html. The Python version consists of pickles. Reading a pickle runs code that is
+in it, so pickles are never opened here.
 """
 
 import re
@@ -25,19 +25,19 @@ BATCH_NAMES: dict[Kind, re.Pattern[str]] = {
     "CIFAR-100": re.compile(r"(train|test)\.bin(\.gz)?"),
 }
 CLASS_NAMES_FILES: dict[Kind, str] = {"CIFAR-10": "batches.meta.txt", "CIFAR-100": "fine_label_names.txt"}
-# How many values each label byte of a record has; the last byte is the label. CIFAR-100 has a coarse one before it.
+# The number of values of each label byte in a record. The last byte is the label; CIFAR-100 has a coarse one before it.
 LABEL_VALUES: dict[Kind, tuple[int, ...]] = {"CIFAR-10": (10,), "CIFAR-100": (20, 100)}
 
 _PICKLED_NAMES = re.compile(r"data_batch_\d+|test_batch|batches\.meta|train|test|meta")
-_FETCH = (
-    "fetch and unpack the binary version: https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz or "
+_DOWNLOAD = (
+    "download and unpack the binary version: https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz or "
     "cifar-100-binary.tar.gz there"
 )
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """The files of one folder by name: batches, sorted, and the file with the class names, None where there is none."""
+    """The names of the files in one folder: the batches, sorted, and the file of class names, None if it is missing."""
 
     kind: Kind
     batches: tuple[str, ...]
@@ -47,7 +47,8 @@ class CifarFiles:
 def find_files(names: Iterable[str]) -> CifarFiles:
     """Find the batches of CIFAR-10 or CIFAR-100 among the names in a folder.
 
-    Raises SourceError when there is none (and says so where they are pickled), both kinds, or one twice.
+    Raises SourceError if there are none (with a hint if there are pickles), if there are both kinds, or if one is there
+    twice.
 
     >>> find_files(["test.bin", "train.bin.gz", "fine_label_names.txt", "coarse_label_names.txt"])
     CifarFiles(kind='CIFAR-100', batches=('test.bin', 'train.bin.gz'), class_names='fine_label_names.txt')
@@ -58,20 +59,22 @@ def find_files(names: Iterable[str]) -> CifarFiles:
     if not kinds:
         pickled = next((name for name in known if _PICKLED_NAMES.fullmatch(name)), None)
         if pickled is not None:
-            raise SourceError(f"{pickled} looks like CIFAR's Python version: pickles, which are never read; {_FETCH}")
-        raise SourceError(f"no file is named like data_batch_1.bin, test_batch.bin, train.bin or test.bin; {_FETCH}")
+            raise SourceError(
+                f"{pickled} looks like CIFAR's Python version: pickles, which are never read; {_DOWNLOAD}"
+            )
+        raise SourceError(f"no file is named like data_batch_1.bin, test_batch.bin, train.bin or test.bin; {_DOWNLOAD}")
     if len(kinds) > 1:
-        raise SourceError("the folder holds batches of CIFAR-10 and of CIFAR-100; put them into a folder each")
+        raise SourceError("the folder has batches of CIFAR-10 and of CIFAR-100; put each kind into a folder of its own")
     kind, batches = kinds[0], found[kinds[0]]
     twice = next((name for name in batches if f"{name}.gz" in batches), None)
     if twice is not None:
-        raise SourceError(f"{twice} is there twice, gzipped and not; take one of them away")
+        raise SourceError(f"{twice} is there twice, with and without gzip; remove one of them")
     class_names = CLASS_NAMES_FILES[kind]
     return CifarFiles(kind, tuple(batches), class_names if class_names in known else None)
 
 
 def is_test(name: str) -> bool:
-    """Say whether a batch holds test images.
+    """Return whether a batch has test images, by its name.
 
     >>> is_test("test_batch.bin"), is_test("test.bin.gz"), is_test("data_batch_5.bin")
     (True, True, False)
@@ -80,7 +83,7 @@ def is_test(name: str) -> bool:
 
 
 def record_bytes(kind: Kind) -> int:
-    """Bytes of one image with its labels: a batch that is not gzipped has as many images as this goes into its size.
+    """Return the bytes of one record: an image and its labels.
 
     >>> record_bytes("CIFAR-10"), record_bytes("CIFAR-100")
     (3073, 3074)
@@ -89,35 +92,39 @@ def record_bytes(kind: Kind) -> int:
 
 
 def parse_batch(content: bytes, name: str, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """Parse a batch, gzipped or not: pixels (count, 32, 32, 3) and labels (count,), both uint8; fine ones of CIFAR-100.
+    """Parse a batch, gzipped or not, into pixels (count, 32, 32, 3) and labels (count,), both uint8.
 
-    Raises SourceError when the bytes are pickled, are no whole number of records, or a label is out of range.
+    The labels of CIFAR-100 are the fine ones. Raises SourceError if the file is a pickle, if its size is not a whole
+    number of records, or if a label is out of range. `name` is for the messages.
     """
     content = unzip(content, name)
-    # Pickles since protocol 2 begin so; as a label it would be out of range in either kind.
+    # Pickles begin like this since protocol 2. As a label, this byte would be out of range in both kinds.
     if content.startswith(b"\x80"):
-        raise SourceError(f"{name} is a pickle, of CIFAR's Python version, which is never read; {_FETCH}")
+        raise SourceError(f"{name} is a pickle of CIFAR's Python version, which is never read; {_DOWNLOAD}")
     size = record_bytes(kind)
     if not content or len(content) % size:
-        raise SourceError(f"{name} has {len(content)} bytes, no whole number of {kind} records of {size}; {_FETCH}")
+        raise SourceError(
+            f"{name} has {len(content)} bytes, not a whole number of {kind} records of {size} bytes; {_DOWNLOAD}"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
     for column, values in enumerate(LABEL_VALUES[kind]):
         wrong = np.flatnonzero(records[:, column] >= values)
         if len(wrong):
             raise SourceError(
-                f"{name} has label {records[wrong[0], column]} in image {wrong[0]}, {kind} has 0 to {values - 1}: "
-                f"it is damaged, or not of {kind}; {_FETCH}"
+                f"{name} has label {records[wrong[0], column]} in image {wrong[0]}, but {kind} has labels 0 to "
+                f"{values - 1}: the file is damaged, or it is not {kind}; {_DOWNLOAD}"
             )
     label_bytes = len(LABEL_VALUES[kind])
-    # (count, 3072) -> (count, 3, 32, 32), a plane a channel -> (count, 32, 32, 3)
+    # (count, 3072) -> (count, 3, 32, 32), one plane per channel -> (count, 32, 32, 3)
     planes = records[:, label_bytes:].reshape(-1, 3, SIDE, SIDE)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, label_bytes - 1].copy()
 
 
 def parse_class_names(content: bytes | None, name: str, kind: Kind) -> tuple[str, ...]:
-    """Parse the file of class names, a line a class in label order; without one (None), the numbers are the names.
+    """Parse the file of class names: one line per class, in label order.
 
-    Raises SourceError where it is no text, or has not one name, and another, for each label.
+    Without a file (`content` is None), the labels are the names. Raises SourceError if it is not text, or if it does
+    not have one different name per label.
 
     >>> parse_class_names(None, "", "CIFAR-10")[8:]
     ('8', '9')
@@ -128,11 +135,11 @@ def parse_class_names(content: bytes | None, name: str, kind: Kind) -> tuple[str
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise SourceError(f"{name} is no UTF-8 text ({error.reason}); {_FETCH}") from error
+        raise SourceError(f"{name} is not UTF-8 text ({error.reason}); {_DOWNLOAD}") from error
     classes = tuple(line.strip() for line in lines if line.strip())
     if len(set(classes)) != count or len(classes) != count:
         raise SourceError(
-            f"{name} has {len(classes)} names, {len(set(classes))} of them different; {kind} has {count} classes; "
-            "mend the file, or take it away to have numbers for names"
+            f"{name} has {len(classes)} names, {len(set(classes))} of them different, but {kind} has {count} classes; "
+            "correct the file, or remove it to use the labels as names"
         )
     return classes

@@ -1,4 +1,4 @@
-"""Gzip as the classic data sets are published in: told by the first bytes, as names are often wrong about it."""
+"""Gzip, in which the classic data sets are published. The first bytes tell it, because names are often wrong."""
 
 import gzip
 import zlib
@@ -9,9 +9,9 @@ MAGIC = b"\x1f\x8b"
 
 
 def unzip(content: bytes, name: str) -> bytes:
-    """Give the bytes of a file, unzipped where they are gzipped.
+    """Return the bytes of a file, unzipped if they are gzipped. `name` is for the error message.
 
-    Raises SourceError where the gzip is damaged.
+    Raises SourceError if the gzip is damaged.
 
     >>> unzip(gzip.compress(b"IDX"), "a"), unzip(b"IDX", "b")
     (b'IDX', b'IDX')
@@ -21,4 +21,4 @@ def unzip(content: bytes, name: str) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{name} is a damaged gzip file ({error}); fetch it again") from error
+        raise SourceError(f"{name} is a damaged gzip file ({error}); download it again") from error

@@ -1,10 +1,11 @@
-"""Tar archives, gzipped or not, read from start to end in bounded memory: POSIX (ustar, pax) and GNU tar.
+"""Read tar archives, gzipped or not, from start to end in bounded memory: POSIX (ustar, pax) and GNU tar.
 
 Format: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
 
-`tarfile` parses a header's block, but its loop over the archive is not used: in some of the Pythons that run this, a
-few KB make it go in a circle (CVE-2025-8194), recurse, or take the square of a header's size in time (CVE-2024-6232)
-or memory. It also keeps every member that it met, and passes over what follows where two archives were put together.
+`tarfile` parses a single header, but its loop over the archive is not used. In some Pythons that run this, an archive
+of a few KB makes that loop endless (CVE-2025-8194), makes it recurse, or makes its time (CVE-2024-6232) or memory grow
+with the square of a header's size. It also keeps every member in memory, and it ignores the second of two archives that
+were joined.
 """
 
 import gzip
@@ -19,10 +20,10 @@ from cnnlib.errors import ImageError
 from cnnlib.sources.gzipped import MAGIC
 
 BLOCK_BYTES = 512
-# A pax header may carry attributes of a file system, which are large; all else in one is small.
+# A pax header may have attributes of a file system, which are large; everything else in it is small.
 MAX_EXTENDED_HEADER_BYTES = 1 << 20
 MAX_NAME_BYTES = 4096  # PATH_MAX of Linux
-MAX_MEMBER_BYTES = 1 << 62  # what a file can be asked to seek by
+MAX_MEMBER_BYTES = 1 << 62  # the largest distance that a file can seek
 
 _ZEROS = bytes(BLOCK_BYTES)
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -33,7 +34,7 @@ _FOLDERS_AND_DEVICES = (tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfi
 
 @dataclass(frozen=True)
 class Member:
-    r"""One member: `name` as the archive has it (bytes that are no UTF-8 as \xff), `size` in bytes in the archive.
+    r"""One member: its `name` in the archive (bytes that are not UTF-8 as \xff) and its `size` in bytes there.
 
     `kind` is "file", "link" (symbolic or hard), "sparse" (a file stored without its holes) or "other" (a folder, a
     device). Links and others have size 0.
@@ -45,11 +46,11 @@ class Member:
 
 
 def read_members(file: BinaryIO, wanted: Callable[[Member], bool]) -> Iterator[tuple[Member, bytes | None]]:
-    """Give each member that is there with all its bytes, with its content where that is `wanted`, else None.
+    """Yield each complete member of an archive, with its content if it is `wanted`, else with None.
 
-    `file` is seekable and at its start. What is not wanted is not read, unless the archive is gzipped.
-    Raises ImageError, after the last whole member: empty_file, truncated where the archive ends early, unreadable
-    where it is damaged or no tar.
+    `file` must be seekable and at its start. Members that are not wanted are not read, unless the archive is gzipped.
+    Raises ImageError after the last complete member: empty_file, truncated if the archive ends early, unreadable if it
+    is damaged or not a tar archive.
     """
     gzipped = file.read(len(MAGIC)) == MAGIC
     file.seek(0)
@@ -59,9 +60,9 @@ def read_members(file: BinaryIO, wanted: Callable[[Member], bool]) -> Iterator[t
     try:
         yield from _read_members(cast(BinaryIO, gzip.GzipFile(fileobj=file)), wanted)
     except EOFError as error:
-        raise ImageError("truncated", "the gzip file ends early; fetch it again") from error
+        raise ImageError("truncated", "the gzip file ends early; download it again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise ImageError("unreadable", f"the gzip file is damaged ({error}); fetch it again") from error
+        raise ImageError("unreadable", f"the gzip file is damaged ({error}); download it again") from error
 
 
 def _read_members(file: BinaryIO, wanted: Callable[[Member], bool]) -> Iterator[tuple[Member, bytes | None]]:
@@ -76,7 +77,10 @@ def _read_members(file: BinaryIO, wanted: Callable[[Member], bool]) -> Iterator[
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
-    """Give member after member while `file` is at its content, and is brought to that content's last block."""
+    """Yield each member when `file` is at the start of its content.
+
+    Before it asks for the next member, the caller moves `file` behind the last block of the content.
+    """
     start = file.read(BLOCK_BYTES)
     if not start:
         raise ImageError("empty_file", "the file has no bytes")
@@ -84,13 +88,13 @@ def _members(file: BinaryIO) -> Iterator[Member]:
         _parse_header(start)
     except ImageError as error:
         if start.strip(b"\0"):
-            raise ImageError("unreadable", f"this is no tar archive; it begins with {start[:4].hex()}") from error
+            raise ImageError("unreadable", f"this is not a tar archive; it begins with {start[:4].hex()}") from error
     file.seek(0)
 
     ended = False
     long_name, pax = b"", dict[bytes, bytes]()
     while block := file.read(BLOCK_BYTES):
-        # Zeros end an archive; another may follow, as `cat a.tar b.tar` leaves it.
+        # Zeros end an archive, but another may follow: `cat a.tar b.tar` writes such a file.
         ended = block == _ZEROS[: len(block)]
         if ended:
             continue
@@ -107,7 +111,7 @@ def _members(file: BinaryIO) -> Iterator[Member]:
         yield _to_member(header, long_name, pax)
         long_name, pax = b"", {}
     if not ended:
-        raise ImageError("truncated", "the archive ends without tar's end mark; fetch or pack it again")
+        raise ImageError("truncated", "the archive ends without tar's end mark; download or pack it again")
 
 
 def _parse_header(block: bytes) -> tarfile.TarInfo:
@@ -130,13 +134,13 @@ def _to_member(header: tarfile.TarInfo, long_name: bytes, pax: dict[bytes, bytes
         return Member(name, 0, "link")
     if header.type in _FOLDERS_AND_DEVICES:
         return Member(name, 0, "other")
-    # Of types that are not known, POSIX says to take them for files.
+    # POSIX says that members of unknown types are to be read as files.
     is_sparse = header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(b"GNU.sparse.") for key in pax)
     return Member(name, _to_size(pax[b"size"]) if b"size" in pax else header.size, "sparse" if is_sparse else "file")
 
 
 def _parse_pax(content: bytes) -> dict[bytes, bytes]:
-    """Parse records "LENGTH KEY=VALUE\\n", where LENGTH counts all of one; keep what concerns a member's name and size.
+    """Parse records "LENGTH KEY=VALUE\\n"; LENGTH counts the whole record. Keep those about a member's name and size.
 
     >>> _parse_pax(b"12 path=a/b\\n20 mtime=1700000000\\n")
     {b'path': b'a/b'}
@@ -144,12 +148,12 @@ def _parse_pax(content: bytes) -> dict[bytes, bytes]:
     records = {}
     start = 0
     while start < len(content) and content[start]:
-        # A length has few digits, so that no search runs through all the rest.
+        # A length has few digits. Limit the search, or each would run through the rest of the header.
         length = _to_size(content[start : start + 20].partition(b" ")[0])
         record = content[start : start + length]
         key, equals, value = record.partition(b" ")[2].partition(b"=")
         if len(record) != length or not equals or not value.endswith(b"\n"):
-            raise _damaged("a pax header that is none")
+            raise _damaged("a pax header without records")
         if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
             records[key] = value[:-1]
         start += length
@@ -158,7 +162,7 @@ def _parse_pax(content: bytes) -> dict[bytes, bytes]:
 
 def _to_size(digits: bytes) -> int:
     if not digits.isdigit() or len(digits) > 20:
-        raise _damaged(f"no number: {digits[:20]!r}")
+        raise _damaged(f"{digits[:20]!r} is not a number")
     return _check_size(int(digits))
 
 
@@ -177,9 +181,9 @@ def _read_extended_header(file: BinaryIO, size: int) -> bytes:
 
 
 def _skip_sparse_map(file: BinaryIO, block: bytes) -> None:
-    goes_on = block[482]
-    while goes_on:
-        goes_on = _read(file, BLOCK_BYTES)[504]
+    another_follows = block[482]
+    while another_follows:
+        another_follows = _read(file, BLOCK_BYTES)[504]
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -191,14 +195,16 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 def _skip(file: BinaryIO, size: int) -> None:
     if size:
-        # The last byte is read, for nothing else tells that the file has it.
+        # Read the last byte, because only that shows that the file has it.
         file.seek(size - 1, io.SEEK_CUR)
         _read(file, 1)
 
 
 def _ends_early(within: str) -> ImageError:
-    return ImageError("truncated", f"the archive ends within {within}; fetch it again")
+    return ImageError("truncated", f"the archive ends within {within}; download it again")
 
 
-def _damaged(what: str) -> ImageError:
-    return ImageError("unreadable", f"the archive is damaged ({what}): what follows cannot be read; fetch it again")
+def _damaged(reason: str) -> ImageError:
+    return ImageError(
+        "unreadable", f"the archive is damaged ({reason}), and the rest cannot be read; download it again"
+    )

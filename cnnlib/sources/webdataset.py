@@ -1,10 +1,11 @@
-"""WebDataset's shards: tar archives of KEY.jpg with KEY.cls or KEY.json, the files of one key one after the other.
+"""WebDataset's shards: tar archives of KEY.jpg with KEY.cls or KEY.json, in which the files of a key follow each other.
 
-Format: T. Breuel, "The WebDataset Format", https://github.com/webdataset/webdataset. The names in an archive are
-names: no file is ever opened by one.
+Format: T. Breuel, "The WebDataset Format", https://github.com/webdataset/webdataset. A name in an archive is only a
+name: no file is ever opened by it.
 """
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,22 +13,27 @@ from typing import BinaryIO
 
 from cnnlib.errors import ImageError
 from cnnlib.sources.image_folder import is_image_name
-from cnnlib.sources.shard_labels import LABEL_SUFFIXES, MAX_LABEL_BYTES, parse_label
 from cnnlib.sources.tar import Member, read_members
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-# The images of one key wait in memory for its label: so many at most, of so many bytes together.
+# The images of one key wait in memory for its label: at most this many, with this many bytes in total.
 MAX_KEY_IMAGES = 1000
 MAX_KEY_BYTES = 64 << 20
+
+# KEY.cls has the label as text. If a key has both files, the first of these counts.
+LABEL_SUFFIXES = ("cls", "json")
+JSON_LABELS = ("label", "cls", "class")
+MAX_LABEL_BYTES = 1 << 20
+MAX_CLASS_NAME_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One image of a shard, or what stands where one should be.
+    """One image of a shard, or the reason why there is none.
 
-    `path` is the name in the archive, made distinct; `class_name` is None where the shard has none. Where `code` is
-    set (one of `cnnlib.errors`, explained by `message`), the image cannot be used; `content` has its bytes if they
-    could be read.
+    `path` is the name in the archive, made unique in the shard. `class_name` is None if the shard has no label for it.
+    If `code` is set, the image cannot be used, and `message` says why; `IMAGE_ERROR_CODES` in `cnnlib.errors` lists the
+    codes. `content` has the bytes if they were read.
     """
 
     path: str
@@ -39,27 +45,27 @@ class ShardEntry:
 
 
 def index_shard(file: BinaryIO, name: str, *, labelled: bool = True) -> Iterator[ShardEntry]:
-    """Give the entries of a shard without their content; of an archive that is not gzipped, only labels are read.
+    """Yield the entries of a shard without their content. If the archive is not gzipped, only labels are read.
 
-    `file` is seekable and at its start. An archive that is damaged, cut short or none gives its whole images, and then
-    an entry called `name` with the code empty_file, truncated or unreadable. Where not `labelled`, no label is looked
-    at. Raises nothing but what `file` raises.
+    `file` must be seekable and at its start. If it is damaged, ends early or is not an archive, its complete images are
+    followed by an entry called `name` with the code empty_file, truncated or unreadable. Without `labelled`, labels are
+    ignored. Raises only the errors of `file` itself.
     """
     return _entries(file, name, labelled, max_bytes=None)
 
 
 def read_shard(file: BinaryIO, name: str, max_bytes: int, *, labelled: bool = True) -> Iterator[ShardEntry]:
-    """Give the entries of `index_shard` with their content, in the same order.
+    """Yield the entries of `index_shard` with their content, in the same order.
 
-    An image of more than `max_bytes` is not read: its code is too_many_bytes. The same holds where the images of one
-    key have more than that, and more than MAX_KEY_BYTES, together. Twice that much may be in memory: a key's images
-    wait for its label, and the next key shows that it has none.
+    An image of more than `max_bytes` is not read and gets the code too_many_bytes. So does an image with which the
+    images of its key exceed both `max_bytes` and MAX_KEY_BYTES in total. Twice that much may be in memory: the images
+    of a key wait for its label, until the first image of the next key is read.
     """
     return _entries(file, name, labelled, max_bytes)
 
 
 def is_shard_name(name: str) -> bool:
-    """Say whether a file counts as a shard by its ending.
+    """Return whether a file counts as a shard, by its ending.
 
     >>> is_shard_name("train-000000.tar"), is_shard_name("A.TGZ"), is_shard_name("a.zip")
     (True, True, False)
@@ -68,7 +74,7 @@ def is_shard_name(name: str) -> bool:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Divide a name at the first dot of its last part into key and suffix, the latter in small letters.
+    """Split a name into key and suffix, at the first dot after the last slash. The suffix is returned in lower case.
 
     >>> split_name("a.b/c.Seg.PNG"), split_name("c")
     (('a.b/c', 'seg.png'), ('c', ''))
@@ -78,9 +84,46 @@ def split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
+def parse_label(content: bytes, suffix: str) -> str:
+    """Return the class name in a .cls (its text) or a .json (a number, a text, or an object with one of JSON_LABELS).
+
+    A whole number is returned without a decimal point. Raises ImageError(unknown_label) if there is no class name.
+
+    >>> parse_label(b"7", "cls"), parse_label(b'{"label": 7.0, "width": 96}', "json"), parse_label(b'"cat"', "json")
+    ('7', '7', 'cat')
+    """
+    try:
+        value = json.loads(content) if suffix == "json" else content.decode("utf-8-sig")
+    except (ValueError, RecursionError) as error:
+        raise ImageError("unknown_label", f"the .{suffix} cannot be parsed: {error}") from error
+    if isinstance(value, dict):
+        found = next((key for key in JSON_LABELS if key in value), None)
+        if found is None:
+            raise ImageError("unknown_label", f"the .json has none of {', '.join(JSON_LABELS)}")
+        value = value[found]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise ImageError("unknown_label", f"the label in the .json is a {type(value).__name__}, not a number or a text")
+    class_name = str(value).strip()
+    if not _is_class_name(class_name):
+        raise ImageError("unknown_label", f"the label in the .{suffix} is not a name of one line: {class_name[:80]!a}")
+    return class_name
+
+
+def _is_class_name(text: str) -> bool:
+    if not 0 < len(text) <= MAX_CLASS_NAME_CHARACTERS or len(text.splitlines()) > 1:
+        return False
+    # JSON can have half of a surrogate pair, which Arrow does not accept as text.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 @dataclass
 class _Sample:
-    """The files of one key met so far: images, and by suffix the labels with a class name or what is wrong there."""
+    """The files of one key that were read so far.
+
+    `labels` has by suffix the member and its class name, or the error in it.
+    """
 
     key: str
     images: list[ShardEntry] = field(default_factory=list)
@@ -94,7 +137,9 @@ class _Sample:
             return
         member, label = found
         if not self.images:
-            yield ShardEntry(member.name, member.size, None, "missing_file", "a label without an image of its key")
+            yield ShardEntry(
+                member.name, member.size, None, "missing_file", "it is a label without an image of the same key"
+            )
         for image in self.images:
             if isinstance(label, str):
                 yield replace(image, class_name=label)
@@ -103,20 +148,20 @@ class _Sample:
 
 
 def _entries(file: BinaryIO, name: str, labelled: bool, max_bytes: int | None) -> Iterator[ShardEntry]:
-    met = Counter[int]()
+    seen = Counter[int]()
     try:
         for sample in _samples(file, labelled, max_bytes):
             for entry in sample.entries():
-                # By hash, for a shard may have millions of long names.
-                met[hash(entry.path)] += 1
-                copies = met[hash(entry.path)]
+                # Count hashes: a shard may have millions of long names.
+                seen[hash(entry.path)] += 1
+                copies = seen[hash(entry.path)]
                 yield entry if copies == 1 else replace(entry, path=f"{entry.path}#{copies}")
     except ImageError as error:
         yield ShardEntry(name, file.seek(0, io.SEEK_END), None, error.code, error.message)
 
 
 def _samples(file: BinaryIO, labelled: bool, max_bytes: int | None) -> Iterator[_Sample]:
-    """Group files of one key that follow each other. Raises what `read_members` does, after the last sample."""
+    """Group the files of one key that follow each other. Raises the errors of `read_members`, after the last sample."""
     sample = _Sample("")
     problem = None
 
@@ -147,7 +192,7 @@ def _samples(file: BinaryIO, labelled: bool, max_bytes: int | None) -> Iterator[
                 suffix, label = split_name(member.name)[1], _to_label(member, content)
                 _, earlier = sample.labels.setdefault(suffix, (member, label))
                 if earlier != label:
-                    differ = ImageError("unknown_label", f"the key has two .{suffix} that differ")
+                    differ = ImageError("unknown_label", f"the key has two .{suffix} files that differ")
                     sample.labels[suffix] = member, differ
     except ImageError as error:
         problem = error
@@ -165,7 +210,7 @@ def _is_label(name: str) -> bool:
 
 
 def _is_attributes(name: str) -> bool:
-    # macOS's tar packs what its file system knows of a.jpg as ._a.jpg.
+    # The tar of macOS packs file system attributes of a.jpg as ._a.jpg.
     return name.rpartition("/")[2].startswith("._")
 
 
@@ -174,16 +219,19 @@ def _to_entry(member: Member, content: bytes | None, max_bytes: int | None) -> S
     if member.name.startswith("/") or ".." in member.name.split("/"):
         problem = ("unreadable", "its name leads out of the archive")
     elif member.kind == "link":
-        problem = ("unreadable", "a link, which is not followed")
+        problem = ("unreadable", "it is a link, and links are not followed")
     elif member.kind == "sparse":
-        problem = ("unreadable", "a sparse file; pack the shard without --sparse")
+        problem = ("unreadable", "it is a sparse file; pack the shard without --sparse")
     elif not member.size:
         problem = ("empty_file", "the file has no bytes")
     elif max_bytes is not None and member.size > max_bytes:
         problem = ("too_many_bytes", f"{member.size} bytes exceed the limit of {max_bytes}")
     elif max_bytes is not None and content is None:
         limit = max(max_bytes, MAX_KEY_BYTES)
-        problem = ("too_many_bytes", f"with it, the images of its key exceed {limit} bytes; give each a key of its own")
+        problem = (
+            "too_many_bytes",
+            f"with it, the images of its key exceed {limit} bytes; give each image its own key",
+        )
     if problem is not None:
         return ShardEntry(member.name, member.size, None, *problem)
     return ShardEntry(member.name, member.size, content=content)
@@ -192,7 +240,9 @@ def _to_entry(member: Member, content: bytes | None, max_bytes: int | None) -> S
 def _to_label(member: Member, content: bytes | None) -> str | ImageError:
     suffix = split_name(member.name)[1]
     if content is None:
-        return ImageError("unknown_label", f"the .{suffix} is a link, sparse, or has more than {MAX_LABEL_BYTES} bytes")
+        return ImageError(
+            "unknown_label", f"the .{suffix} is a link, is sparse, or has more than {MAX_LABEL_BYTES} bytes"
+        )
     try:
         return parse_label(content, suffix)
     except ImageError as error:

@@ -1,4 +1,4 @@
-"""Folders at any URI, and the Parquet files that tasks write into them."""
+"""Folders at any URI, and the Parquet part files that tasks write into them."""
 
-# Imports neither TensorFlow nor MLflow: tests/unit/test_import_rules.py reads this.
+# No module here imports TensorFlow or MLflow; tests/unit/test_import_rules.py checks this.
 LIGHT_BUT_FOR = ()

@@ -1,8 +1,8 @@
-"""Folders at any URI (local, s3, gs, abfs, hdfs …) through fsspec, and publishing into them whole or not at all.
+"""Folders at any URI (local, s3, gs, abfs, hdfs …) through fsspec, and how a job publishes a whole folder or nothing.
 
-A published folder holds data files and one JSON file that names them. Data files have names that are never used
-twice, and the JSON file is written last and atomically: it is the commit. Readers take only what it names; files
-that a dead or replaced run left behind are removed after the next commit.
+A published folder has data files and one JSON file that names them. The name of a data file is never used twice. The
+JSON file is written last and atomically: it is the commit. Readers take only the files that it names. The next commit
+removes files that a dead or replaced run has left behind.
 """
 
 import json
@@ -19,58 +19,62 @@ import fsspec
 from cnnlib.errors import ConfigError, OutputExistsError
 
 DBFS_MOUNT = "/dbfs"
-# For people, beside the JSON file.
+# A page for people, beside the JSON file.
 REPORT = "report.html"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a file system: `uri` as the user may pass it on, `fs` and `root` as fsspec sees it."""
+    """A folder on any file system, as `open_folder` returns it.
+
+    `uri` is the form to show and to pass on, for example to Spark. `fs` is the fsspec file system, and `root` the
+    folder's path in it.
+
+    >>> sets = open_folder("memory://bucket/sets")
+    >>> sets.fs.pipe_file(sets.path("digits.json"), b'{"rows": 3}')
+    >>> sets.files(), sets.read_json("digits.json"), sets.read_json("letters.json")
+    (['digits.json'], {'rows': 3}, None)
+    """
 
     uri: str
     fs: fsspec.AbstractFileSystem
     root: str
 
     def path(self, relative: str) -> str:
-        """The path of a file in the folder, for `fs`."""
+        """Return the path of a file in the folder, for use with `fs`."""
         return f"{self.root}/{relative}"
 
     def url(self, relative: str) -> str:
-        """The URL of a file in the folder, scheme included, as petastorm wants it."""
+        """Return the URL of a file in the folder, with its scheme, as petastorm needs it."""
         return self.fs.unstrip_protocol(self.path(relative))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """Read a JSON object, or give None where there is no such file."""
+        """Read a JSON object. Return None if there is no such file."""
         try:
             return json.loads(self.fs.cat_file(self.path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def files(self) -> list[str]:
-        """All files below the folder, relative to it and sorted; empty where the folder does not exist."""
-        return sorted(self.file_sizes())
-
-    def file_sizes(self) -> dict[str, int]:
-        """Bytes of every file below the folder, by its path relative to it."""
+        """List all files below the folder, relative to it and sorted; empty if the folder does not exist."""
         self.fs.invalidate_cache()
-        found = self.fs.find(self.root, withdirs=False, detail=True)
-        return {path[len(self.root) + 1 :]: info["size"] for path, info in found.items()}
+        return sorted(path[len(self.root) + 1 :] for path in self.fs.find(self.root))
 
 
 def open_folder(uri: str) -> Folder:
-    """Open a path or URI; a relative path is taken from the working folder. Nothing is made or read.
+    """Open a path or URI. A relative path starts at the working directory. Nothing is created or read.
 
-    Raises ConfigError when no file system for the scheme is installed.
+    Raises ConfigError if no file system for the scheme is installed.
     """
     if uri.startswith("dbfs:/"):
         return _open_dbfs(uri)
     if re.match(r"(?!file:)\w{2,}:/(?!/)", uri):
-        # It would be taken for a folder of that name here.
-        raise ConfigError(f"{uri} names a scheme with one slash; write {uri.replace(':/', '://', 1)}")
+        # fsspec would take this for a local folder whose name contains a colon.
+        raise ConfigError(f"{uri} has one slash after its scheme; write {uri.replace(':/', '://', 1)}")
     try:
         fs, root = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"{uri} cannot be opened: {error}") from error
+        raise ConfigError(f"{uri} cannot be opened ({error}); check the URI, or install its file system") from error
     folder = Folder(uri.rstrip("/"), fs, root.rstrip("/"))
     if is_local(folder):
         root = os.path.normpath(root).rstrip("/")
@@ -79,59 +83,62 @@ def open_folder(uri: str) -> Folder:
 
 
 def _open_dbfs(uri: str) -> Folder:
-    """Databricks mounts its file system on every machine, for all that is not Spark."""
+    """Open a dbfs:/ URI at the folder where Databricks mounts it on every machine, for all readers but Spark."""
     if not os.path.isdir(DBFS_MOUNT):
-        raise ConfigError(f"{uri} cannot be opened: this machine has no {DBFS_MOUNT}, as those of Databricks have")
+        raise ConfigError(
+            f"{uri} cannot be opened: this machine has no {DBFS_MOUNT}, which Databricks mounts; use another path here"
+        )
     path = uri.removeprefix("dbfs:").strip("/")
     return Folder(f"dbfs:/{path}", fsspec.filesystem("file"), f"{DBFS_MOUNT}/{path}".rstrip("/"))
 
 
 def is_local(folder: Folder) -> bool:
-    """Whether a folder is on this machine's own file system."""
+    """Return whether a folder is on the file system of this machine."""
     protocol = folder.fs.protocol
     return "file" in (protocol if isinstance(protocol, tuple) else (protocol,))
 
 
-def refuse_foreign_files(folder: Folder, commit_name: str) -> list[str]:
-    """Refuse a folder with files that are not ours, for only what this project wrote is ever replaced.
+def list_own_files(folder: Folder, commit_name: str) -> list[str]:
+    """List the files of an output folder, all of which must be ours: a job replaces only what this project wrote.
 
-    Gives the names of the files there. Raises OutputExistsError, or ConfigError for a path that is a file.
+    Raises OutputExistsError if there is any other file, and ConfigError if the path is a file.
     """
     if folder.fs.isfile(folder.root):
         raise ConfigError(f"output.path={folder.uri} is a file; name a folder")
     names = folder.files()
-    foreign = [name for name in names if not _is_ours(name, commit_name)]
+    foreign = [name for name in names if not _is_own_file(name, commit_name)]
     if foreign:
         raise OutputExistsError(
-            f"output.path={folder.uri} holds files that are not ours, such as {foreign[0]}; choose another folder"
+            f"output.path={folder.uri} has files that sparkcnn did not write, such as {foreign[0]}; choose another "
+            "folder"
         )
     return names
 
 
-def refuse_occupied(folder: Folder, commit_name: str, *, overwrite: bool) -> None:
-    """Refuse to write where something is published already, unless it may be replaced.
+def check_output_is_free(folder: Folder, commit_name: str, *, overwrite: bool) -> None:
+    """Raise OutputExistsError if something is already published in the folder and `overwrite` is not set.
 
-    Raises OutputExistsError, or ConfigError for a path that is a file.
+    Raises ConfigError if the path is a file.
     """
-    # Data files without a commit are what a dead run left; the next commit removes them.
-    if commit_name in refuse_foreign_files(folder, commit_name) and not overwrite:
+    # Data files without a commit come from a dead run. The next commit removes them.
+    if commit_name in list_own_files(folder, commit_name) and not overwrite:
         raise OutputExistsError(
-            f"output.path={folder.uri} has a {commit_name} already; "
-            "choose another folder, or pass --output.overwrite true"
+            f"output.path={folder.uri} already has a {commit_name}; choose another folder, or pass "
+            "--output.overwrite true"
         )
 
 
 def make_writable(folder: Folder, commit_name: str) -> None:
-    """Make the folder, and be sure that files can be written to it, before hours of work depend on it.
+    """Create the folder and write a file to it, before hours of work depend on that.
 
-    Raises ConfigError where that is not so.
+    Raises ConfigError if that fails.
     """
     if set("#?") & set(folder.root):
         raise ConfigError(
             f"output.path={folder.uri} has a # or a ?, which petastorm cannot read; choose another folder"
         )
-    # Named like an unfinished commit: should this process die here, the next run knows the file for ours.
-    probe = folder.path(_temporary(commit_name))
+    # It has the name of an unfinished commit. If this process dies here, the next run knows the file as ours.
+    probe = folder.path(_temporary_name(commit_name))
     try:
         folder.fs.makedirs(folder.root, exist_ok=True)
         folder.fs.pipe_file(probe, b"")
@@ -144,29 +151,29 @@ def make_writable(folder: Folder, commit_name: str) -> None:
 
 @contextmanager
 def try_writing(folder: Folder, commit_name: str) -> Iterator[None]:
-    """Make the folder writable for the body, as `make_writable` does; folders that were not there before go again."""
-    made = []
+    """Make the folder writable for a `with` block; see `make_writable`. Afterwards, remove the folders it made."""
+    created = []
     if is_local(folder):
         path = folder.root
         while not os.path.lexists(path):
-            made.append(path)
+            created.append(path)
             path = os.path.dirname(path)
     try:
         make_writable(folder, commit_name)
         yield
     finally:
-        for path in made:
-            with suppress(OSError):  # somebody else has put something there meanwhile
+        for path in created:
+            with suppress(OSError):  # another process has put files there
                 os.rmdir(path)
 
 
 def new_run_id() -> str:
-    """A short id that makes the names of one run's files unlike any other's."""
+    """Return a short id that no other run has, for the names of one run's files."""
     return uuid.uuid4().hex[:12]
 
 
 def part_name(run_id: str, task: int, attempt: int) -> str:
-    """The name of a data file. Two attempts at one task never write to the same name.
+    """Return the name of a data file. Two attempts of one task never write to the same name.
 
     >>> part_name("0f3a", 7, 0)
     'part-00007-0f3a-0.parquet'
@@ -175,40 +182,42 @@ def part_name(run_id: str, task: int, attempt: int) -> str:
 
 
 def commit(folder: Folder, commit_name: str, content: dict[str, Any], keep: set[str]) -> None:
-    """Publish: write the JSON file atomically, then remove our data files that it does not `keep`.
+    """Publish: write the JSON file atomically, then remove those of our data files that are not in `keep`.
 
-    Raises OutputExistsError, and publishes nothing, when a file to keep is not there.
+    Raises OutputExistsError, and publishes nothing, if a file of `keep` is missing.
     """
     missing = sorted(keep - set(folder.files()))
     if missing:
         raise OutputExistsError(
-            f"output.path={folder.uri} lacks {missing[0]}, which a task wrote: either another job writes there too, or "
-            "the folder is not the same one on every machine; nothing was published"
+            f"output.path={folder.uri} lacks {missing[0]}, which a task wrote; nothing was published. Either another "
+            "job writes there too, or the path is not the same folder on every machine: choose a shared folder that no "
+            "other job uses"
         )
     write_atomically(folder, commit_name, json.dumps(content, indent=2) + "\n")
-    discard(folder, [name for name in folder.files() if name not in keep | {commit_name}], commit_name)
+    remove_own_files(folder, [name for name in folder.files() if name not in keep | {commit_name}], commit_name)
 
 
-def discard_unpublished(folder: Folder, commit_name: str, run_id: str, keep: Iterable[str] = ()) -> None:
-    """Remove the data files of a run that failed, but for those to `keep`.
+def remove_unpublished(folder: Folder, commit_name: str, run_id: str, keep: Iterable[str] = ()) -> None:
+    """Remove the data files of a run that failed, except those in `keep`.
 
-    A run may also fail after its commit, while it clears away what it replaced: then its files are the set.
+    A run can also fail after its commit, while it removes the files that it replaced. Then its files are the published
+    ones, and all stay.
     """
     if run_id in json.dumps(folder.read_json(commit_name)):
         return
-    discard(folder, [name for name in folder.files() if run_id in name and name not in set(keep)], commit_name)
+    remove_own_files(folder, [name for name in folder.files() if run_id in name and name not in set(keep)], commit_name)
 
 
-def discard(folder: Folder, names: list[str], commit_name: str) -> None:
-    """Remove data files of ours from a folder, and no others."""
+def remove_own_files(folder: Folder, names: list[str], commit_name: str) -> None:
+    """Remove the given files from a folder, but leave those that this project did not write."""
     for name in names:
-        if _is_ours(name, commit_name):
+        if _is_own_file(name, commit_name):
             folder.fs.rm_file(folder.path(name))
 
 
-def _is_ours(name: str, commit_name: str) -> bool:
+def _is_own_file(name: str, commit_name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
-    # Spark's own parts are called part-00000-<uuid>-c000.snappy.parquet: not so.
+    # Spark's own parts have other names: part-00000-<uuid>-c000.snappy.parquet.
     unfinished = rf"({re.escape(commit_name)}|{re.escape(REPORT)})\.[0-9a-f]+\.tmp"
     return name in (commit_name, REPORT) or bool(
         re.fullmatch(rf"part-\d{{5,}}-[0-9a-f]+-\d+\.parquet|{unfinished}", base)
@@ -216,14 +225,14 @@ def _is_ours(name: str, commit_name: str) -> bool:
 
 
 def write_atomically(folder: Folder, name: str, text: str) -> None:
-    """Write a text file such that readers see the old one or the new one, whole."""
+    """Write a text file so that readers see either the whole old file or the whole new one."""
     final = folder.path(name)
     if not is_local(folder):
-        # An object store shows an object only when all of it has arrived.
+        # An object store shows an object only after all of it has arrived.
         folder.fs.pipe_file(final, text.encode())
         return
     os.makedirs(folder.root, exist_ok=True)
-    temporary = folder.path(_temporary(name))
+    temporary = folder.path(_temporary_name(name))
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -231,5 +240,5 @@ def write_atomically(folder: Folder, name: str, text: str) -> None:
     os.replace(temporary, final)
 
 
-def _temporary(commit_name: str) -> str:
-    return f"{commit_name}.{new_run_id()}.tmp"
+def _temporary_name(name: str) -> str:
+    return f"{name}.{new_run_id()}.tmp"

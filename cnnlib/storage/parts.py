@@ -1,4 +1,4 @@
-"""Writing Parquet parts from many tasks at once: each task its own files, row groups of a chosen number of rows."""
+"""Write Parquet files from many tasks at once: each task its own part files, with row groups of a chosen size."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from cnnlib.storage.folder import Folder
 
 @dataclass(frozen=True)
 class PartFile:
-    """One written file: its path relative to the folder, rows, size in bytes and number of row groups."""
+    """One written part file: its path relative to the folder, its rows, its size in bytes, its number of row groups."""
 
     path: str
     rows: int
@@ -21,22 +21,31 @@ class PartFile:
     row_groups: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of `dataset.json` and `summary.json`."""
+        """Return the fields under their names in `dataset.json` and `summary.json`."""
         return asdict(self)
 
 
-Files = dict[str, list[PartFile]]
+# Part files by the folder that holds them: "train", "rejects", "ledger" …
+FilesByFolder = dict[str, list[PartFile]]
 
 
-def joined(files: Files, more: Files) -> Files:
-    """The files of both, by what they are kept under."""
+def merge_files(files: FilesByFolder, more: FilesByFolder) -> FilesByFolder:
+    """Return the files of both, folder by folder.
+
+    >>> first, second = PartFile("train/a", 9, 900, 1), PartFile("train/b", 9, 900, 1)
+    >>> merge_files({"train": [first]}, {"train": [second], "val": []}) == {"train": [first, second], "val": []}
+    True
+    """
     return {name: files.get(name, []) + more.get(name, []) for name in files | more}
 
 
-def row_groups_of(
+def row_groups_with(
     folder: Folder, path: str, rows: Iterable[int], columns: list[str] | None = None
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Read those row groups of a data file that hold some of these rows: (number of its first row, row group)."""
+    """Read only those row groups of a part file that have some of the given rows (numbers in the file, from 0).
+
+    Yields (number of the row group's first row, row group).
+    """
     wanted = np.array(sorted(rows), np.int64)
     with folder.fs.open(folder.path(path), "rb") as file:
         parquet = pq.ParquetFile(file)
@@ -49,7 +58,10 @@ def row_groups_of(
 
 
 class PartWriter:
-    """One Parquet file, opened at its first row group. A context manager; an exception removes the file."""
+    """Write one Parquet file, which is created with its first row group. Use it in a `with` block.
+
+    An exception in the block removes the file.
+    """
 
     def __init__(self, folder: Folder, path: str, schema: pa.Schema, rows_per_row_group: int) -> None:
         self._folder = folder
@@ -65,12 +77,12 @@ class PartWriter:
 
     @property
     def path(self) -> str:
-        """Where the file is, or would be, relative to the folder."""
+        """Path of the file relative to the folder, whether the file exists yet or not."""
         return self._path
 
     @property
     def rows(self) -> int:
-        """Rows so far, written or waiting: the number that the next row gets."""
+        """Number of rows so far, written or waiting. The next row gets this number in the file."""
         return self._rows + self._waiting_rows
 
     def __enter__(self) -> "PartWriter":
@@ -81,14 +93,14 @@ class PartWriter:
             self._abandon()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; whole row groups go to the file, the rest waits."""
+        """Add rows. Full row groups are written to the file; the other rows wait."""
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
         while self._waiting_rows >= self._rows_per_row_group:
             self._flush(self._rows_per_row_group)
 
     def close(self) -> PartFile | None:
-        """Write what waits and close the file. Gives None where no row ever came: then there is no file."""
+        """Write the waiting rows and close the file. Return None if there was no row; then there is no file."""
         if self._waiting_rows:
             self._flush(self._waiting_rows)
         if self._writer is None:
@@ -112,7 +124,7 @@ class PartWriter:
             path = self._folder.path(self._path)
             self._folder.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._sink = self._folder.fs.open(path, "wb")
-            # Pixels hardly repeat as whole values, so a dictionary of them would only be built and thrown away.
+            # Whole images hardly ever repeat, so the writer would build a dictionary and then discard it.
             self._writer = pq.ParquetWriter(
                 self._sink, self._schema, use_dictionary=False, compression="snappy", write_statistics=False
             )

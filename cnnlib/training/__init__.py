@@ -1,1 +1,1 @@
-"""Keras training: the loop, what it tells, and the checkpoints it leaves."""
+"""Keras training: the training loop, its reports and its checkpoints."""

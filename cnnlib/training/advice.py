@@ -1,4 +1,4 @@
-"""What the curves of a training, and its layers, say in words."""
+"""Warnings in words, from the curves of a training and from measurements of its layers."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from cnnlib.config import TrainSettings
 from cnnlib.training.checkpoints import History
 from cnnlib.training.layer_monitor import DEAD_UNITS, GRADIENT_NORM
 
-# Epochs after the lowest val_loss, and how far above it, from which on it is no accident.
+# So many epochs after the lowest val_loss, and so far above it, a rise is not chance.
 _OVERFIT_EPOCHS, _OVERFIT_RISE = 2, 1.05
-# Of the loss of guessing: an untrained model may be a little above, no training stays far above, and below 0.9 of it
-# something was learnt.
+# In multiples of the loss of guessing. An untrained model may be a little above 1, but no training stays above 2. Below
+# 0.9 the model has learned something.
 _FAR_ABOVE_GUESSING, _LIKE_GUESSING = 2.0, 0.9
 _MANY_DEAD = 0.5
 _VANISHING = 1e-6
@@ -18,7 +18,7 @@ _EXPLODING = 1e3
 
 
 def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[str, str]:
-    """What is wrong with a training so far, by kind; empty where nothing is.
+    """Return the warnings about a training so far, by kind. The result is empty if nothing is wrong.
 
     Kinds are overfitting, rate_too_high, rate_too_low, dead_units, vanishing_gradients and exploding_gradients.
     Guessing among `classes` has a loss of ln(classes).
@@ -33,7 +33,7 @@ def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[s
         "rate_too_low": _rate_too_low(history["loss"], math.log(classes), settings.optimizer.schedule.warmup_epochs),
         "dead_units": _dead_units(_last(history, DEAD_UNITS)),
     } | _gradients(_last(history, GRADIENT_NORM))
-    return {kind: words for kind, words in found.items() if words}
+    return {kind: warning for kind, warning in found.items() if warning}
 
 
 def _overfitting(loss: Sequence[float], val_loss: Sequence[float]) -> str:
@@ -50,12 +50,12 @@ def _overfitting(loss: Sequence[float], val_loss: Sequence[float]) -> str:
 
 def _rate_too_high(loss: Sequence[float], guessing: float) -> str:
     if loss[-1] > _FAR_ABOVE_GUESSING * guessing:
-        what = f"loss is {loss[-1]:.4f}, above the {guessing:.4f} of guessing"
+        sign = f"loss is {loss[-1]:.4f}, above the {guessing:.4f} of guessing"
     elif len(loss) > 2 and loss[-1] > loss[-2] > loss[-3]:
-        what = f"loss rose twice, from {loss[-3]:.4f} to {loss[-1]:.4f}"
+        sign = f"loss rose twice, from {loss[-3]:.4f} to {loss[-1]:.4f}"
     else:
         return ""
-    return f"the learning rate may be too high: {what}; lower optimizer.learning_rate, or warm up longer"
+    return f"the learning rate may be too high: {sign}; lower optimizer.learning_rate, or warm up longer"
 
 
 def _rate_too_low(loss: Sequence[float], guessing: float, warmup_epochs: float) -> str:
@@ -63,16 +63,16 @@ def _rate_too_low(loss: Sequence[float], guessing: float, warmup_epochs: float) 
     if len(loss) < 2 + math.ceil(warmup_epochs) or not falling or loss[-1] < _LIKE_GUESSING * guessing:
         return ""
     return (
-        f"the learning rate may be too low: after {len(loss)} epochs loss is {loss[-1]:.4f}, guessing has "
-        f"{guessing:.4f}, and it falls slowly; raise optimizer.learning_rate"
+        f"the learning rate may be too low: after {len(loss)} epochs loss is {loss[-1]:.4f} and falls slowly, while "
+        f"guessing has {guessing:.4f}; raise optimizer.learning_rate"
     )
 
 
-def _dead_units(shares: dict[str, float]) -> str:
-    dead = {name: share for name, share in shares.items() if share > _MANY_DEAD}
+def _dead_units(fractions: dict[str, float]) -> str:
+    dead = {name: fraction for name, fraction in fractions.items() if fraction > _MANY_DEAD}
     if not dead:
         return ""
-    listed = ", ".join(f"{share:.0%} of {name}" for name, share in dead.items())
+    listed = ", ".join(f"{fraction:.0%} of {name}" for name, fraction in dead.items())
     return (
         f"dead units: {listed} were never active on a validation batch; lower optimizer.learning_rate, or take "
         "another activation"
@@ -97,5 +97,5 @@ def _gradients(norms: dict[str, float]) -> dict[str, str]:
 
 
 def _last(history: History, prefix: str) -> dict[str, float]:
-    """The last values of the metrics whose names begin so, by the rest of their names."""
+    """Return the last value of each metric with this prefix, by the rest of its name."""
     return {name.removeprefix(prefix): values[-1] for name, values in history.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What one rank is trained and validated on: the feed's batches of an image set, as the settings say."""
+"""The batches of an image set that one rank trains and validates on."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +21,7 @@ from cnnlib.training.targets import as_targets, balanced_weights
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one of `ranks`. Those of training and validation are open within a `with` block."""
+    """The batches of one rank. `train` and `val` are context managers: the batches are open within a `with` block."""
 
     image_set: ImageSet
     settings: TrainSettings
@@ -29,25 +29,25 @@ class Batches:
 
     @property
     def classes(self) -> int:
-        """How many there are."""
+        """Number of classes."""
         return len(self.image_set.classes)
 
     @property
     def heaviest(self) -> float:
-        """The largest weight that an image has in training."""
+        """Largest weight of an image in training."""
         if self.settings.train.class_weights == "none":
             return 1.0
         return max(balanced_weights(self.image_set.split(TRAIN).class_counts))
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that every rank takes in an epoch."""
+        """Steps of every rank in an epoch."""
         rows = self.image_set.split(TRAIN).rows
         return steps_per_epoch(rows, self.settings.train.worker_batch_size, self.ranks.count)
 
     @contextmanager
     def train(self, first_epoch: int, data_wait: DataWait | None = None) -> Iterator[tf.data.Dataset]:
-        """Shuffled batches without end, with targets; see `make_dataset` and `as_targets`."""
+        """Open an endless data set of shuffled batches with targets; see `make_dataset` and `as_targets`."""
         settings = self.settings
         with make_dataset(
             self.image_set,
@@ -65,7 +65,10 @@ class Batches:
 
     @contextmanager
     def val(self) -> Iterator[tf.data.Dataset]:
-        """One pass over this rank's validation images: Keras drops an endless data set's iterator after each."""
+        """Open one pass over this rank's validation images.
+
+        It is not endless, because Keras drops an endless data set's iterator after each validation.
+        """
         with make_dataset(
             self.image_set,
             VAL,
@@ -76,14 +79,14 @@ class Batches:
             yield as_targets(batches, self.classes, self.settings)
 
     def first_val_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """At most a batch of validation images, as NumPy: (batch, height, width, channels) uint8, (batch,) int32."""
+        """Return at most a batch of validation images: (batch, height, width, channels) uint8, (batch,) int32."""
         with closing(read_split(self.image_set, VAL, timeout_s=self.settings.data.timeout_s)) as blocks:
             images, labels = next(blocks)
         rows = self.settings.train.worker_batch_size
         return images[:rows], labels[:rows]
 
     def ids_of_step(self, epoch: int, step: int) -> list[str]:
-        """The ids of the images that this rank trained on in a step of an epoch, both from 0."""
+        """Return the ids of the images of this rank in a step of an epoch, both counted from 0."""
         return image_ids_of_step(
             self.image_set,
             TRAIN,

@@ -1,31 +1,37 @@
-"""What happens around the steps and epochs of `fit`: clocks, seeds, averages over ranks, and what others are told."""
+"""Callbacks of `fit`: reports with timings, random seeds, statistics of all ranks, and an end to divergence."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 
+from cnnlib.errors import DivergenceError
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.feed.sharding import worker_rows
 from cnnlib.training.ranks import Ranks
 from cnnlib.training.training_model import TrainingModel
 
-# (epoch from 1, metrics by name); gives whether training shall go on
+# (epoch from 1, metrics by name) -> whether training goes on
 ReportEpoch = Callable[[int, dict[str, float]], bool]
 # (steps done, steps in all epochs, note)
 ReportStep = Callable[[int, int, str], None]
+# (epoch, step in it), both from 0 -> the ids of the images of that step on this rank
+IdsOfStep = Callable[[int, int], Sequence[str]]
+Logs = Mapping[str, float] | None
 
 IMAGES_PER_SECOND = "images_per_second"
 EPOCH_SECONDS = "epoch_seconds"
 STEP_SECONDS = "step_seconds"
 DATA_WAIT_SHARE = "data_wait_share"
 
-Logs = Mapping[str, float] | None
+# In multiples of the loss of guessing. A training beyond it does not recover what it could have been.
+DIVERGED_LOSS = 100.0
 
 
 def rank_metric(rank: int, name: str) -> str:
-    """The name of one rank's own metric.
+    """Return the name of a metric of one rank.
 
     >>> rank_metric(1, STEP_SECONDS)
     'rank_1/step_seconds'
@@ -34,11 +40,16 @@ def rank_metric(rank: int, name: str) -> str:
 
 
 class EpochReport(keras.callbacks.Callback):
-    """Reports an epoch's metrics as Keras names them, with its times; the same on every rank.
+    """Report the metrics of each epoch under Keras' names, with its timings. Every rank reports the same.
 
-    `images_per_second` (of all ranks together), `step_seconds` and `data_wait_share` (the part of the steps' time in
-    which they waited for data, 0 to 1; means over the ranks) are of training alone, `epoch_seconds` takes in
-    validation. With several ranks, each one's are added under `rank_0/…`. `rows` are those of an epoch.
+    `rows` is the number of training images of an epoch. The timings are
+
+    - `images_per_second`: of all ranks together, in training;
+    - `step_seconds`: mean over the ranks, in training;
+    - `data_wait_share`: fraction (0 to 1) of the training time in which steps waited for data, mean over the ranks;
+    - `epoch_seconds`: training and validation.
+
+    With several ranks, the first three are also reported for each rank, as `rank_0/step_seconds` for example.
     """
 
     def __init__(self, rows: int, ranks: Ranks, data_wait: DataWait, report: ReportEpoch) -> None:
@@ -51,14 +62,14 @@ class EpochReport(keras.callbacks.Callback):
         self._train_seconds: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Start the clock, on all ranks at once: rank 0 has just written the last epoch's checkpoint."""
+        """Start the clock on all ranks at once, because rank 0 has just written the last epoch's checkpoint."""
         self._ranks.gather([0.0])
         self._data_wait.take()
         self._train_seconds = None
         self._epoch_start = time.monotonic()
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        """Stop the training clock: `fit` validates from here on."""
+        """Stop the training clock, because validation begins."""
         self._train_seconds = time.monotonic() - self._epoch_start
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -87,7 +98,7 @@ class EpochReport(keras.callbacks.Callback):
 
 
 class StepReport(keras.callbacks.Callback):
-    """Reports every training step, with the running loss and accuracy of this rank."""
+    """Report every training step, with the running loss and accuracy of this rank."""
 
     def __init__(self, report: ReportStep) -> None:
         super().__init__()
@@ -95,7 +106,7 @@ class StepReport(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember which epoch this is."""
+        """Remember the epoch."""
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -110,9 +121,9 @@ class StepReport(keras.callbacks.Callback):
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Gives the model's random layers (dropout, say) a state of its own for each epoch and rank.
+    """Seed the model's random layers, for example dropout, anew for each epoch and rank.
 
-    So an epoch draws the same numbers whether training came to it in one go or was resumed before it.
+    So an epoch draws the same numbers in a resumed training as in an uninterrupted one.
     """
 
     def __init__(self, seed: int, rank: int) -> None:
@@ -130,9 +141,41 @@ class EpochSeeds(keras.callbacks.Callback):
 
 
 class AverageStatistics(keras.callbacks.Callback):
-    """Has all ranks validate, and save, the same moving averages."""
+    """Average the moving averages over all ranks before validation, so that all ranks validate and save the same."""
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        """Average them, as the training of the epoch is over."""
+        """Average them at the end of the epoch's training."""
         if isinstance(self.model, TrainingModel):
             self.model.average_statistics()
+
+
+class Divergence(keras.callbacks.Callback):
+    """Raise DivergenceError after a step if the epoch's mean loss is NaN or far above the loss of guessing.
+
+    Guessing among `classes` has a loss of ln(classes). `heaviest` is the largest weight of an image in training. The
+    error quotes the ids of the step's images.
+    """
+
+    def __init__(self, classes: int, ids_of_step: IdsOfStep, heaviest: float = 1.0) -> None:
+        super().__init__()
+        self._limit = DIVERGED_LOSS * math.log(classes) * max(heaviest, 1.0)
+        self._ids_of_step = ids_of_step
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Remember the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Check the loss."""
+        loss = float((logs or {})["loss"])
+        if loss <= self._limit:
+            return
+        rate = float(self.model.optimizer.learning_rate)
+        ids = self._ids_of_step(self._epoch, batch)
+        raise DivergenceError(
+            f"the loss is {loss:.4g} after step {batch + 1} of epoch {self._epoch + 1}, with a learning rate of "
+            f"{rate:.3g}, which is too high; lower optimizer.learning_rate (--train.find_rate true finds one), or set "
+            f"optimizer.clip_norm; the ids of the step's {len(ids)} images follow",
+            quoted=ids,
+        )

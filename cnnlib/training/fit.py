@@ -1,4 +1,4 @@
-"""An image set and settings -> a trained model and its history, on one rank of however many."""
+"""An image set and settings -> a trained model and its history, on one rank of any number."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,26 +10,18 @@ from cnnlib.feed.data_wait import DataWait
 from cnnlib.image_set.contract import ImageSet
 from cnnlib.image_set.splits import TRAIN
 from cnnlib.training.batches import Batches
-from cnnlib.training.callbacks import AverageStatistics, EpochReport, EpochSeeds, ReportStep, StepReport
-from cnnlib.training.checkpoints import History, TrainingState, read_checkpoint
-from cnnlib.training.compiled_model import (
-    compile_model,
-    global_batch_size,
-    make_repeatable,
-    new_model,
-    scaled_learning_rate,
-)
-from cnnlib.training.divergence import Divergence
-from cnnlib.training.epochs import is_over, state_after
+from cnnlib.training.callbacks import AverageStatistics, Divergence, EpochReport, EpochSeeds, ReportStep, StepReport
+from cnnlib.training.checkpoints import History, TrainingState, best_epoch_of, read_checkpoint, state_after
+from cnnlib.training.compiled_model import compile_model, make_repeatable, new_model
 from cnnlib.training.layer_monitor import LayerMonitor
-from cnnlib.training.optimizer_callbacks import AveragedWeights, LearningRate
+from cnnlib.training.learning_rate import rate_of_step
+from cnnlib.training.optimizers import AveragedWeights, LearningRate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
-from cnnlib.training.schedules import learning_rate_at
-from cnnlib.training.training_model import trained_by
-from cnnlib.training.transfer import TransferPhases, rate_share
+from cnnlib.training.training_model import as_training_model
+from cnnlib.training.transfer import TransferPhases
 
-# (the model as the epoch left it, where training stands)
+# (the model as it is after the epoch, the state of the training)
 OnEpoch = Callable[[keras.Model, TrainingState], None]
 
 
@@ -43,16 +35,22 @@ def fit_model(
     resume_from: Path | None = None,
     weights: str | None = None,
 ) -> tuple[keras.Model, History]:
-    """Train from scratch, or on from a checkpoint, and give the model as the last epoch left it, with its history.
+    """Train from scratch or from a checkpoint. Return the model as it is after the last epoch, and its history.
 
-    On several ranks, all of them call this with the same arguments but `ranks`, and end with the same weights, which
-    are those of a plain Keras model. `weights` are those to begin with, where model.weights is set: it is that, or the
-    path of what that names in a registry. `on_epoch` is called after every epoch, `on_step` after every step. The
-    history has a value an epoch, resumed ones included, of `loss, accuracy, val_loss, val_accuracy, learning_rate` and
-    what `EpochReport` and `LayerMonitor` add. Stops after `train.patience` epochs without a better `train.monitor`.
+    All ranks of a training call this with the same arguments except `ranks`. They end with the same weights, in a plain
+    Keras model.
 
-    Raises ImageSetError where the set has no train or no val images, ConfigError where settings, model, images and
-    checkpoint do not fit one another.
+    - `resume_from` is the folder of a checkpoint; None trains from scratch.
+    - `weights` are the starting weights if model.weights is set: its value, or the path of the weights that it names in
+      a registry.
+    - `on_epoch` is called after every epoch, `on_step` after every step.
+
+    The history has one value per epoch, resumed epochs included: `loss`, `accuracy`, `val_loss`, `val_accuracy`,
+    `learning_rate`, and the metrics that `EpochReport` and `LayerMonitor` add. Training stops early after
+    `train.patience` epochs without a better `train.monitor`.
+
+    Raises ImageSetError if the set has no train or no val images. Raises ConfigError if settings, model, images and
+    checkpoint do not fit together.
     """
     check_fit(image_set, settings)
     make_repeatable(settings.train)
@@ -74,26 +72,42 @@ def fit_model(
         batches = Batches(image_set, settings, ranks)
         epoch_report = EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report)
         callbacks = list(_callbacks(plain, batches, history, StepReport(on_step), epoch_report))
-        _fit(trained_by(plain, image_set.image.shape, settings, ranks), batches, data_wait, past_epochs, callbacks)
+        model = as_training_model(plain, image_set.image.shape, settings, ranks)
+        _fit(model, batches, data_wait, past_epochs, callbacks)
     return plain, history
+
+
+def is_over(history: History, settings: TrainSettings) -> bool:
+    """Return whether the last `train.patience` epochs brought no better value of `train.monitor`.
+
+    A transfer learning always gets its first phase and `train.patience` epochs after it.
+    """
+    if not history or not settings.train.patience:
+        return False
+    epochs = len(history[settings.train.monitor])
+    if settings.model.weights is not None:
+        first_phase = min(settings.transfer.frozen_epochs, settings.train.epochs)
+        if epochs < first_phase + settings.train.patience:
+            return False
+    return epochs - best_epoch_of(history, settings) >= settings.train.patience
 
 
 def _callbacks(
     plain: keras.Model, batches: Batches, history: History, step_report: StepReport, epoch_report: EpochReport
 ) -> Iterator[keras.callbacks.Callback]:
-    """What happens in training beside its steps, in this order; `history` has the epochs before."""
+    """Yield the callbacks of a training in the order in which Keras calls them. `history` has the earlier epochs."""
     settings, ranks = batches.settings, batches.ranks
     if settings.model.weights is not None:
-        # First of all: those behind it find every layer trainable in validation.
+        # First, so that the callbacks after it find every layer trainable in validation.
         yield TransferPhases(plain, settings.transfer)
     yield EpochSeeds(settings.train.seed, ranks.rank)
-    yield LearningRate(_rate(settings, history))
+    yield LearningRate(rate_of_step(settings, history))
     yield step_report
     yield Divergence(batches.classes, batches.ids_of_step, batches.heaviest)
-    # Before the report, which stops the clock: this is work of the epoch.
+    # Before the report stops the clock, because this belongs to the epoch's work.
     yield AverageStatistics()
     if settings.train.watch_layers and ranks.rank == 0:
-        # On the rank whose metrics are kept, before the report that takes them.
+        # Before the report takes the metrics. Only those of rank 0 are kept.
         yield LayerMonitor(plain, *batches.first_val_images())
     yield epoch_report
     if settings.optimizer.average:
@@ -115,25 +129,6 @@ def _fit(
             initial_epoch=past_epochs,
             epochs=batches.settings.train.epochs,
             callbacks=callbacks,
-            shuffle=False,  # the feed has shuffled already
+            shuffle=False,  # the feed has already shuffled
             verbose=0,
         )
-
-
-def _rate(settings: TrainSettings, history: History) -> Callable[[int, int, int], float]:
-    """The learning rate of a step, of the steps of an epoch, and of epochs; `history` grows meanwhile."""
-    peak = scaled_learning_rate(settings.optimizer, global_batch_size(settings))
-
-    def rate(step: int, steps: int, epochs: int) -> float:
-        share = 1.0 if settings.model.weights is None else rate_share(settings.transfer, step // steps)
-        return share * learning_rate_at(
-            settings.optimizer.schedule,
-            peak,
-            step=step,
-            steps_per_epoch=steps,
-            epochs=epochs,
-            monitored=history.get(settings.train.monitor, ()),
-            direction=settings.train.best_direction,
-        )
-
-    return rate

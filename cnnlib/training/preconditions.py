@@ -1,4 +1,4 @@
-"""What an image set and settings must be for a training to start. Without TensorFlow, whose import takes seconds."""
+"""What an image set and settings need before a training can start. No TensorFlow here: its import takes seconds."""
 
 from cnnlib.config import TrainSettings, TransferSettings
 from cnnlib.errors import ConfigError
@@ -9,24 +9,26 @@ from cnnlib.sealed.starting_weights import is_path, weights_file
 
 
 def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
-    """Raise ImageSetError or ConfigError where a training could only fail, before anything is started."""
+    """Raise ImageSetError or ConfigError for a training that would fail, before anything starts."""
     if not image_set.classes:
         raise ConfigError(
-            f"{image_set.folder.uri} has no labels, for it was made with source.labels none; training needs them: "
-            "ingest with source.labels given"
+            f"{image_set.folder.uri} has no labels, because it was ingested with source.labels=none; training needs "
+            "labels: ingest again with source.labels=given"
         )
     if len(image_set.classes) < 2:
         raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
     taken = {"name", "image_shape", "classes", "mean", "std", "weights"} & settings.model.options.keys()
     if taken:
         raise ConfigError(
-            f"model.options has {', '.join(sorted(taken))}, which follows from the image set, or has "
-            "a setting of its own; remove it"
+            f"model.options has {', '.join(sorted(taken))}; remove it, because the image set or another setting "
+            "already decides it"
         )
     weights = settings.model.weights
     if weights is None and settings.transfer != TransferSettings():
-        raise ConfigError("transfer says how to train on model.weights, which is not set; set it, or remove transfer")
-    # Workers may have files that this machine has not.
+        raise ConfigError(
+            "transfer says how to train on model.weights, but model.weights is not set; set it, or remove transfer"
+        )
+    # Workers may have files that this machine does not have.
     if weights is not None and not settings.train.workers and is_path(weights):
         weights_file(weights)
     workers = max(settings.train.workers, 1)

@@ -1,8 +1,8 @@
-"""The processes that train one model together, each of which is a rank, and the sums that they exchange.
+"""The ranks: the processes that train one model together, and the sums that they exchange.
 
-On CPUs they form a ring of their own, on GPUs they use TensorFlow's collectives with NCCL. Keras' `fit` does not run
-under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585): each rank trains a plain Keras model, which
-`cnnlib.training.training_model` keeps equal on all ranks.
+On CPUs they form a ring of our own; `cnnlib.training.ring` says why. On GPUs they use TensorFlow's collectives with
+NCCL. Keras' `fit` does not run under TensorFlow's `MultiWorkerMirroredStrategy` (keras-team/keras#20585). So each rank
+trains a plain Keras model, and `cnnlib.training.training_model` keeps it equal on all ranks.
 """
 
 import itertools
@@ -19,34 +19,34 @@ from cnnlib.training.ring import TIMEOUT_S, Ring
 
 # No other group of collectives in these processes has this key.
 _GROUP_KEY = 7301
-# Bytes: what Eigen, below TensorFlow, asks of the address of a tensor.
+# Bytes. Eigen, which TensorFlow uses, requires tensors at multiples of this address.
 _ALIGNMENT = 64
 
 
 class Ranks:
-    """One process alone: sums over all ranks are its own values."""
+    """A single process. Its sums over all ranks are its own values."""
 
     rank = 0
     count = 1
 
     @property
     def shard(self) -> Shard:
-        """The part of each epoch that this rank reads."""
+        """The shard of each epoch that this rank reads."""
         return Shard(self.rank, self.count)
 
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Add dense tensors of one type up over all ranks; each rank gets the same bits.
+        """Sum dense tensors of one type over all ranks. Every rank gets the same bits.
 
-        All ranks must call it in the same order, with tensors of the same shapes.
+        All ranks call this in the same order, with tensors of the same shapes.
         """
         return list(tensors)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The means over all ranks; see `sum`. They hold until the next call, which may take their memory."""
+        """Average over all ranks; see `sum`. The results are valid until the next call, which may use their memory."""
         return [tensor / self.count for tensor in self.sum(tensors)]
 
     def gather(self, values: Sequence[float]) -> np.ndarray:
-        """Every rank's `values`: (ranks, values) float64."""
+        """Return the `values` of every rank: (ranks, values) float64."""
         own = np.zeros((self.count, len(values)))
         own[self.rank] = values
         (total,) = self.sum([tf.constant(own)])
@@ -60,16 +60,16 @@ class RingRanks(Ranks):
         self.rank = rank
         self.count = count
         self._ring = ring
-        self._room: dict[object, _Room] = {}
+        self._buffers: dict[object, _Buffer] = {}
 
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Add the tensors up in one message. In a `tf.function`, sums keep their order, as all stateful operations."""
+        """Sum the tensors in one message. In a `tf.function`, sums keep their order, because they are stateful."""
         return self._through_ring(tensors, self._add_up)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The means, in memory that is kept for all calls with the same shapes.
+        """Average the tensors in a buffer that all calls with the same shapes use.
 
-        With memory of its own for each, a step of LeNet with 128 images took 0.65 ms longer: pages to be mapped, and
+        With new memory for each call, a step of LeNet with 128 images took 0.65 ms longer, for mapping pages and for
         copies on the way to TensorFlow.
         """
         return self._through_ring(tensors, self._average)
@@ -77,53 +77,54 @@ class RingRanks(Ranks):
     def _through_ring(self, tensors: Sequence[tf.Tensor], function: Callable[..., list[np.ndarray]]) -> list[tf.Tensor]:
         if not tensors:
             return []
-        # Of one array it makes no list.
+        # For a single array, numpy_function returns no list.
         results = tf.nest.flatten(tf.numpy_function(function, list(tensors), [tensor.dtype for tensor in tensors]))
         return [tf.ensure_shape(result, tensor.shape) for result, tensor in zip(results, tensors, strict=True)]
 
     def _add_up(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        room = _Room(arrays)
-        room.fill(arrays)
-        self._ring.add_up(room.all)
-        return room.parts
+        buffer = _Buffer(arrays)
+        buffer.fill(arrays)
+        self._ring.add_up(buffer.all)
+        return buffer.parts
 
     def _average(self, *arrays: np.ndarray) -> list[np.ndarray]:
         key = tuple((array.shape, array.dtype) for array in arrays)
-        if key not in self._room:
-            self._room[key] = _Room(arrays)
-        room = self._room[key]
-        room.fill(arrays)
-        self._ring.average(room.all)
-        return room.parts
+        if key not in self._buffers:
+            self._buffers[key] = _Buffer(arrays)
+        buffer = self._buffers[key]
+        buffer.fill(arrays)
+        self._ring.average(buffer.all)
+        return buffer.parts
 
 
-class _Room:
-    """Memory for arrays of one type: `all` of it, flat, and in it the `parts`, each shaped like one of them.
+class _Buffer:
+    """Memory for arrays of one type. `all` is the flat whole, and `parts` are views of it with the arrays' shapes.
 
-    Each part begins where TensorFlow can take it as a tensor without copying it.
+    Each part begins at an address from which TensorFlow can use it as a tensor without a copy.
     """
 
     def __init__(self, like: Sequence[np.ndarray]) -> None:
         item = like[0].dtype.itemsize
         starts = np.cumsum([0, *(math.ceil(array.nbytes / _ALIGNMENT) * _ALIGNMENT // item for array in like)])
-        room = np.zeros(starts[-1] + _ALIGNMENT // item, like[0].dtype)
-        first = -room.ctypes.data % _ALIGNMENT // item
-        self.all = room[first : first + starts[-1]]
+        memory = np.zeros(starts[-1] + _ALIGNMENT // item, like[0].dtype)
+        first = -memory.ctypes.data % _ALIGNMENT // item
+        self.all = memory[first : first + starts[-1]]
         self.parts = [
             self.all[start : start + array.size].reshape(array.shape)
             for start, array in zip(starts, like, strict=False)
         ]
 
     def fill(self, arrays: Sequence[np.ndarray]) -> None:
-        """Copy the arrays to their parts."""
+        """Copy the arrays into their parts."""
         for part, array in zip(self.parts, arrays, strict=True):
             part[...] = array
 
 
 class CollectiveRanks(Ranks):
-    """Processes on GPUs, connected by TensorFlow. Make it before anything else of TensorFlow is used, and once.
+    """Processes on GPUs, connected by TensorFlow. Make one per process, before anything else uses TensorFlow.
 
-    `addresses` has "host:port" of every rank, in order; each must be free on its host. Waits for all ranks to come.
+    `addresses` has the "host:port" of every rank, in order. Each port must be free on its host. The constructor waits
+    until all ranks are connected.
     """
 
     def __init__(self, rank: int, addresses: Sequence[str], *, gpu: bool = True) -> None:
@@ -139,9 +140,9 @@ class CollectiveRanks(Ranks):
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
 
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Add the tensors up in one message: it costs the more, the more messages there are.
+        """Sum the tensors in one message, because each message costs time.
 
-        In a `tf.function` the sum gets its place in the order when the function is traced.
+        In a `tf.function`, the order of sums is fixed when the function is traced.
         """
         if not tensors:
             return []

@@ -1,4 +1,4 @@
-"""A sweep of the learning rate: a few hundred steps, each at a higher rate, and what they say of a good one.
+"""A sweep of the learning rate: 200 steps, each at a higher rate, and the rate that their losses suggest.
 
 After Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3.
 """
@@ -18,26 +18,26 @@ from cnnlib.training.callbacks import EpochSeeds, Logs, ReportStep, StepReport
 from cnnlib.training.compiled_model import compile_model, make_repeatable, new_model
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE, Ranks
-from cnnlib.training.training_model import trained_by
+from cnnlib.training.training_model import as_training_model
 from cnnlib.training.transfer import TransferPhases
 
 LOWEST_RATE, HIGHEST_RATE, STEPS = 1e-7, 10.0, 200
-# Of the exponential average of the losses; where it is this many times its lowest, the sweep is over.
+# The sweep ends when the exponential average of the losses, with this weight, is this many times its lowest value.
 _SMOOTHING, _RISEN = 0.9, 4.0
-# Of the first loss: less is no fall, but chance.
+# Fraction of the first loss. A smaller fall is chance.
 _LEAST_FALL = 0.1
 
 
 @dataclass(frozen=True)
 class RateSweep:
-    """The rates that were tried, rising, and the training loss of each step (the mean over all ranks)."""
+    """The rates of a sweep in rising order, and the training loss of each step (mean over all ranks)."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
 
     @property
     def smoothed(self) -> list[float]:
-        """The exponential average of the losses, without bias towards its beginning.
+        """The exponential average of the losses, corrected for its start at 0.
 
         >>> [round(value, 2) for value in RateSweep((0.1, 0.2, 0.3), (1.0, 2.0, 2.0)).smoothed]
         [1.0, 1.53, 1.7]
@@ -50,7 +50,7 @@ class RateSweep:
 
     @property
     def suggested(self) -> float | None:
-        """The rate at which the smoothed loss falls most steeply, of those before it is lowest; None without a fall."""
+        """The rate at the steepest fall of the smoothed loss before its lowest value; None without a fall."""
         smoothed = self.smoothed
         lowest = int(np.argmin(smoothed))
         if smoothed[0] - smoothed[lowest] < _LEAST_FALL * smoothed[0]:
@@ -59,12 +59,12 @@ class RateSweep:
         return self.rates[int(np.argmin(slopes))]
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the sweep as JSON."""
         path.write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> "RateSweep":
-        """Read what `write` wrote."""
+        """Read a sweep that `write` wrote."""
         written = json.loads(path.read_text())
         return cls(tuple(written["rates"]), tuple(written["losses"]))
 
@@ -77,10 +77,10 @@ def sweep_rates(
     ranks: Ranks = ALONE,
     weights: str | None = None,
 ) -> tuple[keras.Model, RateSweep]:
-    """Train at ever higher rates, from 1e-7 up to 10, until the loss has risen to four times its lowest.
+    """Train at rising rates from 1e-7 to 10, until the smoothed loss is four times its lowest value.
 
-    The arguments are those of `fit_model`, and it raises the same. Every rank gets the same sweep, and the model as it
-    was left, which is good for nothing else.
+    The arguments and errors are those of `fit_model`. Also raises ConfigError if the first loss is already NaN. Every
+    rank gets the same sweep. It also gets the model as it is after the last step, which has no further use.
     """
     check_fit(image_set, settings)
     make_repeatable(settings.train)
@@ -91,19 +91,19 @@ def sweep_rates(
     if settings.model.weights is not None:
         callbacks.insert(0, TransferPhases(plain, settings.transfer))
     with batches.train(first_epoch=0) as train_batches:
-        trained_by(plain, image_set.image.shape, settings, ranks).fit(
+        as_training_model(plain, image_set.image.shape, settings, ranks).fit(
             train_batches, steps_per_epoch=STEPS, epochs=1, callbacks=callbacks, shuffle=False, verbose=0
         )
     if not sweep.rates:
         raise ConfigError(
-            f"the loss of {settings.model.name} is no number in the first step already, before the learning rate has "
-            "any effect; look at the model"
+            f"the loss of {settings.model.name} is NaN in the first step, before the learning rate has any effect; "
+            "check the model"
         )
     return plain, RateSweep(sweep.rates, sweep.losses)
 
 
 def rate_of(step: int) -> float:
-    """The rate of a step, from 0.
+    """Return the rate of a step (from 0).
 
     >>> rate_of(0), round(rate_of(STEPS - 1), 6)
     (1e-07, 10.0)
@@ -112,7 +112,7 @@ def rate_of(step: int) -> float:
 
 
 class _Sweep(keras.callbacks.Callback):
-    """Sets the rate before every step, keeps its loss, and ends the sweep where that has risen far."""
+    """Set the rate before every step, keep the loss of the step, and end the sweep when the loss has risen far."""
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
@@ -126,14 +126,14 @@ class _Sweep(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = rate_of(batch)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Keep the loss: Keras tells the mean over the steps so far."""
+        """Keep the loss of the step. Keras gives the mean over the steps so far."""
         summed = float((logs or {})["loss"]) * (batch + 1)
-        # The same on every rank, so that all of them end at the same step.
+        # The mean is the same on every rank, so all ranks end at the same step.
         loss = float(self._ranks.gather([summed - self._before]).mean())
         self._before = summed
         so_far = RateSweep((*self.rates, rate_of(batch)), (*self.losses, loss))
         smoothed = so_far.smoothed
-        # No number is no number at most.
+        # Written so that NaN ends the sweep too.
         if not smoothed[-1] <= _RISEN * min(smoothed):
             self.model.stop_training = True
             return

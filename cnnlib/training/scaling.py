@@ -1,26 +1,28 @@
-"""What training on many workers is worth: the time of the exchange of gradients by formula, and what others measured.
+"""Expected speed of training on many workers: the time to exchange gradients by formula, beside published measurements.
 
-The formula is that of a ring all-reduce: a reduce-scatter, then an allgather, of p - 1 messages of n/p bytes each:
+The formula is that of a ring all-reduce, a reduce-scatter followed by an allgather. Each half sends p - 1 messages of
+n/p bytes:
 
     t = 2 (p - 1) α + 2 (p - 1)/p · n/β
 
-with p workers, n bytes to add up, α seconds of latency a message and β bytes a second out of each worker. The cost of
-the two halves is from Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH"
-(International Journal of High Performance Computing Applications 19(1), 2005); that 2 (p - 1)/p · n is the least that
-any all-reduce can send is from Patarasu and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
-workstations" (Journal of Parallel and Distributed Computing 69(2), 2009). Their term for the additions themselves is
-left out: memory is an order of magnitude faster than the networks that matter here. So are stragglers and the feed:
-a network of its own for each worker, and equal workers, are the best case.
+with p workers, n bytes to add up, α seconds of latency per message, and β bytes per second out of each worker. The cost
+of the two halves is from Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH"
+(International Journal of High Performance Computing Applications 19(1), 2005). Patarasu and Yuan, "Bandwidth optimal
+all-reduce algorithms for clusters of workstations" (Journal of Parallel and Distributed Computing 69(2), 2009), show
+that no all-reduce can send less than 2 (p - 1)/p · n.
+
+The formula leaves out the additions, because memory is an order of magnitude faster than the networks that matter here.
+It also leaves out stragglers and the feed. It assumes the best case: equal workers, each with its own network link.
 """
 
 from dataclasses import dataclass
 
-# A backward pass multiplies matrices twice, by the weights and by the activations, where the forward pass does once.
-BACKWARD_SHARE = 2 / 3
+# Fraction of a step. The backward pass multiplies matrices twice, by weights and by activations; the forward pass once.
+BACKWARD_FRACTION = 2 / 3
 
-# Images a second by number of GPUs, for a fixed batch a GPU: MXNet on 16 machines of 16 K80 GPUs (AWS P2.16xlarge, 20
-# Gbit/s in a placement group), with a parameter server. From example/image-classification/README.md of apache/mxnet
-# at commit 2829115, Mu Li, December 2016.
+# Images per second by number of GPUs, with a fixed batch per GPU: MXNet on 16 machines with 16 K80 GPUs each (AWS
+# P2.16xlarge, 20 Gbit/s in a placement group), with a parameter server. From example/image-classification/README.md of
+# apache/mxnet at commit 2829115, Mu Li, December 2016.
 MXNET_IMAGES_PER_SECOND = {
     "Inception v3": {
         1: 30.4,
@@ -56,14 +58,14 @@ MXNET_IMAGES_PER_SECOND = {
         256: 61938.36,
     },
 }
-# The round figures that are quoted for MXNet on those machines. They come without a model or a table; the measurements
-# above lie about them for two networks, and far below for the third.
+# The round figures that are often quoted for MXNet on those machines, without a model or a table. Two of the models
+# above were measured close to them, and the third far below.
 MXNET_QUOTED = {16: 0.91, 256: 0.88}
 
 
 @dataclass(frozen=True)
 class Network:
-    """What carries the messages: seconds of latency each, and bytes a second out of (and into) each worker."""
+    """The network between workers: latency of a message in seconds, bandwidth of each worker in and out."""
 
     latency_s: float
     bytes_per_second: float
@@ -71,10 +73,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a number of workers is expected to bring, each with the same batch as one alone.
+    """The expected speed of a number of workers, each with the batch size of a single one.
 
-    `images_per_second` and `efficiency` (1 is as many times as fast as there are workers) are without overlap of
-    exchange and computation, `overlapped_efficiency` with as much as there can be.
+    An efficiency of 1 means that n workers are n times as fast as one. `images_per_second` and `efficiency` assume that
+    exchange and computation do not overlap. `overlapped_efficiency` assumes the largest possible overlap.
     """
 
     workers: int
@@ -85,7 +87,7 @@ class Scaling:
 
 
 def ring_all_reduce_seconds(workers: int, message_bytes: float, network: Network) -> float:
-    """The time in which a ring adds up `message_bytes` over all workers.
+    """Return the seconds in which a ring adds up `message_bytes` over all workers.
 
     >>> round(ring_all_reduce_seconds(4, 1_000_000, Network(latency_s=1e-4, bytes_per_second=1e9)), 6)
     0.0021
@@ -95,7 +97,7 @@ def ring_all_reduce_seconds(workers: int, message_bytes: float, network: Network
 
 
 def efficiency(step_seconds: float, exposed_seconds: float) -> float:
-    """The part of a step that is computation, where the exchange holds it up for `exposed_seconds`.
+    """Return the fraction of a step that is computation, if the exchange delays the step by `exposed_seconds`.
 
     >>> efficiency(0.09, 0.01)
     0.9
@@ -106,12 +108,12 @@ def efficiency(step_seconds: float, exposed_seconds: float) -> float:
 def expected_scaling(
     workers: int, *, step_seconds: float, worker_batch_size: int, message_bytes: float, network: Network
 ) -> Scaling:
-    """What `workers` bring, given the time of a step on one of them alone and one message of gradients a step.
+    """Return the expected speed of `workers`, from the time of a step on a single worker and one message per step.
 
-    At best, the exchange goes on during all of the backward pass, which is two thirds of the step.
+    At best, the exchange overlaps with the whole backward pass, which is two thirds of the step.
     """
     exchange = ring_all_reduce_seconds(workers, message_bytes, network)
-    left_over = max(exchange - BACKWARD_SHARE * step_seconds, 0.0)
+    left_over = max(exchange - BACKWARD_FRACTION * step_seconds, 0.0)
     return Scaling(
         workers=workers,
         all_reduce_seconds=exchange,
@@ -122,7 +124,7 @@ def expected_scaling(
 
 
 def published_efficiency(model: str, gpus: int) -> float | None:
-    """MXNet's measured efficiency; None for a number of GPUs that was not measured.
+    """Return MXNet's measured efficiency, or None for a number of GPUs that was not measured.
 
     >>> [round(published_efficiency("ResNet-152", gpus), 3) for gpus in (1, 16, 256)]
     [1.0, 0.928, 0.901]

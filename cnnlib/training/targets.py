@@ -1,4 +1,4 @@
-"""What a model is trained towards: labels, smoothed ones, and how much each image counts."""
+"""The targets of training: labels, plain or smoothed, the weight of each image, and the loss."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,9 @@ from cnnlib.config import TrainSettings
 
 
 def make_loss(settings: TrainSettings) -> keras.Loss:
-    """Cross-entropy of logits (batch, classes).
+    """Return the cross-entropy of logits (batch, classes) and the targets that `as_targets` gives.
 
-    The labels are as `as_targets` gives them. Smoothing is that of Szegedy et al., "Rethinking the Inception
-    Architecture for Computer Vision" (2015), section 7.
+    The smoothing is from Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015), section 7.
     """
     if settings.has_soft_labels:
         smoothing = settings.train.label_smoothing
@@ -26,8 +25,8 @@ def as_targets(
 ) -> tf.data.Dataset:
     """(images, labels (batch,) int32) -> (images, targets), or (images, targets, weights (batch,) float32).
 
-    Targets are the labels, or (batch, classes) float32 where they are smoothed or mixed. There are weights where
-    classes are balanced and `class_counts`, the images of each, are given; see `balanced_weights`.
+    Targets are the labels themselves, or (batch, classes) float32 if they are smoothed or mixed. There are weights if
+    classes are balanced and `class_counts`, the number of images per class, are given; see `balanced_weights`.
     """
     weights = None
     if settings.train.class_weights == "balanced" and class_counts is not None:
@@ -43,7 +42,7 @@ def as_targets(
 
 
 def balanced_weights(class_counts: Sequence[int]) -> list[float]:
-    """A weight a class with which all classes that there are count the same, and an image 1 on average.
+    """Return a weight per class, so that all classes that have images count the same, and an image counts 1 on average.
 
     After King and Zeng, "Logistic Regression in Rare Events Data" (2001), section 4.
 

@@ -1,7 +1,7 @@
-"""Transfer learning in two phases: the new head alone, then the last layers of the rest too, at a lower rate.
+"""Transfer learning in two phases: first the new head alone, then also the last of the other layers, at a lower rate.
 
 After Yosinski, Clune, Bengio and Lipson, "How transferable are features in deep neural networks?" (2014). Batch
-normalisation keeps the averages that it came with, in both phases: those of a few small batches would be worse.
+normalisation keeps its pretrained averages in both phases, because the averages of a few small batches are worse.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ Logs = Mapping[str, float] | None
 
 
 class TransferPhases(keras.callbacks.Callback):
-    """Has the layers trained that are due in an epoch; outside of its steps, all of `plain`'s are trainable that were.
+    """Train only the layers of the current phase.
 
-    So a checkpoint has the optimizer's state of all of them, and the model that is saved knows nothing of phases.
+    Outside an epoch's training steps, every layer of `plain` that was trainable before is trainable. So a checkpoint
+    has the optimizer's state of all layers, and the saved model does not depend on phases.
     """
 
     def __init__(self, plain: keras.Model, settings: TransferSettings) -> None:
@@ -29,7 +30,7 @@ class TransferPhases(keras.callbacks.Callback):
         self._trained: set[keras.layers.Layer] = set()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Freeze what is not due. The training step is traced anew where that has changed."""
+        """Freeze the layers that this epoch does not train. If they changed, trace the training step again."""
         trained = set(trained_layers(self._plain, self._settings, epoch))
         for layer in self._trainable:
             layer.trainable = layer in trained
@@ -38,20 +39,20 @@ class TransferPhases(keras.callbacks.Callback):
             self._trained = trained
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        """Thaw, as the training of the epoch is over."""
-        self._thaw()
+        """Unfreeze, because the training of the epoch is over."""
+        self._unfreeze()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Thaw, where nothing was validated."""
-        self._thaw()
+        """Unfreeze, for an epoch without validation."""
+        self._unfreeze()
 
-    def _thaw(self) -> None:
+    def _unfreeze(self) -> None:
         for layer in self._trainable:
             layer.trainable = True
 
 
 def trained_layers(model: keras.Model, settings: TransferSettings, epoch: int) -> list[keras.layers.Layer]:
-    """The layers with weights that are trained in an epoch (from 0)."""
+    """Return the layers with weights that an epoch (from 0) trains."""
     head = head_of(model)
     if epoch < settings.frozen_epochs:
         return [head]
@@ -62,8 +63,3 @@ def trained_layers(model: keras.Model, settings: TransferSettings, epoch: int) -
     ]
     last = rest if settings.layers is None else rest[len(rest) - min(settings.layers, len(rest)) :]
     return [*last, head]
-
-
-def rate_share(settings: TransferSettings, epoch: int) -> float:
-    """What is left of the learning rate in an epoch (from 0)."""
-    return 1.0 if epoch < settings.frozen_epochs else settings.rate

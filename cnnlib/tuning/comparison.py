@@ -1,20 +1,19 @@
-"""The same training with several values of a setting, each with several seeds: means, deviations and tables."""
+"""Compare trainings that differ in one setting, each with several seeds: means, deviations and tables."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 History = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of some numbers, and their sample standard deviation (divisor n - 1), NaN of a single one."""
+    """Mean and sample standard deviation (divisor n - 1) of some numbers. The deviation of a single one is NaN."""
 
     mean: float
     deviation: float
@@ -24,17 +23,18 @@ class Spread:
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation.
+    """Compute mean and sample standard deviation. If a value is NaN, both are.
 
     >>> str(spread_of([1.0, 3.0])), str(spread_of([0.5]))
     ('2.0000 ± 1.4142', '0.5000')
     """
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan)
+    series = pd.Series(values, dtype=float)
+    return Spread(series.mean(skipna=False), series.std(skipna=False))
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One training of a value: its seed, the MLflow run, the seconds that it took and its metrics, one an epoch."""
+    """One training with a value: its seed, its MLflow run, its seconds, and its metrics, one number per epoch."""
 
     seed: int
     run_id: str
@@ -44,38 +44,38 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Contender:
-    """A value, by its text, and its trainings."""
+    """A value of the setting, as text, and its trainings."""
 
     value: str
     attempts: tuple[Attempt, ...]
 
     def best(self, metric: str, direction: str) -> Spread:
-        """The best epoch of each training, by `direction` "max" or "min"; a value that is not a number is the worst."""
+        """Compute the spread of each training's best epoch. `direction` is "max" or "min"; NaN counts as the worst."""
         pick, worst = (max, -math.inf) if direction == "max" else (min, math.inf)
-        found = [
+        best = [
             pick(worst if math.isnan(value) else value for value in attempt.history[metric])
             for attempt in self.attempts
         ]
-        return spread_of([math.nan if math.isinf(value) else value for value in found])
+        return spread_of([math.nan if math.isinf(value) else value for value in best])
 
     def last(self, metric: str) -> Spread:
-        """The last epoch of each training."""
+        """Compute the spread of each training's last epoch."""
         return spread_of([attempt.history[metric][-1] for attempt in self.attempts])
 
     @property
     def seconds(self) -> Spread:
-        """How long a training took, its validation included."""
+        """Seconds that a training took, with its validation."""
         return spread_of([attempt.seconds for attempt in self.attempts])
 
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, sample standard deviation) of a metric over the seeds, (epochs,) float64 each.
+        """Compute (mean, sample standard deviation) of a metric over the seeds, (epochs,) float64 each.
 
-        Of an epoch that early stopping let not all trainings reach, those count that did; one alone deviates by 0.
+        If early stopping ended some trainings, the others alone count in a later epoch. One alone has deviation 0.
         """
-        epochs = max(len(attempt.history[metric]) for attempt in self.attempts)
+        histories = [attempt.history[metric] for attempt in self.attempts]
         reached = [
-            [attempt.history[metric][epoch] for attempt in self.attempts if epoch < len(attempt.history[metric])]
-            for epoch in range(epochs)
+            [history[epoch] for history in histories if epoch < len(history)]
+            for epoch in range(max(map(len, histories)))
         ]
         spreads = [spread_of(values) for values in reached]
         means = np.array([spread.mean for spread in spreads])
@@ -87,7 +87,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, by which metric and in which direction ("max" or "min")."""
+    """A compared setting, the metric that ranks its values, and the metric's direction ("max" or "min")."""
 
     setting: str
     metric: str
@@ -96,7 +96,7 @@ class Comparison:
 
     @property
     def ranking(self) -> list[Contender]:
-        """The contenders, the best first."""
+        """The contenders, best first. Those without a number come last."""
         sign = -1 if self.direction == "max" else 1
 
         def badness(contender: Contender) -> float:
@@ -106,7 +106,10 @@ class Comparison:
         return sorted(self.contenders, key=badness)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a value, the best first: its seeds, and mean and deviation of its best and last metric and seconds."""
+        """Return one row per value, best first.
+
+        A row has the number of seeds, and mean and deviation of the best metric, the last metric and the seconds.
+        """
         rows = []
         for contender in self.ranking:
             spreads = {
@@ -122,12 +125,10 @@ class Comparison:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as CSV, with a heading; a number that is none is left empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
-        )
-    return text.getvalue()
+    """Write rows with the same keys as CSV, with a header line. NaN and None are empty.
+
+    >>> as_csv([{"x": 1, "y": float("nan")}, {"x": 2.5, "y": "a, b"}])
+    'x,y\\n1,\\n2.5,"a, b"\\n'
+    """
+    # Columns of objects: otherwise pandas writes 1 as 1.0, because the column has 2.5 too.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")

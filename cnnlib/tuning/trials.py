@@ -1,18 +1,25 @@
-"""The trials of a study: how each of them ended, and which is the best."""
+"""The trials of a study: how each one ended, and which is the best."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
+from cnnlib.config import TrainSettings
+
+# The file with the settings of the best trial.
+BEST = "best.yaml"
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended: `value` is its metric, None where it failed; `settings` what was drawn; `error` why it failed.
+    """How a trial ended.
 
-    `epochs` are those that it trained.
+    `value` is its metric, None if the trial failed. `epochs` is the number of epochs that it trained. `settings` are
+    the values that were drawn for it. `error` says why it failed.
     """
 
     number: int
@@ -26,7 +33,10 @@ class TrialOutcome:
 
 
 def ranked(trials: Sequence[TrialOutcome], direction: str) -> list[TrialOutcome]:
-    """Those that ran to their end first, then the pruned ones, then the failed; the best first, by "max" or "min"."""
+    """Sort trials: complete ones first, then pruned ones, then failed ones; among each, best first.
+
+    `direction` is "max" or "min".
+    """
     order = (COMPLETE, PRUNED, FAILED)
     sign = -1 if direction == "max" else 1
 
@@ -38,7 +48,7 @@ def ranked(trials: Sequence[TrialOutcome], direction: str) -> list[TrialOutcome]
 
 
 def trial_rows(trials: Sequence[TrialOutcome], metric: str) -> list[dict[str, Any]]:
-    """A row a trial, in the order given, with every setting that any of them has drawn."""
+    """Return one row per trial, in the given order, with a key for every setting that any of them drew."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
     return [
         {
@@ -53,3 +63,10 @@ def trial_rows(trials: Sequence[TrialOutcome], metric: str) -> list[dict[str, An
         }
         for trial in trials
     ]
+
+
+def best_yaml(best: TrainSettings, trial: TrialOutcome, metric: str) -> str:
+    """Return the settings of the best trial as YAML, for `sparkcnn train --config`."""
+    values = best.model_dump(mode="json", exclude={"register": True, "train": {"resume"}})
+    heading = f"# sparkcnn train --config {BEST}\n# Trial {trial.number}: {metric} {trial.value:.4f}\n"
+    return heading + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Checks of everything that a training needs, and a plan for many workers."""
+"""Check everything that a training needs, and plan a training on many workers."""
 
 from typing import TYPE_CHECKING
 
@@ -11,5 +11,5 @@ __all__ = ["examine"]
 
 __getattr__ = import_on_use(__name__, examine="flow")
 
-# Imports neither TensorFlow nor MLflow, but for these modules: tests/unit/test_import_rules.py reads this.
-LIGHT_BUT_FOR = ("plan", "store")
+# Imports neither TensorFlow nor MLflow, except in these modules: tests/unit/test_import_rules.py reads this.
+LIGHT_BUT_FOR = ("plan",)

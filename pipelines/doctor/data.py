@@ -1,20 +1,22 @@
-"""Checks of what is read and written besides MLflow: the image set, and an output folder."""
+"""Checks of the data that is read and written, except in MLflow: the image set, and an output folder."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnlib.config import DataSettings, DoctorSettings, TrainSettings
 from cnnlib.errors import SparkcnnError
-from cnnlib.feed.row_groups import read_row_groups
-from cnnlib.image_set.contract import COMMIT, ImageSet, open_image_set
-from cnnlib.image_set.splits import TRAIN, VAL
-from cnnlib.storage.folder import Folder, new_run_id, open_folder, try_writing
-from cnnlib.training.preconditions import check_fit
 from pipelines.doctor.examination import AskTasks, NotChecked, Problem, on_hosts
+
+if TYPE_CHECKING:
+    from cnnlib.image_set.contract import ImageSet
+    from cnnlib.storage.folder import Folder
 
 
 def check_image_set(settings: DoctorSettings) -> str:
-    """Whether the image set opens, and is enough for a training with the settings."""
-    image_set = _opened(settings)
+    """Check that the image set opens, and that it is large enough for a training with these settings."""
+    from cnnlib.image_set.splits import TRAIN
+    from cnnlib.training.preconditions import check_fit
+
+    image_set = _open(settings)
     splits = ", ".join(f"{split.rows:,} {name}" for name, split in image_set.splits.items())
     row_groups = image_set.splits[TRAIN].row_groups
     found = f"{splits}; {len(image_set.classes)} classes; train has {row_groups:,} row groups"
@@ -26,31 +28,34 @@ def check_image_set(settings: DoctorSettings) -> str:
 
 
 def check_files(settings: DoctorSettings) -> str:
-    """Whether the image set's files are there, and as its dataset.json says."""
-    return _read_footers(_known_to_open(settings).folder.uri, settings.data.timeout_s)["found"]
+    """Check that the files of the image set exist, and that they are as dataset.json says."""
+    return _read_footers(_open_checked(settings).folder.uri, settings.data.timeout_s)["found"]
 
 
 def check_files_from_tasks(ask_tasks: AskTasks, settings: DoctorSettings) -> str:
-    """The same, by Spark's tasks: the path may mean another folder on their machines."""
+    """Check the same in Spark tasks, because the path may name another folder on their machines."""
     if not settings.train.workers:
-        raise NotChecked("train.workers is 0: the driver alone reads them")
-    answers = ask_tasks(_read_footers, _known_to_open(settings).folder.uri, settings.data.timeout_s)
+        raise NotChecked("train.workers=0, so only the driver reads them")
+    answers = ask_tasks(_read_footers, _open_checked(settings).folder.uri, settings.data.timeout_s)
     return f"{answers[0]['found']}, by {on_hosts(answers)}"
 
 
 def check_output(ask_tasks: AskTasks, settings: DoctorSettings) -> str:
-    """Whether files can be written to the output folder, here and by tasks, and whether that is one folder."""
+    """Check that the driver and the tasks can write to the output folder, and that it is the same folder for all."""
+    from cnnlib.image_set.contract import COMMIT
+    from cnnlib.storage.folder import new_run_id, open_folder, try_writing
+
     if settings.output.path is None:
         raise NotChecked("no output.path is given")
     folder = open_folder(settings.output.path)
-    # Named like an unfinished commit: what should be left of them, the next ingest removes.
+    # The name is that of an unfinished commit, so the next ingest removes a file that stays behind.
     probe = f"{COMMIT}.{new_run_id()}"
     with try_writing(folder, COMMIT):
         try:
             answers = ask_tasks(_write_probe, folder.uri, probe)
             seen = set(folder.files())
         except NotChecked:
-            return "written to from here alone"
+            return "written to from here only"
         finally:
             _remove(folder, probe)
     for answer in answers:
@@ -65,31 +70,40 @@ def check_output(ask_tasks: AskTasks, settings: DoctorSettings) -> str:
     return f"written to from here and by {on_hosts(answers)}"
 
 
-def _opened(settings: DoctorSettings) -> ImageSet:
+def _open(settings: DoctorSettings) -> "ImageSet":
+    from cnnlib.image_set.contract import open_image_set
+
     if settings.data.path is None:
         raise NotChecked("no data.path is given")
     return open_image_set(settings.data.path)
 
 
-def _known_to_open(settings: DoctorSettings) -> ImageSet:
+def _open_checked(settings: DoctorSettings) -> "ImageSet":
+    """Open the image set again. If that fails, `check_image_set` has said so already."""
     try:
-        return _opened(settings)
+        return _open(settings)
     except SparkcnnError as error:
         raise NotChecked("the image set does not open, see above") from error
 
 
-def _train_settings(settings: DoctorSettings, image_set: ImageSet) -> TrainSettings:
+def _train_settings(settings: DoctorSettings, image_set: "ImageSet") -> TrainSettings:
     data = DataSettings(**{**settings.data.model_dump(), "path": image_set.folder.uri})
     return TrainSettings.model_validate(settings.sections() | {"data": data})
 
 
 def _read_footers(path: str, timeout_s: float) -> dict[str, Any]:
+    from cnnlib.feed.row_groups import list_row_groups
+    from cnnlib.image_set.contract import open_image_set
+    from cnnlib.image_set.splits import TRAIN, VAL
+
     image_set = open_image_set(path)
-    files = sum(len({group.path for group in read_row_groups(image_set, split, timeout_s)}) for split in (TRAIN, VAL))
+    files = sum(len({group.path for group in list_row_groups(image_set, split, timeout_s)}) for split in (TRAIN, VAL))
     return {"found": f"{files:,} files of {TRAIN} and {VAL} read"}
 
 
 def _write_probe(uri: str, probe: str) -> dict[str, Any]:
+    from cnnlib.storage.folder import new_run_id, open_folder
+
     folder = open_folder(uri)
     name = f"{probe}{new_run_id()}.tmp"
     try:
@@ -99,7 +113,7 @@ def _write_probe(uri: str, probe: str) -> dict[str, Any]:
     return {"name": name, "problem": ""}
 
 
-def _remove(folder: Folder, probe: str) -> None:
+def _remove(folder: "Folder", probe: str) -> None:
     for name in folder.files():
         if name.startswith(probe):
             folder.fs.rm_file(folder.path(name))

@@ -1,4 +1,4 @@
-"""Running checks one after the other: each within a time, none hindered by another's fault."""
+"""Run checks one after the other. Each has a time limit, and an error in one does not stop the others."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -14,20 +14,20 @@ NOT_CHECKED = "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, as part of what, what was found, and the verdict.
+    """The result of one check: the part of the table and the name of the check, what it found, and the verdict.
 
-    `note` says what to do about a problem, or why something was not checked.
+    `note` says how to solve a problem, or why something was not checked.
     """
 
     part: str
-    what: str
+    name: str
     found: str
     verdict: str
     note: str = ""
 
 
 class Problem(Exception):
-    """Raised by a check that found something, and that it is wrong."""
+    """Raised by a check if what it found is wrong."""
 
     def __init__(self, found: str, advice: str) -> None:
         super().__init__(advice)
@@ -36,17 +36,20 @@ class Problem(Exception):
 
 
 class NotChecked(Exception):
-    """Raised by a check that has nothing to look at; the message says why."""
+    """Raised by a check that has nothing to look at. The message says why."""
 
 
-# A check gives what it found, in words, and raises one of the above, or any other exception, where all is not well.
+# A check returns what it found, in words. It raises one of the above, or any other exception, if something is wrong.
 Check = Callable[[], str]
-# Calls a function with arguments in several of Spark's tasks; it gives a dict, which comes back with its "host".
+# Calls a function with arguments in several Spark tasks. The function returns a dict; "host" is added to it.
 AskTasks = Callable[..., list[dict[str, Any]]]
 
 
 class Examination:
-    """Collects findings. `on_timeout` is called when a check has not ended in time, to stop what it waits for."""
+    """Runs checks and collects their findings.
+
+    Calls `on_timeout` if a check exceeds `timeout_s` seconds, to cancel what the check waits for.
+    """
 
     def __init__(self, timeout_s: float, on_timeout: Callable[[], None]) -> None:
         self.findings: list[Finding] = []
@@ -56,20 +59,20 @@ class Examination:
 
     @property
     def unfinished(self) -> list[str]:
-        """What still waits, in threads that were left behind."""
-        return [what for what, thread in self._late.items() if thread.is_alive()]
+        """Names of the checks that exceeded the time limit and still run, each in its thread."""
+        return [name for name, thread in self._late.items() if thread.is_alive()]
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong."""
-        return [finding.what for finding in self.findings if finding.verdict == PROBLEM]
+        """Names of the checks that found a problem."""
+        return [finding.name for finding in self.findings if finding.verdict == PROBLEM]
 
-    def check(self, part: str, what: str, check: Check) -> None:
-        """Run a check, and keep what it found."""
+    def check(self, part: str, name: str, check: Check) -> None:
+        """Run a check and add its finding."""
         found = note = ""
         verdict = PROBLEM
         try:
-            found, verdict = self.within_time(what, check), OK
+            found, verdict = self.within_time(name, check), OK
         except NotChecked as reason:
             verdict, note = NOT_CHECKED, str(reason)
         except Problem as problem:
@@ -78,32 +81,32 @@ class Examination:
             note = " ".join(error.message.split())
         except Exception as error:
             note = f"{type(error).__name__}: {first_line(error)}"
-        self.findings.append(Finding(part, what, found, verdict, note))
+        self.findings.append(Finding(part, name, found, verdict, note))
 
-    def within_time(self, what: str, work: Callable[[], Any]) -> Any:
-        """Give what `work` gives, or raise what it raises; HostError where it does not end in time."""
-        ended: list[tuple[Any, BaseException | None]] = []
+    def within_time(self, name: str, work: Callable[[], Any]) -> Any:
+        """Return the result of `work`, or raise its exception. Raises HostError if it exceeds the time limit."""
+        outcome: list[tuple[Any, BaseException | None]] = []
 
         def run() -> None:
             try:
-                ended.append((work(), None))
-            except BaseException as error:  # a library may also exit
-                ended.append((None, error))
+                outcome.append((work(), None))
+            except BaseException as error:  # A library may also call sys.exit.
+                outcome.append((None, error))
 
-        thread = threading.Thread(target=run, name=f"sparkcnn-{what}", daemon=True)
+        thread = threading.Thread(target=run, name=f"sparkcnn-{name}", daemon=True)
         thread.start()
         thread.join(self._timeout_s)
-        if not ended:
-            self._late[what] = thread
+        if not outcome:
+            self._late[name] = thread
             self._on_timeout()
-            raise HostError(f"no answer for timeout_s={self._timeout_s:g}; look into what hangs, or raise timeout_s")
-        result, error = ended[0]
+            raise HostError(f"no answer for timeout_s={self._timeout_s:g}; find out what hangs, or raise timeout_s")
+        result, error = outcome[0]
         if error is not None:
-            raise error if isinstance(error, Exception) else HostError(f"it exits: {first_line(error)}")
+            raise error if isinstance(error, Exception) else HostError(f"the check exits: {first_line(error)}")
         return result
 
     def refuse_problems(self) -> None:
-        """Raise HostError where a check found a problem."""
+        """Raise HostError if a check found a problem."""
         if self.problems:
             raise HostError(
                 f"{len(self.problems)} of {len(self.findings)} checks found a problem: {', '.join(self.problems)}; "
@@ -112,12 +115,12 @@ class Examination:
 
 
 def on_hosts(answers: Iterable[Mapping[str, Any]]) -> str:
-    """How many tasks answered, and where.
+    """Say how many tasks answered, and on which hosts.
 
     >>> on_hosts([{"host": "b"}, {"host": "a"}, {"host": "b"}])
     '3 tasks on a, b'
     """
-    named = [answer["host"] for answer in answers]
-    hosts = sorted(set(named))
+    names = [answer["host"] for answer in answers]
+    hosts = sorted(set(names))
     shown = ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more hosts" if len(hosts) > 3 else "")
-    return f"{len(named)} task{'' if len(named) == 1 else 's'} on {shown}"
+    return f"{len(names)} task{'' if len(names) == 1 else 's'} on {shown}"

@@ -1,4 +1,4 @@
-"""Checks of this machine: Python, Java, and the packages. They import nothing that they check."""
+"""Checks of this machine: Python, Java, and the installed packages."""
 
 import importlib
 import importlib.metadata
@@ -15,7 +15,7 @@ OURS = "sparkcnn"
 
 
 def check_python() -> str:
-    """This Python's version."""
+    """Check the version of this Python."""
     found = f"{platform.python_version()}, {sys.executable}"
     problem = python_problem()
     if problem:
@@ -24,7 +24,7 @@ def check_python() -> str:
 
 
 def check_java() -> str:
-    """The Java that Spark would start."""
+    """Check the Java that Spark would start."""
     found, problem = find_java()
     if problem:
         raise Problem(found, problem)
@@ -32,7 +32,7 @@ def check_java() -> str:
 
 
 def requirements() -> list[str]:
-    """What the installed package asks for: setup.py's ranges. Empty where it is not installed."""
+    """List the requirements of the installed sparkcnn, as in setup.py. The list is empty if it is not installed."""
     try:
         return sorted(importlib.metadata.requires(OURS) or [])
     except importlib.metadata.PackageNotFoundError:
@@ -40,7 +40,7 @@ def requirements() -> list[str]:
 
 
 def requirement_name(requirement: str) -> str:
-    """The package that a requirement is about.
+    """Return the name of the package in a requirement.
 
     >>> requirement_name("jsonargparse[signatures]<5,>=4.40")
     'jsonargparse'
@@ -51,13 +51,13 @@ def requirement_name(requirement: str) -> str:
 
 
 def check_requirement(requirement: str) -> str:
-    """The version that is installed, and the range that is asked for."""
+    """Check that the installed version of a package is in the required range."""
     from packaging.requirements import Requirement
 
     needed = Requirement(requirement)
     if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
-        raise NotChecked(f"it is needed only where {needed.marker}")
-    # As setup.py has it: the lower bound first.
+        raise NotChecked(f"needed only if {needed.marker}")
+    # The lower bound comes first, as in setup.py.
     bounds = ",".join(sorted(map(str, needed.specifier), key=lambda bound: bound.startswith("<"))) or "any version"
     try:
         version = importlib.metadata.version(needed.name)
@@ -70,7 +70,10 @@ def check_requirement(requirement: str) -> str:
 
 
 def check_tensorflow(timeout_s: float) -> str:
-    """What TensorFlow sees, in a process of its own: a broken one may end it, and its import takes seconds."""
+    """Check that TensorFlow and Keras import, and count the GPUs.
+
+    They are imported in another process, because a broken TensorFlow may end its process.
+    """
     program = (
         "import keras, tensorflow as tf\n"
         "gpus = len(tf.config.list_physical_devices('GPU'))\n"
@@ -86,18 +89,18 @@ def check_tensorflow(timeout_s: float) -> str:
             [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=timeout_s
         )
     except subprocess.TimeoutExpired:
-        raise HostError("it takes too long to import; raise timeout_s, or install it anew") from None
+        raise HostError("TensorFlow takes too long to import; raise timeout_s, or install it again") from None
     if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or ["without a word"])[-1]
-        raise HostError(f"it does not import (exit status {ended.returncode}: {last}); install it anew")
+        last = (ended.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise HostError(f"TensorFlow does not import (exit status {ended.returncode}: {last}); install it again")
     return ended.stdout.strip().splitlines()[-1]
 
 
 def check_petastorm() -> str:
-    """Whether petastorm imports through the bridge, and reads with this pyarrow."""
+    """Check that petastorm imports through the bridge, and that its version is one that the bridge was tested with."""
     importlib.import_module("cnnlib.feed.petastorm.reader")
     bridge = importlib.import_module("cnnlib.feed.petastorm.arrow_bridge")
     warning = bridge.version_warning(importlib.metadata.version("petastorm"))
     if warning:
-        raise Problem("imports, by the bridge", warning)
-    return "imports, by the bridge"
+        raise Problem("imports through the bridge", warning)
+    return "imports through the bridge"

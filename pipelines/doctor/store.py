@@ -1,32 +1,35 @@
-"""Checks of the MLflow store: from here, and by a training's workers, which write to it themselves."""
+"""Checks of the MLflow store, from the driver and from tasks: the workers of a training write to it themselves."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import requests
-from pyspark.sql import SparkSession
 
 from cnnlib.config import DoctorSettings
 from cnnlib.errors import TrackingError
 from pipelines.doctor.examination import AskTasks, NotChecked, Problem, on_hosts
-from pipelines.spark.cluster import store_problem
-from pipelines.tracking.store import CONNECT_SECONDS, examine_store, reach_store
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def check_store(settings: DoctorSettings) -> str:
-    """Whether the store answers. No run is written."""
+    """Check that the store answers. Writes no run."""
+    from pipelines.tracking.store import examine_store
+
     uri, found = examine_store(settings.tracking)
     return f"{uri}: {found}"
 
 
-def check_store_from_tasks(spark: SparkSession, ask_tasks: AskTasks, settings: DoctorSettings) -> str:
-    """Whether workers reach the store."""
+def check_store_from_tasks(spark: "SparkSession", ask_tasks: AskTasks, settings: DoctorSettings) -> str:
+    """Check that workers reach the store."""
     if not settings.train.workers:
-        raise NotChecked("train.workers=0, and the driver alone writes to it")
+        raise NotChecked("train.workers=0, so only the driver writes to it")
+    from pipelines.spark.cluster import store_problem
+    from pipelines.tracking.store import CONNECT_SECONDS, reach_store
+
     try:
         uri = reach_store(settings.tracking)
     except TrackingError as error:
-        raise NotChecked("it does not answer here, see above") from error
+        raise NotChecked("the store does not answer here, see above") from error
     problem = store_problem(spark, uri)
     if problem:
         raise Problem("", problem)
@@ -34,17 +37,21 @@ def check_store_from_tasks(spark: SparkSession, ask_tasks: AskTasks, settings: D
     if scheme in ("sqlite", "file", ""):
         return "a file on this machine, where the workers are too"
     if scheme not in ("http", "https"):
-        raise NotChecked(f"{scheme} is spoken by MLflow alone")
-    answers = ask_tasks(_reach, uri)
+        raise NotChecked(f"only MLflow itself can speak to a store of {scheme}:")
+    answers = ask_tasks(_reach, uri, CONNECT_SECONDS)
     for answer in answers:
         if answer["problem"]:
-            raise Problem("", f"{answer['host']} cannot reach {uri} ({answer['problem']}); open the way to it")
+            raise Problem(
+                "", f"{answer['host']} cannot reach {uri} ({answer['problem']}); let the workers' hosts connect to it"
+            )
     return f"reached by {on_hosts(answers)}"
 
 
-def _reach(uri: str) -> dict[str, Any]:
+def _reach(uri: str, timeout_s: float) -> dict[str, Any]:
+    import requests
+
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS)
+        requests.get(f"{uri.rstrip('/')}/health", timeout=timeout_s)
     except requests.RequestException as error:
         return {"problem": type(error).__name__}
     return {"problem": ""}

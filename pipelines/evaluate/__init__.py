@@ -1,4 +1,4 @@
-"""How good a registered model is, and whether a challenger becomes champion."""
+"""Evaluate a registered model, and promote a challenger to champion if it passes every gate."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A registered model and an image set -> how good it is, in an MLflow run and on one page."""
+"""Evaluate a registered model on an image set: an MLflow run with metrics, and a report of one page."""
 
 import json
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from cnnlib.reports.evaluation import render_evaluation
 from cnnlib.reports.figures import confusion_figure, reliability_figure
 from cnnlib.sealed.frozen.predict import LABEL_NAME
 from cnnlib.storage.folder import REPORT
-from pipelines.evaluate.image_predictions import evaluation_of, image_predictions
+from pipelines.evaluate.image_predictions import compute_evaluation, image_predictions
 from pipelines.spark.progress import Progress
 from pipelines.spark.read_parts import literal_path, read_split
 from pipelines.tracking.registry import fetch_model
 from pipelines.tracking.runs import model_run
-from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import EVALUATION, Tracker, as_tracking_error
+from pipelines.tracking.store import as_tracking_error, connect
+from pipelines.tracking.tracker import EVALUATION, Tracker
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation, the id and the page of its MLflow run, and where the report lies."""
+    """An evaluation, the id and the URL of its MLflow run, and the location of the report."""
 
     evaluation: Evaluation
     run_id: str
@@ -40,9 +40,15 @@ class Evaluated:
 
 
 def evaluate(spark: SparkSession, settings: EvaluateSettings, progress: Progress | None = None) -> Evaluated:
-    """Find out how good a registered model is on a split, in one MLflow run with figures and a report.
+    """Evaluate a registered model on a split. Metrics, figures and a report go into one MLflow run.
 
-    Raises ConfigError, ImageSetError and ModelError before anything is scored, TrackingError also after.
+    Raises ConfigError, ImageSetError and ModelError before anything is scored, TrackingError also afterwards.
+
+    Example:
+
+        settings = EvaluateSettings(model="models:/digits@champion", data={"path": "sets/digits"})
+        evaluated = evaluate(spark, settings)
+        print(evaluated.evaluation.accuracy, evaluated.report)
     """
     image_set = open_labelled(settings.data.path, settings.data.split)
     store = connect(settings.tracking)
@@ -61,26 +67,28 @@ def evaluate(spark: SparkSession, settings: EvaluateSettings, progress: Progress
                 "evaluation",
             ) as tracker,
         ):
-            asked, split = settings.evaluate, settings.data.split
-            with image_predictions(spark, image_set, split, model, asked.corruptions, progress) as predicted_rows:
-                evaluation = evaluation_of(predicted_rows, image_set, split, model, asked)
+            options, split = settings.evaluate, settings.data.split
+            with image_predictions(spark, image_set, split, model, options.corruptions, progress) as predicted_rows:
+                evaluation = compute_evaluation(predicted_rows, image_set, split, model, options)
             report = keep_evaluation(tracker, evaluation, settings.model_dump(mode="json"))
             return Evaluated(evaluation, tracker.run_id, tracker.run_url, report)
 
 
 def open_labelled(path: str, split: str) -> ImageSet:
-    """Open an image set to compare predictions with. Raises ImageSetError, or ConfigError where it has no labels."""
+    """Open an image set whose split has labels. Raises ImageSetError, or ConfigError if the set has no labels."""
     image_set = open_image_set(path)
     image_set.split(split)
     if not image_set.classes:
-        raise ConfigError(f"data.path={image_set.folder.uri} has no labels to compare predictions with; take another")
+        raise ConfigError(
+            f"data.path={image_set.folder.uri} has no labels to compare predictions with; name a set that has labels"
+        )
     return image_set
 
 
 def keep_evaluation(
     tracker: Tracker, evaluation: Evaluation, settings: dict[str, Any], gates: Sequence[Gate] = ()
 ) -> str:
-    """Log metrics, report, figures and evaluation.json with a run; gives where the report lies."""
+    """Log the metrics, report, figures and evaluation.json in a run. Return the location of the report."""
     with TemporaryDirectory(prefix="sparkcnn-report-") as temporary:
         folder = Path(temporary)
         figures = {
@@ -93,28 +101,34 @@ def keep_evaluation(
         content = evaluation.as_dict() | ({"gates": [vars(gate) for gate in gates]} if gates else {})
         (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         tracker.log_evaluation(evaluation.metrics(), folder)
-    return tracker.place_of(f"{EVALUATION}/{REPORT}")
+    return tracker.location_of(f"{EVALUATION}/{REPORT}")
 
 
 def accuracy(spark: SparkSession, predictions: Predictions, image_set: ImageSet, split: str) -> float:
-    """Share of a split's images whose predicted class is the true one, from a join on image_id.
+    """Return the fraction of a split's images whose predicted class is the true one, from a join on image_id.
 
-    An image without a prediction counts as wrong. Raises ModelError when the predictions are not those of the split.
+    An image without a prediction counts as wrong. Raises ModelError if the predictions are not those of the split.
+
+    Example:
+
+        image_set = open_image_set("sets/digits")
+        predictions = score(spark, ScoreSettings(...))  # of the images of the test split
+        print(accuracy(spark, predictions, image_set, "test"))
     """
     predicted = spark.read.parquet(*map(literal_path, predictions.paths())).select(IMAGE_ID, LABEL_NAME)
-    # By name: the model may have been trained on a set that orders its classes otherwise.
+    # Compare names, not labels: the set that the model was trained on may order its classes differently.
     class_names = F.array(*map(F.lit, image_set.classes))
     truth = read_split(spark, image_set, split).select(
         IMAGE_ID, F.element_at(class_names, F.col(LABEL) + 1).alias("class_name")
     )
     right = F.coalesce(F.col(LABEL_NAME) == F.col("class_name"), F.lit(False)).cast("int")
-    row = (
+    found = (
         truth.join(predicted, IMAGE_ID, "left").agg(F.count("*").alias("rows"), F.avg(right).alias("accuracy")).first()
     )
     rows = image_set.split(split).rows
-    if row is None or row["rows"] != rows or predictions.counts["rows"] != rows:
+    if found is None or found["rows"] != rows or predictions.counts["rows"] != rows:
         raise ModelError(
             f"{predictions.path} has {predictions.counts['rows']} predictions, but {image_set.folder.uri} has {rows} "
             f"{split} images; score that split"
         )
-    return row["accuracy"]
+    return found["accuracy"]

@@ -1,37 +1,44 @@
-"""Challenger and champion on the same images: what each gate finds."""
+"""Compare a challenger with the champion on the same images, gate by gate.
 
-from collections.abc import Iterator, Sequence
+A new gate goes in three places:
+1. `GateSettings` in `cnnlib/config/evaluate.py`: its limit. null leaves the gate out.
+2. `cnnlib/evaluation/gates.py`: a function that compares figures with the limit and returns a `Gate`.
+3. `GateChecks._check_gates` below: a row with the limit and the call that measures the figures.
+"""
+
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
 from cnnlib.config import PromoteSettings
 from cnnlib.evaluation.gates import Gate, accuracy_gate, better_gate, parity_gate, recall_gate, speed_gate
 from cnnlib.evaluation.result import Evaluation
 from cnnlib.image_set.contract import ImageSet
-from pipelines.evaluate.image_predictions import discordant, evaluation_of, image_predictions
-from pipelines.evaluate.parity_and_speed import difference_from_trained, golden_images, speeds_side_by_side
+from pipelines.evaluate.image_predictions import compute_evaluation, count_discordant, image_predictions
+from pipelines.evaluate.parity_and_speed import measure_difference_from_trained, measure_speeds, read_golden_images
 from pipelines.spark.progress import Progress
-from pipelines.tracking.aliases import Version
-from pipelines.tracking.registry import RegisteredModel, fetch_model
+from pipelines.tracking.registry import FetchedModel, ModelVersion, fetch_model
 from pipelines.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class _Contender:
-    """A model, what Spark holds of it, and what that comes to."""
+class _EvaluatedModel:
+    """A model, its predictions in Spark's memory, and the evaluation that was computed from them."""
 
-    model: RegisteredModel
+    model: FetchedModel
     predicted_rows: DataFrame
     evaluation: Evaluation
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Where it takes place: `store` is the URI of the MLflow store that both models come from."""
+class GateChecks:
+    """The gate checks of one promotion. `store` is the URI of the MLflow store that has both models."""
 
     spark: SparkSession
     image_set: ImageSet
@@ -39,43 +46,62 @@ class Contest:
     store: str
     progress: Progress
 
-    def hold(self, challenger: Version, champion: Version | None) -> tuple[Evaluation, tuple[Gate, ...]]:
-        """The challenger's evaluation, and the gates; without a champion those alone that need none.
+    def run(self, challenger: ModelVersion, champion: ModelVersion | None) -> tuple[Evaluation, tuple[Gate, ...]]:
+        """Return the challenger's evaluation and the gates, passed or not.
 
-        Raises ModelError where one of the two cannot be had, or does not take the set's images.
+        Without a champion, only the gate that needs none is checked: parity. Raises ModelError if one of the two
+        models cannot be downloaded or does not take the images of the set.
         """
-        with ExitStack() as held:
-            folder = Path(held.enter_context(TemporaryDirectory(prefix="sparkcnn-contest-")))
-            versions = [challenger, *([champion] if champion else [])]
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="sparkcnn-gates-")))
+            versions = [challenger] if champion is None else [challenger, champion]
             models = [fetch_model(version.uri, folder / version.version) for version in versions]
+            # Check both before the first evaluation, which may take long.
             for model in models:
                 self.image_set.check_fits(model.card.image)
-            contenders = [self._assess(model, held) for model in models]
-            gates = tuple(self._gates(challenger, contenders))
-        return contenders[0].evaluation, gates
+            new, *old = [self._evaluate(model, stack) for model in models]
+            return new.evaluation, self._check_gates(challenger.run_id, new, old[0] if old else None)
 
-    def _assess(self, model: RegisteredModel, held: ExitStack) -> _Contender:
-        split, asked = self.settings.data.split, self.settings.evaluate
-        frame = image_predictions(self.spark, self.image_set, split, model, asked.corruptions, self.progress)
-        predicted_rows = held.enter_context(frame)
-        return _Contender(model, predicted_rows, evaluation_of(predicted_rows, self.image_set, split, model, asked))
+    def _evaluate(self, model: FetchedModel, stack: ExitStack) -> _EvaluatedModel:
+        """Evaluate a model. Its predictions stay in Spark's memory until `stack` is closed."""
+        split, options = self.settings.data.split, self.settings.evaluate
+        predicted_rows = stack.enter_context(
+            image_predictions(self.spark, self.image_set, split, model, options.corruptions, self.progress)
+        )
+        evaluation = compute_evaluation(predicted_rows, self.image_set, split, model, options)
+        return _EvaluatedModel(model, predicted_rows, evaluation)
 
-    def _gates(self, version: Version, contenders: Sequence[_Contender]) -> Iterator[Gate]:
-        asked, challenger = self.settings.gates, contenders[0]
-        images = golden_images(self.image_set, self.settings.data.split)
-        for champion in contenders[1:]:
-            if asked.max_accuracy_loss is not None:
-                yield accuracy_gate(champion.evaluation, challenger.evaluation, asked.max_accuracy_loss)
-            if asked.max_recall_loss is not None:
-                yield recall_gate(champion.evaluation, challenger.evaluation, asked.max_recall_loss)
-            if asked.better is not None:
-                yield better_gate(*discordant(champion.predicted_rows, challenger.predicted_rows), asked.better)
-            if asked.min_speed is not None:
-                self.progress.say("measure the speed of both")
-                rates, ratio = speeds_side_by_side(self.spark, [one.model for one in contenders], images)
-                yield speed_gate(rates[-1], rates[0], ratio, asked.min_speed)
-        if asked.parity is not None:
-            self.progress.say("compare the registered model with the trained one")
-            trained = Tracker(version.run_id, "", self.store) if version.run_id else None
-            difference = difference_from_trained(trained, challenger.model, images) if trained else None
-            yield parity_gate(difference, asked.parity)
+    def _check_gates(
+        self, run_id: str | None, challenger: _EvaluatedModel, champion: _EvaluatedModel | None
+    ) -> tuple[Gate, ...]:
+        """Check every gate that has a limit, in the order of the rows. `run_id` is the run of the challenger."""
+        limits = self.settings.gates
+        images = read_golden_images(self.image_set, self.settings.data.split)
+        checks: list[tuple[float | None, Callable[[float], Gate]]] = []
+        if champion is not None:
+            checks = [
+                (limits.max_accuracy_loss, partial(accuracy_gate, champion.evaluation, challenger.evaluation)),
+                (limits.max_recall_loss, partial(recall_gate, champion.evaluation, challenger.evaluation)),
+                (limits.better, partial(_check_better, champion, challenger)),
+                (limits.min_speed, partial(self._check_speed, champion, challenger, images)),
+            ]
+        checks.append((limits.parity, partial(self._check_parity, run_id, challenger, images)))
+        return tuple(check(limit) for limit, check in checks if limit is not None)
+
+    def _check_speed(
+        self, champion: _EvaluatedModel, challenger: _EvaluatedModel, images: np.ndarray, least: float
+    ) -> Gate:
+        self.progress.say("measure the speed of both")
+        speeds = measure_speeds(self.spark, champion.model, challenger.model, images)
+        return speed_gate(speeds.champion, speeds.challenger, speeds.ratio, least)
+
+    def _check_parity(self, run_id: str | None, challenger: _EvaluatedModel, images: np.ndarray, most: float) -> Gate:
+        self.progress.say("compare the registered model with the trained one")
+        difference = None
+        if run_id:
+            difference = measure_difference_from_trained(Tracker(run_id, "", self.store), challenger.model, images)
+        return parity_gate(difference, most)
+
+
+def _check_better(champion: _EvaluatedModel, challenger: _EvaluatedModel, level: float) -> Gate:
+    return better_gate(*count_discordant(champion.predicted_rows, challenger.predicted_rows), level)

@@ -1,4 +1,4 @@
-"""A model's predictions for a labelled split, as a DataFrame, and what Spark counts from them."""
+"""Predict the images of a labelled split as Spark tasks, and let Spark count the figures of an evaluation."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,14 +30,14 @@ from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import counted
 from pipelines.spark.progress import Progress, images_done
 from pipelines.spark.read_parts import read_split
-from pipelines.spark.session import user_errors_from_tasks, with_settings
-from pipelines.spark.tasks import TASK_SETTINGS, tasks_for
-from pipelines.tracking.registry import RegisteredModel
+from pipelines.spark.session import with_settings
+from pipelines.spark.tasks import TASK_SETTINGS, tasks_for, user_errors_from_tasks
+from pipelines.tracking.registry import FetchedModel
 
-# Each goes through the model once a corruption, and once as it is.
+# An image goes through the model once as it is, and once more for each corruption.
 IMAGES_A_TASK = 4096
 
-# No float32 below 1 is nearer to 1 than this; scikit-learn's log_loss takes the same.
+# The log loss clips probabilities at the epsilon of float32, as scikit-learn's log_loss does.
 _LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
@@ -46,13 +46,14 @@ def image_predictions(
     spark: SparkSession,
     image_set: ImageSet,
     split: str,
-    model: RegisteredModel,
+    model: FetchedModel,
     corruptions: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Iterator[DataFrame]:
-    """Rows of `ImagePredictionsPlan.schema` for every image of a split, held in Spark's memory while the body runs.
+    """Yield the predictions for a split as a DataFrame, which stays in Spark's memory while the body runs.
 
-    The model must take the set's images. Raises ImageSetError where the set's files do not have the rows that it says.
+    It has one row of `ImagePredictionsPlan.schema` per image. The caller must have checked that the model takes the
+    images of the set. Raises ImageSetError if the files of the split do not have as many rows as dataset.json says.
     """
     rows = image_set.split(split).rows
     classes = all_classes(image_set.classes, model.card.classes)
@@ -64,37 +65,38 @@ def image_predictions(
     with user_errors_from_tasks(spark), with_settings(spark, TASK_SETTINGS):
         with images_done(progress or Progress(), spark, title, rows) as count_images:
 
-            def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            def predict(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 return predict_labelled(plan, worker_classifier(archive), counted(read(batches), count_images))
 
-            predicted_rows = images.places.mapInArrow(work, from_arrow_schema(plan.schema)).persist()
+            predicted_rows = images.rows.mapInArrow(predict, from_arrow_schema(plan.schema)).persist()
             found = predicted_rows.count()
         try:
             if found != rows:
                 raise ImageSetError(
-                    f"{image_set.folder.uri} says {rows} {split} images, its files have {found}; ingest the set anew"
+                    f"dataset.json of {image_set.folder.uri} names {rows} {split} images, but its files have {found}; "
+                    "ingest the set again"
                 )
             yield predicted_rows
         finally:
             predicted_rows.unpersist()
 
 
-def evaluation_of(
+def compute_evaluation(
     predicted_rows: DataFrame,
     image_set: ImageSet,
     split: str,
-    model: RegisteredModel,
-    asked: EvaluationExtrasSettings,
+    model: FetchedModel,
+    options: EvaluationExtrasSettings,
 ) -> Evaluation:
-    """Count what `image_predictions` gives."""
+    """Compute all figures of an evaluation from the rows that `image_predictions` yields for the same arguments."""
     classes = all_classes(image_set.classes, model.card.classes)
-    right = {name: F.avg(_is_label(name).cast("int")).alias(name) for name in asked.corruptions}
+    robustness = {name: F.avg(_is_label(name).cast("int")).alias(name) for name in options.corruptions}
     totals = predicted_rows.agg(
         F.avg(-F.log(F.greatest(F.col(LABEL_PROBABILITY), F.lit(_LEAST_PROBABILITY)))).alias("log_loss"),
         F.avg(F.coalesce(F.col(LABEL_RANK) < TOP_K, F.lit(False)).cast("int")).alias("top"),
-        *right.values(),
+        *robustness.values(),
     ).first()
-    assert totals is not None  # an aggregate has a row
+    assert totals is not None  # An aggregate without groups always has one row.
     confusion, failed_by_code = _confusion(predicted_rows, classes)
     return Evaluation(
         model=model.scored_with,
@@ -104,19 +106,22 @@ def evaluation_of(
         reliability=_reliability(predicted_rows),
         log_loss=float("nan") if totals["log_loss"] is None else totals["log_loss"],
         top_5_accuracy=totals["top"] if len(classes) > TOP_K else None,
-        robustness={name: totals[name] for name in right},
+        robustness={name: totals[name] for name in robustness},
         failed_by_code=failed_by_code,
-        mistakes=_worst_mistakes(predicted_rows, image_set, split, classes, asked.mistakes),
+        mistakes=_worst_mistakes(predicted_rows, image_set, split, classes, options.mistakes),
     )
 
 
-def discordant(first: DataFrame, second: DataFrame) -> tuple[int, int]:
-    """Images of one split that only the first of two models has right, and that only the second has."""
-    # By label too: a set may keep one image under two classes.
+def count_discordant(first: DataFrame, second: DataFrame) -> tuple[int, int]:
+    """Count the images that only the first of two models predicts correctly, and those that only the second does.
+
+    Both frames are rows of `image_predictions` for the same split.
+    """
+    # The label belongs to the key, because a set may keep one image under two classes.
     keys = [IMAGE_ID, LABEL]
-    one, other = (frame.select(*keys, _is_label(PREDICTED).alias("right")) for frame in (first, second))
-    pairs = one.withColumnRenamed("right", "one").join(other.withColumnRenamed("right", "other"), keys)
-    counts = {(row["one"], row["other"]): row["count"] for row in pairs.groupBy("one", "other").count().collect()}
+    right = _is_label(PREDICTED)
+    pairs = first.select(*keys, right.alias("first")).join(second.select(*keys, right.alias("second")), keys)
+    counts = {(row["first"], row["second"]): row["count"] for row in pairs.groupBy("first", "second").count().collect()}
     return counts.get((True, False), 0), counts.get((False, True), 0)
 
 
@@ -125,7 +130,7 @@ def _is_label(predicted: str) -> Column:
 
 
 def _confusion(predicted_rows: DataFrame, classes: tuple[str, ...]) -> tuple[Confusion, dict[str, int]]:
-    """How often each class was taken for each, and how many images failed, by code."""
+    """Count how often each class was predicted as each class, and the images without a prediction by error code."""
     counts = np.zeros((len(classes), len(classes)), np.int64)
     failed = np.zeros(len(classes), np.int64)
     by_code: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""A version of a registered model becomes champion where it passes every gate; a rollback takes that back."""
+"""Promote a version of a registered model to champion if it passes every gate, or roll a promotion back."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,21 @@ from cnnlib.errors import ConfigError, GateError
 from cnnlib.evaluation.gates import Gate
 from cnnlib.storage.folder import REPORT
 from pipelines.evaluate.flow import keep_evaluation, open_labelled
-from pipelines.evaluate.gate_checks import Contest
+from pipelines.evaluate.gate_checks import GateChecks
 from pipelines.spark.progress import Progress
-from pipelines.tracking.aliases import Version, find_version, move_alias, move_back, promotion_of
+from pipelines.tracking.aliases import move_alias, move_back, promotion_of
+from pipelines.tracking.registry import ModelVersion, find_version
 from pipelines.tracking.runs import image_set_of, model_run
-from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import EVALUATION, as_tracking_error
+from pipelines.tracking.store import as_tracking_error, connect
+from pipelines.tracking.tracker import EVALUATION
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What became of a promotion: which versions had the alias `before` and have it `now`, the gates, and the report.
+    """The result of a promotion or a rollback.
 
-    `challenger` is empty for a rollback.
+    `before` is the version that had the alias, `now` the version that has it. None means that no version had or has
+    it. `report` is the location of the report. A rollback has no `challenger`, gates or report.
     """
 
     model: str
@@ -34,22 +36,29 @@ class Promotion:
     report: str = ""
 
     def check(self) -> None:
-        """Raise GateError where a gate was not passed."""
+        """Raise GateError if a gate was not passed."""
         failed = [gate for gate in self.gates if not gate.passed]
         if failed:
-            why = "; ".join(f"{gate.name}: {gate.found}, asked: {gate.asked}" for gate in failed)
-            stays = "still names no version" if self.now is None else f"stays with version {self.now}"
+            reasons = "; ".join(f"{gate.name}: {gate.found}, asked: {gate.asked}" for gate in failed)
+            outcome = "still names no version" if self.now is None else f"stays with version {self.now}"
             raise GateError(
-                f"version {self.challenger} did not pass {len(failed)} of {len(self.gates)} gates ({why}); "
-                f"{self.model}@{self.alias} {stays}"
+                f"version {self.challenger} did not pass {len(failed)} of {len(self.gates)} gates ({reasons}); "
+                f"{self.model}@{self.alias} {outcome}"
             )
 
 
 def promote(spark: SparkSession, settings: PromoteSettings, progress: Progress | None = None) -> Promotion:
-    """Compare a challenger with the champion, in an MLflow run, and move the alias where it passes every gate.
+    """Compare a challenger with the champion in an MLflow run, and move the alias if it passes every gate.
 
-    Raises ConfigError, ImageSetError and ModelError before anything is scored; PromotionError where another job is
-    about to move the alias, at once, or has moved it meanwhile. `Promotion.check` raises where a gate was not passed.
+    Raises ConfigError, ImageSetError and ModelError before anything is scored. Raises PromotionError at once if another
+    job is promoting a version to the same alias, and at the end if somebody moved the alias in the meantime. A failed
+    gate raises nothing here: call `Promotion.check` for that.
+
+    Example:
+
+        promotion = promote(spark, PromoteSettings(model="digits", challenger="4"))
+        print(promotion.before, "->", promotion.now)
+        promotion.check()
     """
     name, alias = settings.model, settings.alias
     store = connect(settings.tracking)
@@ -70,22 +79,22 @@ def promote(spark: SparkSession, settings: PromoteSettings, progress: Progress |
     ):
         champion = claim.champion
         if champion is not None and champion.version == challenger.version:
-            raise ConfigError(f"challenger={settings.challenger} is {name}@{alias} already")
-        contest = Contest(spark, image_set, settings, store, progress or Progress())
-        evaluation, gates = contest.hold(challenger, champion)
+            raise ConfigError(f"challenger={settings.challenger} is already {name}@{alias}; name another version")
+        checks = GateChecks(spark, image_set, settings, store, progress or Progress())
+        evaluation, gates = checks.run(challenger, champion)
         report = keep_evaluation(tracker, evaluation, settings.model_dump(mode="json"), gates)
         passed = all(gate.passed for gate in gates)
         if passed:
-            because = settings.reason or f"passed all {len(gates)} gates"
-            kept = f"runs:/{tracker.run_id}/{EVALUATION}/{REPORT}"
-            move_alias(challenger, alias, tracker.run_id, because, report=kept, check=claim.check)
+            reason = settings.reason or f"passed all {len(gates)} gates"
+            report_uri = f"runs:/{tracker.run_id}/{EVALUATION}/{REPORT}"
+            move_alias(challenger, alias, tracker.run_id, reason, report=report_uri, check=claim.check)
         before = champion.version if champion else None
         now = challenger.version if passed else before
         return Promotion(name, alias, before, now, tracker.run_url, challenger.version, gates, report)
 
 
 def roll_back(settings: PromoteSettings) -> Promotion:
-    """Bring back the version that had the alias before the present one. Raises PromotionError where none is known."""
+    """Move the alias back to the version that had it before. Raises PromotionError if that version is not known."""
     name, alias = settings.model, settings.alias
     store = connect(settings.tracking)
     title = f"roll back {name}@{alias}"
@@ -95,12 +104,14 @@ def roll_back(settings: PromoteSettings) -> Promotion:
             store, settings.tracking.experiment, title, flatten(settings), {"name": name}, None, "evaluation"
         ) as tracker,
     ):
-        lost, back = move_back(name, alias, tracker.run_id, settings.reason or "rollback")
-        return Promotion(name, alias, lost.version, back.version, tracker.run_url)
+        before, now = move_back(name, alias, tracker.run_id, settings.reason or "rollback")
+        return Promotion(name, alias, before.version, now.version, tracker.run_url)
 
 
-def _trained_on(challenger: Version) -> str:
+def _trained_on(challenger: ModelVersion) -> str:
     path = image_set_of(challenger.run_id) if challenger.run_id else None
     if path is None:
-        raise ConfigError(f"{challenger} does not tell what it was trained on; name an image set with data.path")
+        raise ConfigError(
+            f"the run of {challenger} does not name the image set that it was trained on; name one with data.path"
+        )
     return path

@@ -1,4 +1,4 @@
-"""Images -> image set."""
+"""Make an image set of a collection of images."""
 
 from typing import TYPE_CHECKING
 

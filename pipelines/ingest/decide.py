@@ -1,7 +1,11 @@
-"""What needs to know all images: which is whose duplicate, and splits that depend on others. Ledger in, ledger out."""
+"""Decide what depends on all images: which image is a duplicate of another, and its split. Ledger in, ledger out.
+
+The split rule itself is `cnnlib.image_set.splits`, which Spark calls for each row.
+"""
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, StringType
 
 from cnnlib.config import SplitSettings
 from cnnlib.image_set.contract import CODE, PATH
@@ -17,26 +21,29 @@ from cnnlib.image_set.ledger import (
     REJECTED,
     SPLIT,
 )
-from cnnlib.image_set.splits import TEST, TRAIN, VAL
-from pipelines.ingest.near_duplicates import held_out_rank, with_shared_keys
+from cnnlib.image_set.splits import TEST, TRAIN, VAL, assign_split, split_key, unit_interval
+from pipelines.ingest.near_duplicates import held_out_rank, with_common_keys
 
-# Set while a decision is made, and gone from its result.
+# Columns that exist while a decision is made, and are not in its result.
 _KEY = "split_key"
-_SHARED = "shared_split"
+_COMMON_SPLIT = "common_split"
 _OF_GROUP = "split_of_group"
 _HELD_OUT = "held_out"
+_POSITION = "position"
 
 
 def decide(ledger: DataFrame, settings: SplitSettings, *, grouped: bool) -> DataFrame:
-    """Fill a ledger's last columns: outcome, split and conflicting. `grouped` says whether any image has a group."""
+    """Fill the last columns of a ledger: outcome, split and conflicting. `grouped` says whether images have groups."""
     columns = ledger.columns
     rejects = ledger.where(F.col(CODE).isNotNull()).withColumn(OUTCOME, F.lit(REJECTED))
-    images = ledger.where(F.col(CODE).isNull()).withColumns({_KEY: split_key(), _SHARED: F.lit(None).cast("string")})
+    images = ledger.where(F.col(CODE).isNull()).withColumns(
+        {_KEY: split_keys(grouped), _COMMON_SPLIT: F.lit(None).cast("string")}
+    )
     if settings.near_duplicates is not None:
-        images = with_shared_keys(images, _KEY, _SHARED, settings.near_duplicates)
+        images = with_common_keys(images, _KEY, _COMMON_SPLIT, settings.near_duplicates)
     if grouped:
         images = with_split_of_group(images)
-    images = keep_first_of_copies(images.withColumn(SPLIT, assigned_split(settings)), settings)
+    images = keep_first_of_copies(images.withColumn(SPLIT, assigned_splits(settings)), settings)
     if settings.stratify:
         images = stratified(images, settings)
     images = images.withColumn(SPLIT, F.when(F.col(OUTCOME) == KEPT, F.col(SPLIT)))
@@ -44,17 +51,19 @@ def decide(ledger: DataFrame, settings: SplitSettings, *, grouped: bool) -> Data
 
 
 def with_split_of_group(images: DataFrame) -> DataFrame:
-    """Have images without a given split follow that given to others of their group; a source gives it but one."""
+    """Give images without a given split the one that other images of their group have; a group has at most one."""
     given = images.where(F.col(GROUP).isNotNull() & F.col(GIVEN_SPLIT).isNotNull())
     of_groups = given.groupBy(GROUP).agg(F.first(GIVEN_SPLIT).alias(_OF_GROUP))
-    return images.join(of_groups, GROUP, "left").withColumn(_SHARED, F.coalesce(_OF_GROUP, _SHARED)).drop(_OF_GROUP)
+    common_split = F.coalesce(_OF_GROUP, _COMMON_SPLIT)
+    return images.join(of_groups, GROUP, "left").withColumn(_COMMON_SPLIT, common_split).drop(_OF_GROUP)
 
 
 def keep_first_of_copies(images: DataFrame, settings: SplitSettings) -> DataFrame:
     """Decide which of the images with equal pixels is kept, by their own splits.
 
-    One that is held out (test before val) goes before one that is trained on, so no pixels are in two splits; then
-    the first path. Where copies have different classes all are left out, or with `conflicts` keep, one a class.
+    An image that is held out comes first (test before val, val before train), so equal pixels are never in two splits.
+    After that, the first path decides. If copies have different classes, all are left out; with `conflicts` keep, one
+    per class is kept.
     """
     images = images.withColumn(_HELD_OUT, held_out_rank(F.col(SPLIT)))
     same_pixels = Window.partitionBy(PIXEL_ID)
@@ -72,36 +81,45 @@ def keep_first_of_copies(images: DataFrame, settings: SplitSettings) -> DataFram
 
 
 def stratified(images: DataFrame, settings: SplitSettings) -> DataFrame:
-    """Divide the kept images that have no given split so that the fractions hold in each class, by hash order."""
+    """Divide the kept images without a given split so that the fractions hold in each class, in the order of hashes."""
     divided = (F.col(OUTCOME) == KEPT) & F.col(GIVEN_SPLIT).isNull()
+    # A column of its own, because Spark cannot call Python inside a window.
+    images = images.withColumn(_POSITION, positions(F.when(divided, F.col(_KEY)), settings.salt))
     of_class = Window.partitionBy(CLASS_NAME, divided)
-    place = F.row_number().over(of_class.orderBy(position(settings), PIXEL_ID))
+    number = F.row_number().over(of_class.orderBy(_POSITION, PIXEL_ID))
     count = F.count("*").over(of_class)
     test = F.round(count * settings.test_fraction)
     val = F.round(count * settings.val_fraction)
-    split = F.when(place <= test, TEST).when(place <= test + val, VAL).otherwise(TRAIN)
+    split = F.when(number <= test, TEST).when(number <= test + val, VAL).otherwise(TRAIN)
     return images.withColumn(SPLIT, F.when(divided, split).otherwise(F.col(SPLIT)))
 
 
-def split_key() -> Column:
-    """`cnnlib.image_set.splits.split_key` of a ledger's row."""
-    return F.coalesce(F.concat(F.lit("group "), F.col(GROUP)), F.col(PIXEL_ID))
+# Plain Python functions, not pandas UDFs: both call the rule once per row, but a pandas UDF would also make each Python
+# process of Spark import pandas.
 
 
-def position(settings: SplitSettings) -> Column:
-    """`cnnlib.image_set.splits.unit_interval` of a row's key."""
-    digest = F.sha2(F.concat(F.lit(f"{settings.salt}:"), F.col(_KEY)), 256)
-    # 14 digits are 56 bits, which a long holds; a float holds the first 53.
-    bits = F.shiftright(F.conv(F.substring(digest, 1, 14), 16, 10).cast("long"), 3)
-    return bits / F.lit(2**53)
+def split_keys(grouped: bool) -> Column:
+    """Return the `split_key` of each row."""
+    if not grouped:  # then it is the id of the pixels, without a way through Python
+        return F.col(PIXEL_ID)
+    return F.udf(split_key, StringType(), useArrow=False)(PIXEL_ID, GROUP)
 
 
-def assigned_split(settings: SplitSettings) -> Column:
-    """`cnnlib.image_set.splits.assign_split` of a row."""
-    place = position(settings)
-    by_hash = (
-        F.when(place < settings.val_fraction, VAL)
-        .when(place < settings.val_fraction + settings.test_fraction, TEST)
-        .otherwise(TRAIN)
-    )
-    return F.coalesce(F.col(GIVEN_SPLIT), F.col(_SHARED), by_hash)
+def positions(keys: Column, salt: str) -> Column:
+    """Return the `unit_interval` of each key; null for null."""
+
+    def position(key: str | None) -> float | None:
+        return None if key is None else unit_interval(key, salt)
+
+    return F.udf(position, DoubleType(), useArrow=False)(keys)
+
+
+def assigned_splits(settings: SplitSettings) -> Column:
+    """Return the `assign_split` of each row; a split that the source or other images give stands."""
+    fractions = {"val_fraction": settings.val_fraction, "test_fraction": settings.test_fraction}
+    salt = settings.salt
+
+    def assigned_split(key: str, given: str | None) -> str:
+        return assign_split(key, given=given, salt=salt, **fractions)
+
+    return F.udf(assigned_split, StringType(), useArrow=False)(F.col(_KEY), F.coalesce(GIVEN_SPLIT, _COMMON_SPLIT))

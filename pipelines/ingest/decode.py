@@ -1,4 +1,4 @@
-"""Decoding a source's images in Spark's tasks, each of which writes its share; none is lost on the way."""
+"""Decode a source's images in Spark tasks, each of which writes the images it has read; no image may get lost."""
 
 from functools import partial, reduce
 from operator import add
@@ -9,37 +9,40 @@ from pyspark.sql import SparkSession
 from cnnlib.errors import SourceError
 from cnnlib.image_set.ledger import IMAGES
 from cnnlib.image_set.writer import WritePlan, WrittenImages, write_images
-from pipelines.sources.source import Names, Source, of_files
+from pipelines.sources.source import FileNames, Source, table_of_files
 from pipelines.spark.progress import Progress
 from pipelines.spark.session import with_settings
 from pipelines.spark.tasks import tasks_for
 
 
 def decode_images(
-    spark: SparkSession, source: Source, names: Names, plan: WritePlan, progress: Progress
+    spark: SparkSession, source: Source, names: FileNames, plan: WritePlan, progress: Progress
 ) -> WrittenImages:
-    """Decode and write the images of these files, None is all. Gives what was written."""
-    expected = pc.sum(of_files(source.files, names)[IMAGES]).as_py() or 0
+    """Decode and write the images of these files, or of all files if `names` is None. Return what was written.
+
+    Raises SourceError if the tasks read another number of images than the source had when it was listed.
+    """
+    expected = pc.sum(table_of_files(source.files, names)[IMAGES]).as_py() or 0
     if not expected:
         return WrittenImages()
     tasks = tasks_for(spark, expected, plan.rows_per_file)
     images = source.images(names, tasks)
-    with with_settings(spark, _files_over(tasks)):
-        shares = images.map(partial(write_images, plan), progress, f"ingest {expected:,} images", expected)
-    share = reduce(add, shares, WrittenImages())
-    if share.found != expected:
+    with with_settings(spark, _split_files_over(tasks)):
+        by_task = images.map(partial(write_images, plan), progress, f"ingest {expected:,} images", expected)
+    written = reduce(add, by_task, WrittenImages())
+    if written.found != expected:
         raise SourceError(
-            f"the source had {expected} images when it was listed, and {share.found} when they were read; nothing was "
-            "published: ingest it when nobody changes it"
+            f"the source had {expected} images when it was listed, but {written.found} when they were read. Nothing "
+            "was published; ingest again when nobody changes the source"
         )
-    return share
+    return written
 
 
-def _files_over(tasks: int) -> dict[str, str]:
-    """Settings by which Spark divides files evenly over tasks, by their bytes."""
+def _split_files_over(tasks: int) -> dict[str, str]:
+    """Return Spark settings that split files evenly over tasks, by their bytes."""
     return {
         "spark.sql.files.minPartitionNum": str(tasks),
         "spark.sql.files.maxPartitionBytes": str(2**50),
-        # What a file costs besides its bytes; Spark's 4 MB would give each task some thirty small images.
+        # The cost of opening a file, in bytes. With Spark's default of 4 MB, a task would get only thirty small images.
         "spark.sql.files.openCostInBytes": str(4 * 2**10),
     }

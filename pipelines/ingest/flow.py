@@ -1,4 +1,7 @@
-"""Images -> image set: tasks decode and write, the whole is decided on the ledger, the driver commits."""
+"""Make an image set of a collection of images.
+
+Tasks decode the images and write them. Then splits and duplicates are decided on the ledger, and the driver commits.
+"""
 
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -12,13 +15,14 @@ from cnnlib.errors import ConfigError, LimitError, SourceError
 from cnnlib.image_set import contract
 from cnnlib.image_set.contract import CODE, PATH, Counts, ImageSet, Split, publish_image_set
 from cnnlib.image_set.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
-from cnnlib.image_set.rewrite_parts import RewritePlan, RewrittenParts, rewrite_parts, summarise_rows
+from cnnlib.image_set.rewrite_parts import RewritePlan, RewrittenParts, rewrite_parts
 from cnnlib.image_set.splits import SPLITS, TRAIN
+from cnnlib.image_set.summary import summarise_rows
 from cnnlib.image_set.writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
 from cnnlib.image_set.writer import WritePlan, WrittenImages
 from cnnlib.reports.image_set_contents import has_report, write_report
 from cnnlib.sealed.frozen.images import ImageSpec, Limits
-from cnnlib.storage.folder import Folder, discard_unpublished, make_writable, new_run_id, open_folder, part_name
+from cnnlib.storage.folder import Folder, make_writable, new_run_id, open_folder, part_name, remove_unpublished
 from cnnlib.storage.parts import PartFile, PartWriter
 from pipelines.ingest.decide import decide
 from pipelines.ingest.decode import decode_images
@@ -44,24 +48,33 @@ FEWEST_ROW_GROUPS = 2
 def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | None = None) -> ImageSet:
     """Make an image set of a source and publish it at `settings.output.path`.
 
-    Where the same settings have made a set of the same source there already, that is given as it is; with
-    `output.mode` append one of an earlier state of the source is brought up to date. An image that cannot be read
-    becomes a row among the rejects. Raises ConfigError, SourceError and OutputExistsError before anything is written,
-    and LimitError when more than `rejects.max_fraction` of the images were rejected: then nothing is published, and
-    only the rejects stay, where the message says.
+    If the same settings have already made a set of the same source there, that set is returned. If the source has
+    changed since, `output.mode` append brings the set up to date. An image that cannot be read becomes a row among the
+    rejects.
+
+    Raises ConfigError, SourceError or OutputExistsError before anything is written. Raises LimitError if more than
+    `rejects.max_fraction` of the images were rejected: then nothing is published, and only the files with the rejects
+    stay; the message names their folder.
+
+        settings = IngestSettings(
+            source=SourceSettings(format="image_folder", path="photos"),
+            image=ImageSettings(height=96, width=96),
+            output=ImageSetOutputSettings(path="sets/photos"),
+        )
+        image_set = ingest(spark_session(), settings)
+        print(image_set.counts, image_set.classes)
     """
     progress = progress or Progress()
     folder = open_folder(settings.output.path)
     earlier = earlier_set(folder, settings)
     source = open_source(spark, settings.source, int(settings.rejects.max_mb * MB))
     if not source.found:
-        path, kind = settings.source.path, settings.source.format
-        raise SourceError(f"source.path={path} is a {kind} of no images; check the path")
+        raise SourceError(f"source.path={settings.source.path} has no images; check the path and source.format")
     spec = image_spec(settings, source)
     if source.grouped and settings.split.stratify:
         raise ConfigError(
-            "split.stratify divides single images, and the source has groups, which must stay whole; ingest without "
-            "split.stratify, or without groups"
+            "split.stratify divides single images, but the source has groups, which must stay whole; leave out "
+            "split.stratify, or ingest without groups"
         )
     if earlier is not None:
         again = settings.output.mode == "append" and may_be_read_now(spark, earlier)
@@ -75,31 +88,31 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
 
 
 def complete_report(spark: SparkSession, image_set: ImageSet) -> None:
-    """Write the report anew where a run has died between its commit and its report."""
+    """Write the report of a set if it is missing, because a run died between its commit and its report."""
     if not has_report(image_set):
         ledger = read_parts(spark, image_set.folder, [file.path for file in image_set.ledger], SCHEMA)
         write_report(image_set, reduce(add, run_on_partitions(ledger, summarise_rows)))
 
 
 def image_spec(settings: IngestSettings, source: Source) -> ImageSpec:
-    """What the set's images will be: the settings, and where they are silent the source's own size.
+    """Return the size and encoding of the set's images, from the settings, or else from the source.
 
-    Raises ConfigError where neither knows.
+    Raises ConfigError if neither gives a height and width.
     """
     image = settings.image
     own_height, own_width, own_channels = source.raw_shape or (None, None, 3)
     height, width = image.height or own_height, image.width or own_width
     if height is None or width is None:
         raise ConfigError(
-            "image.height and image.width are missing; the source's images may be of any size, so say to which "
-            "to bring them, e.g. --image.height 96 --image.width 96"
+            "image.height and image.width are missing, and the source's images may have any size; choose one size for "
+            "all of them, e.g. --image.height 96 --image.width 96"
         )
     return ImageSpec(height, width, image.channels or own_channels, image.resize, image.encoding)
 
 
 @dataclass(frozen=True)
 class _Ingest:
-    """One run, when it is known what there is to do."""
+    """One run that has work to do: everything in it is checked already."""
 
     spark: SparkSession
     settings: IngestSettings
@@ -113,40 +126,40 @@ class _Ingest:
         unchanged = unchanged_rows(self.spark, earlier, self.source) if earlier else Unchanged()
         kept_files: set[str] = set()
         try:
-            share = decode_images(self.spark, self.source, unchanged.changed_files, self._share_plan(), self.progress)
-            ledger = self._ledger(share, unchanged)
-            rejected = share.rejected + unchanged.rejected
+            written = decode_images(self.spark, self.source, unchanged.changed_files, self._write_plan(), self.progress)
+            ledger = self._undecided_ledger(written, unchanged)
+            rejected = written.rejected + unchanged.rejected
             if rejected.total() > self.settings.rejects.max_fraction * self.source.found:
-                settled = self._settle(ledger.where(F.col(CODE).isNotNull()), {})
-                kept_files = {file.path for file in settled.files.get(contract.REJECTS, [])}
-                self._refuse(settled)
-            settled = self._settle(ledger, _by_path(share.files) | unchanged.parts)
-            image_set = self._image_set(settled, self._write_files())
+                rejects = self._decide_and_rewrite(ledger.where(F.col(CODE).isNotNull()), {})
+                kept_files = {file.path for file in rejects.files.get(contract.REJECTS, [])}
+                raise self._too_many(rejects)
+            rewritten = self._decide_and_rewrite(ledger, _by_path(written.files) | unchanged.parts)
+            image_set = self._image_set(rewritten, self._write_source_files())
             self._check_rows(image_set)
             publish_image_set(image_set)
         except BaseException:
-            discard_unpublished(self.folder, contract.COMMIT, self.run_id, keep=kept_files)
+            remove_unpublished(self.folder, contract.COMMIT, self.run_id, keep=kept_files)
             raise
-        write_report(image_set, settled.tally)
+        write_report(image_set, rewritten.summary)
         row_groups = image_set.splits[TRAIN].row_groups
         if row_groups < FEWEST_ROW_GROUPS:
             self.progress.say(
-                f"the train split has {row_groups} row groups: too few to shuffle or to train on several workers; a "
-                "smaller output.row_group_mb makes more"
+                f"the train split has {row_groups} row groups, which are too few to shuffle, or to train on several "
+                "workers; lower output.row_group_mb to have more"
             )
         return image_set
 
     @property
     def _split(self) -> SplitSettings:
-        """Leaves the test split alone where the source sets test images apart; see `assign_split`."""
-        apart = {"test_fraction": 0.0} if self.source.gives_test else {}
-        return self.settings.split.model_copy(update=apart)
+        """The split settings; without a test fraction if the source has test images of its own, see `assign_split`."""
+        changes = {"test_fraction": 0.0} if self.source.gives_test else {}
+        return self.settings.split.model_copy(update=changes)
 
     @property
     def _rows_per_row_group(self) -> int:
         return max(1, int(self.settings.output.row_group_mb * MB / self.spec.size_bytes))
 
-    def _share_plan(self) -> WritePlan:
+    def _write_plan(self) -> WritePlan:
         limits = self.settings.rejects
         return WritePlan(
             folder=self.folder,
@@ -162,14 +175,15 @@ class _Ingest:
             labelled=self.settings.source.labels == "given",
         )
 
-    def _ledger(self, share: WrittenImages, unchanged: Unchanged) -> DataFrame:
-        """The ledger of all images, not decided yet."""
-        paths = [file.path for file in share.files.get(LEDGER, [])]
+    def _undecided_ledger(self, written: WrittenImages, unchanged: Unchanged) -> DataFrame:
+        """Return the ledger rows of all images, before anything that depends on several images is decided."""
+        paths = [file.path for file in written.files.get(LEDGER, [])]
         frames = [read_parts(self.spark, self.folder, paths, SCHEMA)] if paths else []
         frames += [unchanged.ledger] if unchanged.ledger is not None else []
         return reduce(DataFrame.unionByName, frames)
 
-    def _settle(self, ledger: DataFrame, parts: dict[str, PartFile]) -> RewrittenParts:
+    def _decide_and_rewrite(self, ledger: DataFrame, parts: dict[str, PartFile]) -> RewrittenParts:
+        """Decide what depends on several images, and rewrite the part files that differ from the decisions."""
         plan = RewritePlan(self.folder, self.run_id, self.source.classes, parts, self._rows_per_row_group, self.spec)
         tasks = tasks_for(self.spark, self.source.found, self.settings.output.rows_per_file)
         by_part = decide(ledger, self._split, grouped=self.source.grouped).repartition(tasks, F.coalesce(PART, PATH))
@@ -181,21 +195,21 @@ class _Ingest:
             written = sum(file.rows for file in split.files)
             if written != split.rows:
                 raise SourceError(
-                    f"the ledger has {split.rows} images in {name}, its files have {written}; nothing was published: "
-                    "ingest anew with --output.overwrite true, and report this"
+                    f"the ledger has {split.rows} images in {name}, but its files have {written}. Nothing was "
+                    "published; ingest again with --output.overwrite true, and report this fault"
                 )
 
-    def _refuse(self, settled: RewrittenParts) -> None:
-        codes = settled.tally.rejected
+    def _too_many(self, rejects: RewrittenParts) -> LimitError:
+        codes = rejects.summary.rejected
         by_code = ", ".join(f"{count} {code}" for code, count in codes.most_common())
-        raise LimitError(
+        return LimitError(
             f"{codes.total()} of {self.source.found} images were rejected ({by_code}), more than "
-            f"rejects.max_fraction={self.settings.rejects.max_fraction} allows; nothing was published, the rejects are "
+            f"rejects.max_fraction={self.settings.rejects.max_fraction} allows; nothing was published. See the rejects "
             f"in {self.folder.uri}/{contract.REJECTS}"
         )
 
-    def _write_files(self) -> PartFile:
-        """Keep the source's files beside the ledger, for the next ingest to compare."""
+    def _write_source_files(self) -> PartFile:
+        """Write the table of the source's files, which the next ingest compares with its own."""
         path = f"{FILES}/{part_name(self.run_id, 0, 0)}"
         with PartWriter(self.folder, path, FILES_SCHEMA, ROWS_PER_ROW_GROUP) as writer:
             for batch in self.source.files.to_batches():
@@ -204,38 +218,38 @@ class _Ingest:
         assert file is not None  # a source has files
         return file
 
-    def _image_set(self, settled: RewrittenParts, source_files: PartFile) -> ImageSet:
-        tally, classes = settled.tally, self.source.classes
-        mean, std = tally.channel_statistics(self.spec)
-        kept, rejected = tally.outcomes[KEPT], tally.outcomes[REJECTED]
+    def _image_set(self, rewritten: RewrittenParts, source_files: PartFile) -> ImageSet:
+        summary, classes = rewritten.summary, self.source.classes
+        mean, std = summary.channel_statistics(self.spec)
+        kept, rejected = summary.outcomes[KEPT], summary.outcomes[REJECTED]
         return ImageSet(
             folder=self.folder,
             classes=classes,
             image=self.spec,
-            counts=Counts(self.source.found, kept, tally.found - kept - rejected, rejected),
+            counts=Counts(self.source.found, kept, summary.found - kept - rejected, rejected),
             splits={
                 split: Split(
-                    rows=tally.rows(split),
-                    class_counts=tuple(tally.class_counts[split, name] for name in classes),
-                    files=_in_order(settled.files.get(split)),
+                    rows=summary.rows(split),
+                    class_counts=tuple(summary.class_counts[split, name] for name in classes),
+                    files=_in_order(rewritten.files.get(split)),
                 )
                 for split in SPLITS
             },
             mean=mean,
             std=std,
             settings=described(self.settings),
-            fingerprint=tally.fingerprint(self.spec, classes, self.settings.image.quality),
-            rejected_by_code=dict(tally.rejected.most_common()),
-            conflicting=tally.conflicting,
-            rejects=_in_order(settled.files.get(contract.REJECTS)),
-            ledger=_in_order(settled.files.get(LEDGER)),
+            fingerprint=summary.fingerprint(self.spec, classes, self.settings.image.quality),
+            rejected_by_code=dict(summary.rejected.most_common()),
+            conflicting=summary.conflicting,
+            rejects=_in_order(rewritten.files.get(contract.REJECTS)),
+            ledger=_in_order(rewritten.files.get(LEDGER)),
             source_files=(source_files,),
             source_digest=self.source.digest,
         )
 
 
 def _few_partitions(tasks: int) -> dict[str, str]:
-    """Settings for queries on the ledger: as many partitions as tasks, in one job rather than one a stage."""
+    """Return Spark settings for queries on the ledger: as many partitions as tasks, and one job, not one per stage."""
     return {"spark.sql.adaptive.enabled": "false", "spark.sql.shuffle.partitions": str(tasks)}
 
 

@@ -1,8 +1,8 @@
-"""Near duplicates share a split: images whose perceptual hashes differ in few bits get one split key.
+"""Keep near duplicates in one split: images whose perceptual hashes differ in few bits get the same split key.
 
-Hashes that differ in at most d of 64 bits agree in at least one of d + 1 bands of bits (pigeonhole), so candidates are
-found by a join on bands, and checked. What is near to each other, over however many steps, belongs together, and so do
-the images of a group.
+Hashes that differ in at most d of 64 bits agree in at least one of d + 1 bands of bits (pigeonhole principle). So a
+join on bands finds the candidates, and then their difference is counted. Images that are near each other belong
+together, also over several steps; so do the images of one group.
 """
 
 import numpy as np
@@ -17,37 +17,39 @@ from cnnlib.image_set.splits import TEST, TRAIN, VAL
 
 _BITS = 64
 _BY_RANK = (TEST, VAL, TRAIN)
+_COMPONENT = "component"
 
 
-def with_shared_keys(images: DataFrame, key: str, shared_split: str, distance: int) -> DataFrame:
-    """Give images that belong together the smallest of their keys.
+def with_common_keys(images: DataFrame, key: str, common_split: str, distance: int) -> DataFrame:
+    """Give images that belong together the smallest of their keys, in the column `key`.
 
-    `shared_split` becomes the split that any of them is given, the one that is held out most, else null.
+    The column `common_split` becomes the split that one of them is given, or null. Of several given splits, test goes
+    before val, and val before train.
     """
     related = components(images, key, distance)
     images = images.join(F.broadcast(related), PERCEPTUAL_HASH, "left")
-    alone = F.col("component").isNull()
-    together = Window.partitionBy("component", F.when(alone, F.col(key)))
+    alone = F.col(_COMPONENT).isNull()
+    together = Window.partitionBy(_COMPONENT, F.when(alone, F.col(key)))
     given = F.min(held_out_rank(F.col(GIVEN_SPLIT))).over(together)
     splits = F.array(*map(F.lit, _BY_RANK))
     return images.withColumns(
         {
             key: F.when(alone, F.col(key)).otherwise(F.min(key).over(together)),
-            shared_split: F.when(~alone & given.isNotNull(), F.element_at(splits, given)),
+            common_split: F.when(~alone & given.isNotNull(), F.element_at(splits, given)),
         }
-    ).drop("component")
+    ).drop(_COMPONENT)
 
 
 def held_out_rank(split: Column) -> Column:
-    """1 for test, which is held out most, 2 for val, 3 for train; null for null."""
+    """Return 1 for test, 2 for val, 3 for train, and null for null. Test is used last, so it is held out most."""
     first, second, third = _BY_RANK
     return F.when(split == first, 1).when(split == second, 2).when(split == third, 3)
 
 
 def components(images: DataFrame, key: str, distance: int) -> DataFrame:
-    """The perceptual hashes that belong together with others, each with the number of its component.
+    """Return the perceptual hashes that belong together with others, each with the number of its component.
 
-    One column of hashes and one of pairs go to the driver, 24 bytes a hash.
+    The hashes and their pairs are collected in the driver: 24 bytes per hash.
     """
     hashes = images.select(key, PERCEPTUAL_HASH).distinct()
     pairs = near_pairs(hashes.select(PERCEPTUAL_HASH).distinct(), distance).unionByName(_pairs_of_groups(hashes, key))
@@ -56,12 +58,12 @@ def components(images: DataFrame, key: str, distance: int) -> DataFrame:
     ends = ends.reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(nodes), len(nodes)))
     labels = connected_components(graph, directed=False)[1] if len(nodes) else np.empty(0, np.int32)
-    table = pd.DataFrame({PERCEPTUAL_HASH: nodes, "component": labels.astype(np.int64)})
-    return images.sparkSession.createDataFrame(table, f"{PERCEPTUAL_HASH} long, component long")
+    table = pd.DataFrame({PERCEPTUAL_HASH: nodes, _COMPONENT: labels.astype(np.int64)})
+    return images.sparkSession.createDataFrame(table, f"{PERCEPTUAL_HASH} long, {_COMPONENT} long")
 
 
 def near_pairs(hashes: DataFrame, distance: int) -> DataFrame:
-    """Pairs (a, b), a < b, of different hashes that differ in at most `distance` bits."""
+    """Return pairs (a, b) of different hashes, a < b, that differ in at most `distance` bits."""
     edges = [round(_BITS * band / (distance + 1)) for band in range(distance + 2)]
     bands = F.array(
         *(
@@ -82,9 +84,9 @@ def near_pairs(hashes: DataFrame, distance: int) -> DataFrame:
 
 
 def _pairs_of_groups(hashes: DataFrame, key: str) -> DataFrame:
-    """Every hash with the first of its key: a group has as many as it has different images."""
+    """Pair every hash with the first hash of its key. A group has as many hashes as it has different images."""
     first = F.min(PERCEPTUAL_HASH).over(Window.partitionBy(key))
     several = F.count("*").over(Window.partitionBy(PERCEPTUAL_HASH)) > 1
     pairs = hashes.select(F.col(PERCEPTUAL_HASH).alias("a"), first.alias("b"), several.alias("several"))
-    # A hash of several keys is a component of its own, though it is a pair with itself alone.
+    # A hash with several keys is a component, even if its only pair is with itself.
     return pairs.where(F.col("several") | (F.col("a") != F.col("b"))).select("a", "b").distinct()

@@ -11,5 +11,5 @@ __all__ = ["score"]
 
 __getattr__ = import_on_use(__name__, score="flow")
 
-# Imports neither TensorFlow nor MLflow, but for these modules: tests/unit/test_import_rules.py reads this.
+# Modules that may import TensorFlow or MLflow; the others must not. Read by tests/unit/test_import_rules.py.
 LIGHT_BUT_FOR = ("flow",)

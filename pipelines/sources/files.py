@@ -1,4 +1,4 @@
-"""Files at any URI: their listing, shared by Spark's tasks, and their bytes, read by the task that needs them."""
+"""Files at any URI: tasks share the work of listing them, and the task that needs a file's bytes reads them."""
 
 import errno
 import os
@@ -14,31 +14,44 @@ from cnnlib.errors import SourceError, first_line
 from cnnlib.image_set.contract import CODE, MESSAGE, SIZE_BYTES
 from cnnlib.image_set.writer import CONTENT
 from cnnlib.storage.folder import Folder, is_local, open_folder
-from pipelines.sources.source import IMAGES_SCHEMA, Entry, collect_from_tasks, portions
+from pipelines.sources.source import IMAGES_SCHEMA, Entry, collect_from_tasks, in_batches
 
-# When a file was written last, or as what, by the names that fsspec's file systems have for it.
+# The time or id of a file's last write, by the names that fsspec's file systems give it.
 _WRITTEN = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-# How the message of a reject begins that may be read another time: storage was at fault, or rights were.
+# A reject whose message begins like this may be readable another time: storage failed, or access was denied.
 READ_FAILED = "it cannot be read: "
-# As Spark itself, list so many folders here, and more of them in tasks.
+# Like Spark itself, list up to this many folders in the driver, and more of them in tasks.
 _FOLDERS_LISTED_HERE = 32
-_FOLDERS_A_TASK = 8
+_FOLDERS_PER_TASK = 8
 _LISTING_SCHEMA = pa.schema([("name", pa.string()), ("size_bytes", pa.int64()), ("version", pa.string())])
 
 
 class ListedFile(NamedTuple):
-    """A file by its path relative to the folder; `version` changes when it is written anew."""
+    """A file, by its path relative to the folder. `version` changes when the file is written again."""
 
     name: str
     size_bytes: int
     version: str
 
 
-def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
-    """List all files below a folder, in order. Where it has many subfolders, Spark's tasks share them.
+def open_source_folder(path: str) -> Folder:
+    """Open the folder of a source. Raises SourceError if it is not a folder, or cannot be read."""
+    folder = open_folder(path)
+    if not folder.fs.isdir(folder.root):
+        raise SourceError(f"source.path={path} is not a folder that can be read; check the path")
+    return folder
 
-    Spark's own listing would leave out files without bytes, and names that begin with _ or a dot. Raises SourceError
-    for a folder that cannot be listed.
+
+def infos_by_name(folder: Folder) -> dict[str, Mapping[str, Any]]:
+    """Return the file system's description of each file in a folder, by name, without those in subfolders."""
+    return {info["name"].rsplit("/", 1)[-1]: info for info in folder.fs.ls(folder.root, detail=True)}
+
+
+def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
+    """List all files below a folder, sorted by name. If it has many subfolders, Spark's tasks list them.
+
+    Spark's own listing would leave out empty files, and names that begin with _ or a dot. Raises SourceError if a
+    folder cannot be listed.
     """
     if is_local(folder):
         subfolders, found = _walk_level(folder, "")
@@ -47,58 +60,54 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
     few = len(subfolders) <= _FOLDERS_LISTED_HERE
     here = [name for name in subfolders if few or not _is_utf8(name)]
     found += [file for name in here for file in _list_subfolder(folder, name)]
-    shared = [name for name in subfolders if not few and _is_utf8(name)]
-    if not shared:
+    in_tasks = [name for name in subfolders if not few and _is_utf8(name)]
+    if not in_tasks:
         return sorted(found)
     uri = folder.uri
 
-    def list_share(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+    def list_subfolders(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
-        # This worker may have listed it for an ingest before.
+        # This Python process may have listed the folder for an earlier ingest.
         opened.fs.invalidate_cache()
         files = [file for row in rows for file in _list_subfolder(opened, row["name"])]
         yield pa.RecordBatch.from_pylist([file._asdict() for file in files], schema=_LISTING_SCHEMA)
 
-    tasks = len(shared) // _FOLDERS_A_TASK
-    listed = collect_from_tasks(spark, pa.table({"name": shared}), tasks, list_share, _LISTING_SCHEMA)
+    tasks = len(in_tasks) // _FOLDERS_PER_TASK
+    listed = collect_from_tasks(spark, pa.table({"name": in_tasks}), tasks, list_subfolders, _LISTING_SCHEMA)
     return sorted([*found, *map(ListedFile._make, listed)])
 
 
-def written(info: Mapping[str, Any]) -> str:
-    """What a file system says of when, or as what, a file was written last; "" where it does not say."""
-    return next((str(info[name]) for name in _WRITTEN if info.get(name)), "")
-
-
 def version_of(info: Mapping[str, Any]) -> str:
-    """What changes when a file is written anew."""
-    return f"{info['size']}-{written(info)}"
+    """Return a text that changes when a file is written again; `info` is the file system's description of the file."""
+    written = next((str(info[name]) for name in _WRITTEN if info.get(name)), "")
+    return f"{info['size']}-{written}"
 
 
 def read_files(
     entries: Iterable[Entry], locate: Callable[[Entry], tuple[AbstractFileSystem, str]], max_bytes: int
 ) -> Iterator[pa.RecordBatch]:
-    """The images of files, in batches of IMAGES_SCHEMA. For a task: no bytes go through the JVM.
+    """Read image files in a task, and yield them as batches of IMAGES_SCHEMA. No bytes pass through the JVM.
 
-    `entries` have columns of IMAGES_SCHEMA but for CONTENT; of those without CODE, `locate` says where the file is.
-    What is gone or cannot be read when its turn comes gets a code, and does no harm to the others. An object store is
-    asked for a batch's files at once.
+    `entries` have the columns of IMAGES_SCHEMA except CONTENT. `locate` returns the file system and path of an entry;
+    it is called for entries without CODE. A file that was removed or cannot be read gets a code, and the others are
+    read. The files of a batch are requested together, which saves time on an object store.
     """
-    for chosen in portions(entries, lambda entry: entry[SIZE_BYTES] or 0):
-        places: dict[AbstractFileSystem, list[tuple[Entry, str]]] = {}
-        for entry in chosen:
+    for batch in in_batches(entries, lambda entry: entry[SIZE_BYTES] or 0):
+        located: dict[AbstractFileSystem, list[tuple[Entry, str]]] = {}
+        for entry in batch:
             if entry.get(CODE) is None:
                 fs, path = locate(entry)
-                places.setdefault(fs, []).append((entry, path))
-        for fs, found in places.items():
+                located.setdefault(fs, []).append((entry, path))
+        for fs, found in located.items():
             paths, sizes = [path for _, path in found], [entry[SIZE_BYTES] for entry, _ in found]
             for (entry, _), content in zip(found, _contents(fs, paths, sizes, max_bytes), strict=True):
-                entry.update(_outcome(content, max_bytes))
-        yield pa.RecordBatch.from_pylist(chosen, schema=IMAGES_SCHEMA)
+                entry.update(_columns_of(content, max_bytes))
+        yield pa.RecordBatch.from_pylist(batch, schema=IMAGES_SCHEMA)
 
 
 @contextmanager
 def opened_file(folder: Folder, name: str) -> Iterator[Any]:
-    """A file of a folder, open. Raises SourceError where it is gone, or cannot be read to its end."""
+    """Open a file of a folder for a `with` block. Raises SourceError if it is missing or cannot be read to its end."""
     try:
         with folder.fs.open(folder.path(name), "rb") as file:
             yield file
@@ -106,12 +115,18 @@ def opened_file(folder: Folder, name: str) -> Iterator[Any]:
         raise SourceError(f"{folder.path(name)} cannot be read: {first_line(error)}") from error
 
 
+def read_whole_file(uri: str, name: str) -> bytes:
+    """Read a file of the folder at a URI. Raises SourceError if it is missing or cannot be read."""
+    with opened_file(open_folder(uri), name) as file:
+        return file.read()
+
+
 def _contents(
     fs: AbstractFileSystem, paths: list[str], sizes: list[int | None], max_bytes: int
 ) -> list[bytes | Exception]:
-    """The bytes of files, or why they cannot be read; of one above the limit, as many as show that."""
+    """Return the bytes of each file, or the error; of a file above the limit, just enough bytes to show that."""
     most = max_bytes + 1
-    # Python makes room for as many bytes as it is asked for, so ask for those that the file had when it was listed.
+    # Python allocates as many bytes as it is asked for, so ask for the size that the file had when it was listed.
     ends = [most if size is None else min(size + 1, most) for size in sizes]
     contents = fs.cat_ranges(paths, 0, ends, on_error="return")
     grown = [
@@ -126,9 +141,10 @@ def _contents(
     return contents
 
 
-def _outcome(content: bytes | Exception, max_bytes: int) -> Entry:
+def _columns_of(content: bytes | Exception, max_bytes: int) -> Entry:
+    """Return the columns of an entry that its content decides."""
     if isinstance(content, FileNotFoundError):
-        return {CODE: "missing_file", MESSAGE: "it has gone since the source was listed, or its name is no UTF-8"}
+        return {CODE: "missing_file", MESSAGE: "it has gone since the source was listed, or its name is not UTF-8"}
     if isinstance(content, Exception):
         return {CODE: "unreadable", MESSAGE: f"{READ_FAILED}{first_line(content)}"}
     if len(content) > max_bytes:
@@ -137,7 +153,7 @@ def _outcome(content: bytes | Exception, max_bytes: int) -> Entry:
 
 
 def _list_level(folder: Folder) -> tuple[list[str], list[ListedFile]]:
-    """The subfolders right below a folder, and the files."""
+    """List the subfolders and the files directly in a folder."""
     folder.fs.invalidate_cache()
     subfolders, found = [], []
     for info in folder.fs.ls(folder.root, detail=True):
@@ -149,7 +165,7 @@ def _list_level(folder: Folder) -> tuple[list[str], list[ListedFile]]:
 
 
 def _list_subfolder(folder: Folder, name: str) -> list[ListedFile]:
-    """All files below a subfolder."""
+    """List all files below a subfolder."""
     if is_local(folder):
         return list(_walk(folder, name, (os.path.realpath(folder.root),)))
     found = folder.fs.find(folder.path(name), withdirs=False, detail=True)
@@ -157,7 +173,10 @@ def _list_subfolder(folder: Folder, name: str) -> list[ListedFile]:
 
 
 def _walk(folder: Folder, name: str, above: tuple[str, ...]) -> Iterator[ListedFile]:
-    """All files below a local folder. Links are followed, which fsspec does not, but for those to a folder above."""
+    """Yield all files below a local folder.
+
+    It follows links, which fsspec does not, except links to a folder above.
+    """
     real = os.path.realpath(folder.path(name))
     if real in above:
         return
@@ -168,9 +187,9 @@ def _walk(folder: Folder, name: str, above: tuple[str, ...]) -> Iterator[ListedF
 
 
 def _walk_level(folder: Folder, name: str) -> tuple[list[str], list[ListedFile]]:
-    """The subfolders right below a local folder, and the files.
+    """List the subfolders and the files directly in a local folder.
 
-    Raises SourceError for a folder that cannot be listed, which fsspec would take for an empty one.
+    Raises SourceError if it cannot be listed; fsspec would take it for an empty folder.
     """
     subfolders, found = [], []
     try:
@@ -202,7 +221,7 @@ def _info(entry: os.DirEntry[str]) -> dict[str, Any]:
     try:
         status = entry.stat()
     except OSError:
-        status = entry.stat(follow_symlinks=False)  # a link to nothing: who reads it will see
+        status = entry.stat(follow_symlinks=False)  # a link to nothing; reading it will show that
     return {"size": status.st_size, "mtime": status.st_mtime}
 
 
@@ -211,11 +230,11 @@ def _relative(folder: Folder, path: str) -> str:
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether Java and Arrow can spell a name."""
+    """Return whether Java and Arrow can hold a name."""
     return name == name.encode("utf-8", "replace").decode()
 
 
 def _listed_file(name: str, info: Mapping[str, Any]) -> ListedFile:
-    # A name that is no UTF-8 is shown with what it has in its place.
+    # Bytes that are not UTF-8 are shown as escapes.
     shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return ListedFile(shown, info["size"], version_of(info))

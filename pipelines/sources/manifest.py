@@ -11,27 +11,28 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from cnnlib.config import SourceSettings
+from cnnlib.config import ManifestSource
 from cnnlib.errors import ImageError, SourceError, SparkcnnError, first_line
-from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
-from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, VERSION
-from cnnlib.sources import manifest
+from cnnlib.image_set.contract import CODE, LABEL, MESSAGE, PATH, SIZE_BYTES
+from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, VERSION
+from cnnlib.image_set.ledger import GROUP as GROUP_NAME
+from cnnlib.sources.manifest import GROUP, SPLIT, check_columns, format_of, is_absolute, links_out, resolve
 from cnnlib.storage.folder import Folder, is_local, open_folder
 from pipelines.sources.files import read_files, version_of
-from pipelines.sources.source import Entry, Images, Names, Source, only, rows
-from pipelines.sources.table import check_splits, files_of, spark_errors_told
+from pipelines.sources.source import Entry, FileNames, Images, Source, frame_of_files, rows_of
+from pipelines.sources.table import as_source_error, check_splits, describe_files
 from pipelines.spark.cluster import task_slots
 from pipelines.spark.read_parts import literal_path
 
 _URI = "uri"
-# Spark does not always tell how many tasks it runs at once.
-_TASKS_WHERE_UNKNOWN = 32
+# For a cluster that does not say how many tasks it runs at once.
+_DEFAULT_TASKS = 32
 _LOOKED_UP = pa.schema(
     [
         (FILE, pa.string()),
         (_URI, pa.string()),
         (CLASS_NAME, pa.string()),
-        (GROUP, pa.string()),
+        (GROUP_NAME, pa.string()),
         (GIVEN_SPLIT, pa.string()),
         (SIZE_BYTES, pa.int64()),
         (VERSION, pa.string()),
@@ -41,60 +42,59 @@ _LOOKED_UP = pa.schema(
 )
 
 
-def open_manifest(spark: SparkSession, settings: SourceSettings, max_bytes: int) -> Source:
-    """Open a manifest with the columns path and label, and if need be split and group.
+def open_manifest(spark: SparkSession, settings: ManifestSource, max_bytes: int) -> Source:
+    """Open a manifest with the columns path and label, and optionally split and group.
 
-    Tasks look every file up; one that is not there, or lies outside the manifest's folder though no full URI says so,
-    becomes a reject. Raises SourceError where the manifest cannot be read or lacks a column.
+    Tasks look up every file. A file becomes a reject if it does not exist, or if it is outside the manifest's folder
+    and its entry is not a full path or URI. Raises SourceError if the manifest cannot be read or lacks a column.
     """
-    path = settings.path or ""
-    folder = open_folder(_parent(path))
-    entries = _read(spark, path, folder)
-    unlabelled = settings.labels == "none"
-    grouped = "group" in entries.columns
-    manifest.check_columns(entries.columns, path, labelled=not unlabelled)
+    folder = open_folder(_parent(settings.path))
+    entries = _read(spark, settings.path, folder)
+    labelled = settings.labels == "given"
+    check_columns(entries.columns, settings.path, labelled=labelled)
     uri = folder.uri
 
     def look_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
         for batch in batches:
-            found = [row | _looked_up(row.pop("path"), opened, max_bytes) for row in batch.to_pylist()]
+            found = [row | _looked_up(row.pop(PATH), opened, max_bytes) for row in batch.to_pylist()]
             yield pa.RecordBatch.from_pylist(found, schema=_LOOKED_UP)
 
-    described = entries.select(
-        F.col("path").cast("string").alias("path"),
-        (F.lit(None) if unlabelled else _given(entries, "label")).cast("string").alias(CLASS_NAME),
-        _given(entries, "group").alias(GROUP),
-        _given(entries, "split").alias(GIVEN_SPLIT),
+    columns = entries.select(
+        F.col(PATH).cast("string").alias(PATH),
+        (_text(entries, LABEL) if labelled else F.lit(None).cast("string")).alias(CLASS_NAME),
+        _text(entries, GROUP).alias(GROUP_NAME),
+        _text(entries, SPLIT).alias(GIVEN_SPLIT),
     )
-    # Spark reads a CSV in one task; to look up its files is the work of all.
-    spread_over_tasks = described.repartition(task_slots(spark) or _TASKS_WHERE_UNKNOWN)
-    described = spread_over_tasks.mapInArrow(look_up, from_arrow_schema(_LOOKED_UP))
-    # An earlier ingest of this session may have left what the same manifest had then: Spark compares plans, not files.
+    # Spark reads a CSV in one task, but all tasks should look up its files.
+    described = columns.repartition(task_slots(spark) or _DEFAULT_TASKS).mapInArrow(
+        look_up, from_arrow_schema(_LOOKED_UP)
+    )
+    # Spark compares plans, not files: it may have cached this manifest's earlier content for an ingest in this session.
     described.unpersist()
     described.cache()
-    with spark_errors_told(path):
-        check_splits(described, path, grouped=grouped)
-        files, classes, gives_test, has_groups = files_of(described)
+    with as_source_error(settings.path):
+        check_splits(described, settings.path, grouped=GROUP in entries.columns)
+        files, classes, gives_test, has_groups = describe_files(described)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         def locate(entry: Entry) -> tuple[AbstractFileSystem, str]:
             opened = open_folder(entry[_URI])
             return opened.fs, opened.root
 
-        return read_files((row | {PATH: row[FILE]} for row in rows(batches)), locate, max_bytes)
+        return read_files((row | {PATH: row[FILE]} for row in rows_of(batches)), locate, max_bytes)
 
-    def images(names: Names, tasks: int) -> Images:
-        return Images(only(described, names).drop(VERSION).repartition(tasks), read)
+    def images(names: FileNames, tasks: int) -> Images:
+        return Images(frame_of_files(described, names).drop(VERSION).repartition(tasks), read)
 
     return Source(files, classes, images, gives_test, grouped=has_groups)
 
 
 def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:
-    kind = manifest.format_of(path, is_folder=folder.fs.isdir(open_folder(path).root))
+    kind = format_of(path, is_folder=folder.fs.isdir(open_folder(path).root))
     reader = spark.read
     if kind == "csv":
-        # Quotes within quotes are doubled, as spreadsheets and pandas write them; Spark would have a backslash.
+        # Spreadsheets and pandas double a quote within quotes; Spark would expect a backslash before it.
         reader = reader.options(header="true", escape='"', multiLine="true", mode="FAILFAST")
     try:
         return reader.format({"jsonl": "json"}.get(kind, kind)).load(literal_path(path))
@@ -103,7 +103,8 @@ def _read(spark: SparkSession, path: str, folder: Folder) -> DataFrame:
 
 
 def _parent(path: str) -> str:
-    """
+    """Return the folder of a file, by its path or URI.
+
     >>> _parent("a/b.csv"), _parent("b.csv"), _parent("/b.csv"), _parent("dbfs:/b.csv")
     ('a', '.', '/', 'dbfs:/')
     """
@@ -111,18 +112,18 @@ def _parent(path: str) -> str:
     return f"{parent}/" if slash and (not parent or parent.endswith(":")) else parent or "."
 
 
-def _given(entries: DataFrame, column: str) -> Column:
-    """A column of text that may not be there; empty text is none."""
+def _text(entries: DataFrame, column: str) -> Column:
+    """Return a column as text without blanks around it. It is null if the text is empty, or if there is no column."""
     if column not in entries.columns:
         return F.lit(None).cast("string")
     return F.nullif(F.trim(F.col(column).cast("string")), F.lit(""))
 
 
 def _looked_up(path: str | None, folder: Folder, max_bytes: int) -> dict[str, Any]:
-    """What a task finds of one entry's file."""
+    """Return the columns that a task adds to an entry when it looks up its file."""
     found: dict[str, Any] = {FILE: path or "", _URI: None, SIZE_BYTES: None, VERSION: "", CODE: None, MESSAGE: None}
     try:
-        uri = _uri(path, folder)
+        uri = uri_of(path, folder)
         file = open_folder(uri)
         info = file.fs.info(file.root)
     except ImageError as error:
@@ -131,24 +132,24 @@ def _looked_up(path: str | None, folder: Folder, max_bytes: int) -> dict[str, An
         return found | {CODE: "missing_file", MESSAGE: f"no such file: {first_line(error)}"}
     found |= {_URI: uri, SIZE_BYTES: info["size"], VERSION: version_of(info)}
     if info["type"] != "file":
-        return found | {CODE: "missing_file", MESSAGE: f"it is a {info['type']}, no file"}
+        return found | {CODE: "missing_file", MESSAGE: f"it is a {info['type']}, not a file"}
     if info["size"] > max_bytes:
         return found | {CODE: "too_many_bytes", MESSAGE: f"{info['size']} bytes exceed the limit of {max_bytes}"}
     return found if info["size"] else found | {CODE: "empty_file", MESSAGE: "the file has no bytes"}
 
 
-def _uri(path: str | None, folder: Folder) -> str:
-    """Where an entry's file is.
+def uri_of(path: str | None, folder: Folder) -> str:
+    """Return the URI of an entry's file; `folder` is that of the manifest.
 
-    Raises ImageError where that is outside the manifest's folder, and no full path says so.
+    Raises ImageError if the file is outside the manifest's folder and the path is not a full one.
     """
-    resolved = manifest.resolve(path, folder.uri)
+    resolved = resolve(path, folder.uri)
     if "::" in resolved and ("://" not in resolved or resolved.startswith("file:")):
-        # To fsspec it is a file within a file, and what follows another place.
-        raise ImageError("unreadable", "its name has ::, as URIs of files within files; rename it")
-    if manifest.is_absolute(resolved):
+        # For fsspec it is a file inside another file, and the text after :: is a location of its own.
+        raise ImageError("unreadable", "its name contains ::, which marks a file inside another file; rename it")
+    if is_absolute(resolved):
         return resolved
     uri = f"{folder.uri}/{resolved}"
-    if is_local(folder) and manifest.links_out(folder.path(resolved), folder.root):
+    if is_local(folder) and links_out(folder.path(resolved), folder.root):
         raise ImageError("unreadable", "a link leads out of the manifest's folder; move the image, or give its URI")
     return uri

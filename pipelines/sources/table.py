@@ -9,58 +9,62 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from cnnlib.config import SourceSettings
+from cnnlib.config import TableSource
 from cnnlib.errors import SourceError, first_line
 from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
 from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
 from cnnlib.image_set.splits import SPLITS, TEST
 from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
-from pipelines.sources.source import Images, Names, Source, empty_columns, files_table, label_order, only
+from pipelines.sources.source import FileNames, Images, Source, empty_columns, files_table, frame_of_files, label_order
 from pipelines.spark.session import root_cause
 
 
-def open_table(spark: SparkSession, settings: SourceSettings) -> Source:
+def open_table(spark: SparkSession, settings: TableSource, max_bytes: int) -> Source:
     """Open a table by its name, or Parquet files by their path, as Databricks' Auto Loader writes them.
 
-    A row is known by its path. Raises SourceError where the columns are not there.
+    The path of a row identifies it. `max_bytes` is not used, because Spark has read the images already. Raises
+    SourceError if a column is missing.
     """
-    table = _read(spark, settings.path or "")
+    table = _read(spark, settings.path)
     columns = set(table.columns)
     _check_columns(columns, settings)
     described = table.select(
         F.col("path").cast("string").alias(FILE),
         F.col("content").cast("binary").alias(CONTENT),
         _label(settings).alias(CLASS_NAME),
-        _given(settings.group_column).alias(GROUP),
-        _given(settings.split_column).alias(GIVEN_SPLIT),
+        _optional_text(settings.group_column).alias(GROUP),
+        _optional_text(settings.split_column).alias(GIVEN_SPLIT),
         (F.col("length") if "length" in columns else F.length("content")).cast("long").alias(SIZE_BYTES),
         (F.col("modificationTime").cast("string") if "modificationTime" in columns else F.sha2("content", 256)).alias(
             VERSION
         ),
     )
-    with spark_errors_told(settings.path):
+    with as_source_error(settings.path):
         check_splits(described, settings.path, grouped=settings.group_column is not None)
-        files, classes, gives_test, has_groups = files_of(described)
+        files, classes, gives_test, has_groups = describe_files(described)
 
-    # Spark divides its files over tasks by itself, see `pipelines.ingest.decode`.
-    def images(names: Names, tasks: int) -> Images:
-        rows = only(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
+    # `tasks` is not used: Spark splits these files over tasks by itself, see `pipelines.ingest.decode`.
+    def images(names: FileNames, tasks: int) -> Images:
+        rows = frame_of_files(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
         return Images(rows.select(*SOURCE_COLUMNS))
 
     return Source(files, classes, images, gives_test, grouped=has_groups)
 
 
 @contextmanager
-def spark_errors_told(path: str | None) -> Iterator[None]:
-    """Turn what Spark finds wrong in the body's queries into a SourceError."""
+def as_source_error(path: str) -> Iterator[None]:
+    """Turn errors of the Spark queries in a `with` block into a SourceError."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
         raise SourceError(f"source.path={path} cannot be read by Spark: {root_cause(error)}") from error
 
 
-def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool, bool]:
-    """A source's files, its classes, whether it gives test images and groups: a file may have several images."""
+def describe_files(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool, bool]:
+    """Return (files, classes, whether test images are given, whether there are groups) of images described by rows.
+
+    Several images may have the same file.
+    """
     parts = (F.coalesce(F.col(name).cast("string"), F.lit("")) for name in (CLASS_NAME, GROUP, GIVEN_SPLIT))
     found = (
         described.groupBy(FILE)
@@ -79,12 +83,12 @@ def files_of(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool, boo
     return files_table(row.asDict() for row in found), classes, gives_test, has_groups
 
 
-def check_splits(described: DataFrame, path: str | None, *, grouped: bool) -> None:
-    """Raise SourceError where a given split is none, or images of one group are given different ones."""
+def check_splits(described: DataFrame, path: str, *, grouped: bool) -> None:
+    """Raise SourceError if a given split is not one of SPLITS, or if one group has images in several given splits."""
     odd = described.where(~F.col(GIVEN_SPLIT).isin(*SPLITS)).groupBy(GIVEN_SPLIT).count().first()
     if odd is not None:
         raise SourceError(
-            f"source.path={path} has {odd['count']} rows with split {odd[GIVEN_SPLIT]}; take {', '.join(SPLITS)}, or "
+            f"source.path={path} has {odd['count']} rows with split {odd[GIVEN_SPLIT]}; use {', '.join(SPLITS)}, or "
             "leave it empty"
         )
     if not grouped:
@@ -94,8 +98,8 @@ def check_splits(described: DataFrame, path: str | None, *, grouped: bool) -> No
     torn = splits.where(F.size(GIVEN_SPLIT) > 1).orderBy(GROUP).first()
     if torn is not None:
         raise SourceError(
-            f"source.path={path} has images of group {torn[GROUP]} in {' and '.join(torn[GIVEN_SPLIT])}; a group is "
-            "never divided: give it one split, or its images other groups"
+            f"source.path={path} has images of group {torn[GROUP]} in {' and '.join(torn[GIVEN_SPLIT])}, but a group "
+            "is never divided; give all its images one split, or give them other groups"
         )
 
 
@@ -106,14 +110,14 @@ def _read(spark: SparkSession, path: str) -> DataFrame:
         return spark.read.parquet(path)
     except (PySparkException, Py4JJavaError) as error:
         raise SourceError(
-            f"source.path={path} is neither a table that Spark knows nor Parquet that it reads: {first_line(error)}"
+            f"source.path={path} is neither a table that Spark knows nor Parquet that it can read: {first_line(error)}"
         ) from error
 
 
-def _check_columns(columns: set[str], settings: SourceSettings) -> None:
+def _check_columns(columns: set[str], settings: TableSource) -> None:
     needed = {"path": "", "content": ""}
     if settings.labels == "given" and settings.label_pattern is None:
-        needed[settings.label_column] = " (name another with source.label_column, or take source.label_pattern)"
+        needed[settings.label_column] = " (name another with source.label_column, or use source.label_pattern)"
     for column in (settings.split_column, settings.group_column):
         if column is not None:
             needed[column] = ""
@@ -124,14 +128,15 @@ def _check_columns(columns: set[str], settings: SourceSettings) -> None:
             )
 
 
-def _label(settings: SourceSettings) -> Column:
+def _label(settings: TableSource) -> Column:
     if settings.labels == "none":
         return F.lit(None).cast("string")
     if settings.label_pattern is None:
         return F.col(settings.label_column).cast("string")
-    # Spark gives "" where the pattern is not found.
+    # Spark returns "" if the pattern is not found.
     return F.nullif(F.regexp_extract("path", settings.label_pattern, 1), F.lit(""))
 
 
-def _given(column: str | None) -> Column:
+def _optional_text(column: str | None) -> Column:
+    """Return a column as text, null where it is empty; null everywhere without a column."""
     return F.lit(None).cast("string") if column is None else F.nullif(F.col(column).cast("string"), F.lit(""))

@@ -1,4 +1,4 @@
-"""All that is about Spark itself: session, tasks, progress, cluster. Imports none of the flows."""
+"""All that is about Spark itself: session, tasks, progress, cluster. It imports none of the flows."""
 
 from typing import TYPE_CHECKING
 
@@ -11,5 +11,5 @@ __all__ = ["spark_session"]
 
 __getattr__ = import_on_use(__name__, spark_session="session")
 
-# Imports neither TensorFlow nor MLflow: tests/unit/test_import_rules.py reads this.
+# Modules that may import TensorFlow or MLflow: none. Read by tests/unit/test_import_rules.py.
 LIGHT_BUT_FOR = ()

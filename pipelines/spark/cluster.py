@@ -1,4 +1,4 @@
-"""What a Spark cluster offers a training on its workers, and what keeps one from starting there."""
+"""What a Spark cluster offers to a training on its workers, and the problems that keep a training from starting."""
 
 import os
 import re
@@ -10,37 +10,37 @@ from pyspark.sql import SparkSession
 from cnnlib.config import FitSettings
 from pipelines.spark.session import is_classic
 
-# Variables that a rank needs to reach the MLflow store and the image set as the driver does.
+# Prefixes of the variables with which the driver reaches the MLflow store and the image set. Ranks need them too.
 PASSED_ON = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "TF_")
 
-# After a session's start; until then Spark may offer fewer tasks than it will.
+# After a session has started. Until then Spark may offer fewer slots than it will have.
 EXECUTORS_COME_WITHIN_S = 30.0
 SECONDS_BETWEEN_LOOKS = 0.5
 
-# Spark's names of itself without executors: local, local[2], local[*, 4].
+# Masters without executors: local, local[2], local[*, 4].
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:\s*,\s*\d+)?\])?")
 
 
 def environment_for_ranks() -> dict[str, str]:
-    """The driver's variables that its ranks get too."""
+    """Return the environment variables of the driver that its ranks get."""
     return {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON) and name != "TF_CONFIG"}
 
 
 def workers_problem(spark: SparkSession, settings: FitSettings) -> str:
-    """Why `train.workers` cannot be had, or "" if nothing is known against it."""
+    """Return why Spark cannot run `train.workers`, or "" if no problem is known."""
     return gpu_problem(spark, settings) or slots_problem(spark, settings)
 
 
 def slots_problem(spark: SparkSession, settings: FitSettings) -> str:
-    """Why `train.workers` tasks cannot run at once, or "".
+    """Return why `train.workers` tasks cannot run at once, or "".
 
-    All tasks of a training run at once, and Spark itself would wait ten minutes for slots that are not there. Waits
-    only in the first half minute of a session, while executors come.
+    All tasks of a training run at once, and Spark itself would wait ten minutes for missing slots. This waits only in
+    the first half minute of a session, while executors register.
     """
     if _conf(spark, "spark.dynamicAllocation.enabled", "false") == "true" and not _is_local(spark):
         return (
             f"train.workers={settings.workers} needs barrier tasks, which Spark does not run with "
-            "spark.dynamicAllocation.enabled=true; start it with false"
+            "spark.dynamicAllocation.enabled=true; set it to false"
         )
     slots = slots_within(_seconds_until_executors(spark), spark, settings.workers)
     if slots is None or slots >= settings.workers:
@@ -52,9 +52,9 @@ def slots_problem(spark: SparkSession, settings: FitSettings) -> str:
 
 
 def task_slots(spark: SparkSession) -> int | None:
-    """How many tasks can run at once; None where Spark does not tell.
+    """Return the number of tasks that can run at once, or None if it is unknown.
 
-    Under Spark Connect only a local master tells.
+    Under Spark Connect it is known only for a local master.
     """
     if is_classic(spark):
         context = spark.sparkContext._jsc.sc()
@@ -67,7 +67,7 @@ def task_slots(spark: SparkSession) -> int | None:
 
 
 def slots_within(seconds: float, spark: SparkSession, wanted: int) -> int | None:
-    """`task_slots`, as soon as they are as many as wanted, or after these seconds."""
+    """Wait until there are as many task slots as wanted, at most these seconds. Return `task_slots`."""
     deadline = time.monotonic() + seconds
     slots = task_slots(spark)
     while slots is not None and slots < wanted and time.monotonic() < deadline:
@@ -77,6 +77,7 @@ def slots_within(seconds: float, spark: SparkSession, wanted: int) -> int | None
 
 
 def _seconds_until_executors(spark: SparkSession) -> float:
+    """Return how long executors of this session may still need to register."""
     if _is_local(spark) or not is_classic(spark):
         return 0.0
     started = (spark.sparkContext.startTime or 0) / 1000
@@ -84,22 +85,22 @@ def _seconds_until_executors(spark: SparkSession) -> float:
 
 
 def _is_local(spark: SparkSession) -> bool:
-    """Whether the tasks run inside the driver's own process."""
+    """Return whether the tasks run inside the driver's own process."""
     return _LOCAL.fullmatch(_conf(spark, "spark.master", "")) is not None
 
 
 def gpu_problem(spark: SparkSession, settings: FitSettings) -> str:
-    """Why `train.gpus_per_worker` cannot be had, or ""."""
+    """Return why Spark cannot give each worker `train.gpus_per_worker`, or ""."""
     if not settings.gpus_per_worker or float(_conf(spark, "spark.task.resource.gpu.amount", "0")) >= 1:
         return ""
     return (
-        "train.gpus_per_worker=1, but Spark schedules no GPU to a task; start it with "
+        "train.gpus_per_worker=1, but Spark schedules no GPU to a task; start Spark with "
         "spark.executor.resource.gpu.amount, spark.task.resource.gpu.amount=1 and a discovery script"
     )
 
 
 def store_problem(spark: SparkSession, tracking_uri: str) -> str:
-    """Why workers cannot reach an MLflow store, or ""."""
+    """Return why workers cannot reach an MLflow store, or ""."""
     elsewhere = urlsplit(tracking_uri).scheme not in ("sqlite", "file", "") or tracking_uri.startswith("databricks")
     if elsewhere or runs_here(spark):
         return ""
@@ -110,7 +111,7 @@ def store_problem(spark: SparkSession, tracking_uri: str) -> str:
 
 
 def runs_here(spark: SparkSession) -> bool:
-    """Whether all executors are on the driver's machine."""
+    """Return whether all executors are on the driver's machine."""
     return _conf(spark, "spark.master", "").startswith("local")
 
 

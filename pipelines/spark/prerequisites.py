@@ -1,9 +1,9 @@
-"""What this machine must have before anything is installed: a Java, a Python, a folder to write in.
+"""Check what a machine must have before anything is installed: Java, a Python, a folder that can be written.
 
-The Makefile runs this file with whatever Python it finds, naming the virtual environment, and the Spark
-session asks it about Java. So it needs the standard library only and keeps to the syntax of Python 3.6: a
-Python that is too old must be able to say so. Each check gives one line (what is needed, what was found, how
-to mend it), or "" if all is well.
+The Makefile runs this file with any Python that it finds, and the name of the virtual environment as argument. The
+Spark session uses its check of Java. So it needs only the standard library and has the syntax of Python 3.6: even a
+Python that is too old must be able to say so. Each check returns "" if nothing is wrong, and otherwise one line: what
+is needed, what was found, what to do.
 """
 
 import importlib.util
@@ -17,14 +17,14 @@ from typing import Mapping, Sequence, Tuple
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 12)
 OLDEST_JAVA = 17
-# Spark asks the JVM for this module; a Java built without it prints a stack trace instead of starting.
+# Spark starts Java with this module. A Java that was built without it prints a stack trace instead of starting.
 JAVA_MODULE = "jdk.incubator.vector"
 JAVA_ADVICE = "install one, e.g. Debian's openjdk-17-jre-headless, or set JAVA_HOME"
 JAVA_SECONDS = 30  # a Java that hangs must not hang us
 
 
 def python_problem(version_info: Sequence = sys.version_info, executable: str = sys.executable) -> str:
-    """What is wrong with this Python.
+    """Return what is wrong with this Python, or "".
 
     >>> python_problem((3, 11, 2))
     ''
@@ -38,12 +38,12 @@ def python_problem(version_info: Sequence = sys.version_info, executable: str = 
     advice = "install one of those and name it, e.g. make PYTHON=/usr/bin/python3.11"
     venv = re.search(r"/(\.venv[^/]*)/bin/", executable)
     if venv:
-        advice = f"remove {venv.group(1)}"  # it would be kept, whatever Python is named
+        advice = f"remove {venv.group(1)}"  # make keeps an environment, whichever Python the user names
     return f"Python {supported} is needed, but {executable} is {found}: {advice}"
 
 
 def java_major(version_text: str) -> int:
-    """The major version in what a Java calls its version, or 0 where there is none.
+    """Return the major version of a Java from its version text, or 0 if the text has none.
 
     >>> [java_major(text) for text in ("1.8.0_402", "17.0.15", "21-ea", "11", "25.0.1+8-LTS", "unknown")]
     [8, 17, 21, 11, 25, 0]
@@ -53,12 +53,12 @@ def java_major(version_text: str) -> int:
 
 
 def java_problem(environ: Mapping = os.environ) -> str:
-    """What is wrong with the Java that Spark would start: JAVA_HOME/bin/java, else the java on PATH."""
+    """Return what is wrong with the Java that Spark would start, or "". It is JAVA_HOME/bin/java, else java on PATH."""
     return find_java(environ)[1]
 
 
 def find_java(environ: Mapping = os.environ) -> Tuple[str, str]:
-    """The Java that Spark would start, as "version, path", as far as it is known; and what is wrong with it."""
+    """Return the Java that Spark would start, as far as it is known ("version, path"), and what is wrong with it."""
     needed = f"Java {OLDEST_JAVA} or newer is needed, but"
     home = environ.get("JAVA_HOME")
     if home:
@@ -73,7 +73,7 @@ def find_java(environ: Mapping = os.environ) -> Tuple[str, str]:
     started, output = _run(java, "-version", environ)
     if not started:
         return java, f"{needed} {java} does not start ({_first_line(output)}): {JAVA_ADVICE}"
-    # openjdk version "17.0.15" 2025-04-15; a line about JAVA_TOOL_OPTIONS may come before it.
+    # openjdk version "17.0.15" 2025-04-15. A line about JAVA_TOOL_OPTIONS may precede it.
     quoted = re.search(r'version "([^"]*)"', output)
     version = quoted.group(1) if quoted else ""
     found = f"{version or 'unknown'}, {java}"
@@ -87,19 +87,22 @@ def find_java(environ: Mapping = os.environ) -> Tuple[str, str]:
 
 
 def folder_problem(folder: str, venv_name: str = ".venv") -> str:
-    """What keeps us from making, or renewing, an environment of that name in this folder."""
+    """Return why an environment of this name cannot be created, or renewed, in this folder, or ""."""
     venv = os.path.join(folder, venv_name)
     if os.path.lexists(venv) and not os.path.isdir(venv):
         return f"{venv} must be a folder, but is something else: move it away"
     needed = venv if os.path.isdir(venv) else folder
-    # With both bits: a folder that may be written but not entered cannot hold a file.
+    # Both rights are needed: without the right to enter a folder, no file can be written into it.
     if not os.access(needed, os.W_OK | os.X_OK):
         return f"{needed} must be writable, but is not: change its rights, or work in a folder of your own"
     return ""
 
 
 def venv_problem(folder: str, environ: Mapping = os.environ, venv_name: str = ".venv") -> str:
-    """What keeps this Python from making that environment: Debian packs `ensurepip` apart. uv does without it."""
+    """Return why this Python cannot create that environment, or "".
+
+    It needs ensurepip, which Debian has in a package of its own, or uv.
+    """
     made = os.path.exists(os.path.join(folder, venv_name, "bin", "python"))
     if made or importlib.util.find_spec("ensurepip"):
         return ""
@@ -113,9 +116,10 @@ def venv_problem(folder: str, environ: Mapping = os.environ, venv_name: str = ".
 
 
 def first_problem(folder: str, venv_name: str = ".venv") -> str:
-    """The first thing wrong with this machine for an environment of that name in this folder.
+    """Return the first thing that is wrong with this machine, or "".
 
-    Java comes first: it is to be named even where the next Python that is tried would be a fitting one.
+    Java comes first, because the Makefile tries one Python after the other, and a missing Java must be named in any
+    case.
     """
     return (
         java_problem()
@@ -126,7 +130,7 @@ def first_problem(folder: str, venv_name: str = ".venv") -> str:
 
 
 def _run(program: str, argument: str, environ: Mapping) -> Tuple[bool, str]:
-    """Whether the program ran to a good end, and all that it said."""
+    """Return whether a program ended with status 0, and everything that it wrote."""
     try:
         done = subprocess.run(
             [program, argument],

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: a live bar in a terminal, plain lines elsewhere."""
+"""Show the progress of a job: a live bar in a terminal, plain lines elsewhere."""
 
 import threading
 import time
@@ -12,27 +12,37 @@ from rich.progress import Progress as Bars
 
 from pipelines.spark.session import is_classic
 
-# How often a plain line tells how far a step is: often enough to see life, seldom enough for a log file.
+# Between two plain lines about one step: short enough to show that it lives, long enough for a log file.
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_FOR_LAST_LOOK = 5.0
 
+# (done, total, note): how far a step is.
 Advance = Callable[[int, int, str], None]
 
 
 class Progress:
-    """Tells lines and steps. `console` is where to; the default is standard error, which no result goes to."""
+    """Writes lines and the progress of steps to `console`. The default is standard error, which has no results."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Tell one line."""
+        """Write one line."""
         self.console.print(text, markup=False)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Advance]:
-        """Tell how far one step is. Gives `advance(done, total, note)`; at the end a line with the seconds."""
+        """Show how far one step is, for the body; at its end, write a line with the seconds.
+
+        Gives `advance(done, total, note)`, which the body calls. If the body raises, no last line is written.
+
+        >>> import sys
+        >>> with Progress(Console(file=sys.stdout)).step("decode") as advance:  # doctest: +ELLIPSIS
+        ...     advance(20, 100, "images")
+        decode …
+        decode: done in ... s
+        """
         start = time.monotonic()
         with (self._live if self.console.is_terminal else self._plain)(title) as advance:
             yield advance
@@ -47,7 +57,7 @@ class Progress:
             TimeElapsedColumn(),
         )
         with Bars(*columns, console=self.console, transient=True) as bars:
-            # Without a total the bar only moves to and fro.
+            # The bar moves back and forth until the total is known.
             bar = bars.add_task(title, total=None, shown="")
 
             def advance(done: int, total: int, note: str) -> None:
@@ -73,16 +83,16 @@ class Progress:
 def watched_step(
     progress: Progress, title: str, look: Callable[[Advance], bool], seconds_between_looks: float
 ) -> Iterator[None]:
-    """A step whose progress a thread looks at while the body runs, and once more at its end.
+    """Show a step for the body. A thread calls `look` while the body runs, and once more at its end.
 
-    `look` tells what it sees, and gives whether there is any use in looking again.
+    `look` calls the `Advance` that it is given, and returns whether it is useful to call it again.
     """
     finished = threading.Event()
 
     def watch(advance: Advance) -> None:
-        over = False
-        while not over:
-            over = finished.wait(seconds_between_looks)
+        last_look = False
+        while not last_look:
+            last_look = finished.wait(seconds_between_looks)
             if not look(advance):
                 return
 
@@ -93,19 +103,19 @@ def watched_step(
             yield
         finally:
             finished.set()
-            # A look may be waiting for a store that is away; a failure is told before it answers.
+            # `look` may wait for a store that does not answer. An error of the body must not wait for it.
             watcher.join(SECONDS_FOR_LAST_LOOK)
 
 
 @contextmanager
 def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator[None]:
-    """Show the Spark tasks done of those known so far, while the body runs its jobs."""
+    """Show how many of the known Spark tasks are done, while the body runs its jobs."""
 
     def look(advance: Advance) -> bool:
         try:
             done, total = _task_counts(spark)
         except Exception:
-            return False  # the JVM is gone; the job itself will say why
+            return False  # the JVM is gone; the job's own error says why
         if total:
             advance(done, total, "tasks")
         return True
@@ -118,9 +128,10 @@ def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator
 def images_done(
     progress: Progress, spark: SparkSession, title: str, total: int
 ) -> Iterator[Callable[[int], None] | None]:
-    """Show how many images the tasks of the body have done. Gives what they count them with, each at its end.
+    """Show how many of `total` images the Spark tasks of the body have done.
 
-    Under Spark Connect, which has no accumulators, tasks are shown instead; then it gives None.
+    Gives a function that tasks call with a number of images that are done. Under Spark Connect, which has no
+    accumulators, it shows tasks instead and gives None.
     """
     if not is_classic(spark):
         with spark_tasks(progress, spark, title):
@@ -139,7 +150,7 @@ def images_done(
 
 
 def _task_counts(spark: SparkSession) -> tuple[int, int]:
-    """(done, known) tasks of the active jobs; (0, 0) under Spark Connect, which has no status tracker."""
+    """Return (done, known) tasks of the active jobs, or (0, 0) under Spark Connect, which has no status tracker."""
     if not is_classic(spark):
         return 0, 0
     tracker = spark.sparkContext.statusTracker()

@@ -1,4 +1,4 @@
-"""The data files of a published folder as a DataFrame: only those that belong to it."""
+"""Read the Parquet files of a published folder as a DataFrame: only the files that its commit names."""
 
 import re
 from collections.abc import Iterable
@@ -12,18 +12,22 @@ from cnnlib.storage.folder import Folder
 
 
 def read_parts(spark: SparkSession, folder: Folder, paths: Iterable[str], schema: pa.Schema) -> DataFrame:
-    """Read Parquet files of a folder, by their paths relative to it; at least one."""
-    # Without the schema Spark would run a job to read it off a footer.
+    """Read Parquet files of a folder. `paths` are relative to the folder; at least one is needed."""
+    # Without a schema, Spark would run a job that reads it from a file.
     reader = spark.read.schema(from_arrow_schema(schema))
     return reader.parquet(*(literal_path(f"{folder.uri}/{path}") for path in paths))
 
 
 def read_split(spark: SparkSession, image_set: ImageSet, *splits: str) -> DataFrame:
-    """Read the splits of an image set, columns as in `contract.SCHEMA`."""
+    """Read splits of an image set, with the columns of `contract.SCHEMA`."""
     files = [file.path for split in splits for file in image_set.split(split).files]
     return read_parts(spark, image_set.folder, files, SCHEMA)
 
 
 def literal_path(path: str) -> str:
-    """Escape what Hadoop would take for a pattern: a folder may well be called photos[1]."""
+    """Escape the characters that Hadoop takes for a pattern, because a folder may have them in its name.
+
+    >>> print(literal_path("photos[1]"))
+    photos\\[1\\]
+    """
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", path)

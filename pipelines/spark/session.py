@@ -1,4 +1,4 @@
-"""The one place that builds a SparkSession, and what depends on which kind it is."""
+"""Build a SparkSession (no other module does), change its settings, and send folders to its executors."""
 
 import atexit
 import os
@@ -10,40 +10,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
 from weakref import WeakKeyDictionary
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 import cnnlib
-from cnnlib import errors
-from cnnlib.errors import HostError, SourceError, SparkcnnError
+from cnnlib.errors import HostError
 from pipelines.spark.prerequisites import java_problem
 
-# Rows in an Arrow batch between the JVM and Python: enough to make the way there cheap, few enough for large images.
+# Rows in an Arrow batch between the JVM and Python: many enough for little overhead, few enough for large images.
 ROWS_PER_ARROW_BATCH = 256
 
-# Names of folders that executors have, by what they belong to: an application, or a session of Spark Connect.
+# Names of the folders that executors already have, by the application or the Spark Connect session that sent them.
 _SHIPPED: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
 
-# `pipelines.class_archive` makes it. Java refuses that of another Java or of another Spark, and starts as without one.
+# `pipelines.class_archive` makes this file. Java ignores it if it was made by another Java or for another Spark.
 CLASS_ARCHIVE = Path(sys.prefix) / "share" / "sparkcnn" / "spark-classes.jsa"
-
-INTERRUPT_ON_CANCEL = "spark.job.interruptOnCancel"
 
 _SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
 
 
 def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
-    """Give the active session (a notebook's, say), or build one.
+    """Return the active session, for example a notebook's, or build one.
 
-    `options` are Spark settings (dots as in Spark's own names). Where SPARK_REMOTE names a Spark Connect server, the
-    session is one of its, and the project must be installed there. Without a master from spark-submit or the options,
-    Spark runs in this process on all cores, on the loopback interface only.
+    `options` are Spark settings under their own names. If SPARK_REMOTE names a Spark Connect server, the session is one
+    of that server, which must have this project installed. Without a master from spark-submit or from the options,
+    Spark runs in this process on all cores, and listens on the loopback interface only.
 
-    Raises HostError where Java is missing or too old, or Spark cannot start (a port or folder not to be had).
+    Raises HostError if Java is missing or too old, or if Spark cannot start, for example because a port is taken.
+
+    Example::
+
+        spark = spark_session(**{"spark.master": "local[2]", "spark.driver.memory": "4g"})
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -52,7 +50,7 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     problem = "" if over_connect else java_problem()
     if problem:
         raise HostError(problem)
-    # Workers must be this very Python: another one would lack the project, or differ in a version.
+    # Executors must run this Python. Another one may lack the project, or have other versions of packages.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
@@ -70,13 +68,13 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
 
 
 def is_classic(spark: SparkSession) -> bool:
-    """Whether a session has a JVM of its own to speak to; under Spark Connect it has none."""
+    """Return whether a session has a JVM that this process can call. A session of Spark Connect has none."""
     return hasattr(spark, "_jsparkSession")
 
 
 @contextmanager
 def job_session(app_name: str) -> Iterator[SparkSession]:
-    """Give a job its session, and stop it at the end unless it was there before, as in a notebook."""
+    """Give a session for the body, and stop it afterwards unless it existed before, as in a notebook."""
     given = SparkSession.getActiveSession()
     session = spark_session(app_name)
     try:
@@ -87,6 +85,7 @@ def job_session(app_name: str) -> Iterator[SparkSession]:
 
 
 def _defaults(options: dict[str, str]) -> dict[str, str]:
+    """Return our default settings: only the time zone if spark-submit or the caller has chosen a master."""
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if "spark.master" in options or submitted:
         return _SESSION_DEFAULTS
@@ -104,25 +103,32 @@ def _defaults(options: dict[str, str]) -> dict[str, str]:
 
 
 def _java_options() -> str:
-    """For jobs of seconds or minutes, in which the JVM mostly plans: its threads would take the images' cores."""
+    """Return Java options for jobs of seconds or minutes.
+
+    The JVM mostly plans there, so the threads of a full compiler and collector would only take cores from the images.
+    """
     given = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
-    # Two collectors, and Java does not start.
+    # Java does not start if two collectors are chosen.
     collector = "" if re.search(r"-XX:\+Use\w+GC", given) else " -XX:+UseSerialGC"
     return f"-XX:TieredStopAtLevel=1{collector} {class_archive_options()}"
 
 
 def class_archive_options(archive: Path = CLASS_ARCHIVE) -> str:
-    """What Java is to be given in order to map an archive of Spark's classes; "" where there is none."""
+    """Return the Java options that map an archive of Spark's classes, or "" if there is no such file.
+
+    >>> class_archive_options(Path("nowhere.jsa"))
+    ''
+    """
     if not archive.is_file():
         return ""
-    # One that it refuses is no reason for a warning at each start.
+    # Without the -Xlog options, Java would warn at every start about an archive that does not fit.
     return f'"-XX:SharedArchiveFile={archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
 
 
 def _ship_own_wheel(session: SparkSession) -> None:
-    """Give the workers this project where spark-submit was given it as a wheel.
+    """Send this project to the executors if spark-submit got it as a wheel.
 
-    `--py-files` takes a wheel to the driver, but Spark's workers import from .zip, .egg and .jar alone.
+    `--py-files` takes a wheel to the driver, but the Python of executors imports only from .zip, .egg and .jar files.
     """
     wheel = Path(cnnlib.__file__).parents[1]
     if wheel.suffix != ".whl":
@@ -131,7 +137,7 @@ def _ship_own_wheel(session: SparkSession) -> None:
 
 
 def ship_folder(spark: SparkSession, folder: Path, name: str) -> str:
-    """Send a folder to every executor, once a session. Gives the name under which `SparkFiles.get` finds it there."""
+    """Send a folder to every executor, once per session. Returns the name by which `SparkFiles.get` finds it there."""
     shipped = _SHIPPED.setdefault(spark.sparkContext if is_classic(spark) else spark, set())
     if name not in shipped:
         archive = shutil.make_archive(f"{_folder_until_exit()}/{name}", "zip", folder)
@@ -145,7 +151,7 @@ def ship_folder(spark: SparkSession, folder: Path, name: str) -> str:
 
 @contextmanager
 def with_settings(spark: SparkSession, settings: dict[str, str]) -> Iterator[None]:
-    """Run the body's queries with Spark SQL settings in whatever session the caller has, and put them back."""
+    """Change Spark SQL settings of the caller's session for the body, and then restore them."""
     before = {name: spark.conf.get(name, None) for name in settings}
     for name, value in settings.items():
         spark.conf.set(name, value)
@@ -160,54 +166,18 @@ def with_settings(spark: SparkSession, settings: dict[str, str]) -> Iterator[Non
 
 
 def _folder_until_exit() -> str:
-    """A folder for files that executors fetch when they start, and that may be at any time until this process ends."""
+    """Create a folder that is kept until this process ends, because a new executor may fetch its files at any time."""
     folder = tempfile.mkdtemp(prefix="sparkcnn-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-@contextmanager
-def _without_interrupts(spark: SparkSession) -> Iterator[None]:
-    """Have tasks of this thread's jobs cancelled without an interrupt; their Python workers end within 4 s then.
-
-    An interrupt that meets a task which is starting its Python worker makes Spark 4 restart the daemon of all workers,
-    and tasks of the next job that have one already find a "Broken pipe".
-    """
-    # Spark 4 sets the job's property for a query, unless it is told not to; then what the caller has set holds.
-    with with_settings(spark, {"spark.sql.execution.interruptOnCancel": "false"}):
-        if not is_classic(spark):
-            yield
-            return
-        before = spark.sparkContext.getLocalProperty(INTERRUPT_ON_CANCEL)
-        spark.sparkContext.setLocalProperty(INTERRUPT_ON_CANCEL, "false")
-        try:
-            yield
-        finally:
-            spark.sparkContext.setLocalProperty(INTERRUPT_ON_CANCEL, cast(str, before))  # None removes it
-
-
-@contextmanager
-def user_errors_from_tasks(spark: SparkSession) -> Iterator[None]:
-    """Turn a SparkcnnError that a Python worker raised back into that error, without Spark's stack traces.
-
-    Spark hands a worker's exception on as text only.
-    """
-    try:
-        with _without_interrupts(spark):
-            yield
-    except (PySparkException, Py4JJavaError) as error:
-        # A sealed model raises the errors of the code that travels with it.
-        match = re.search(r"(?:cnnlib(?:\.sealed\.frozen)?|sparkcnn_sealed_\w+)\.errors\.(\w+): (.+)", str(error))
-        kind = getattr(errors, match.group(1), None) if match else None
-        if match and kind and issubclass(kind, SparkcnnError):
-            raise kind(match.group(2).strip()) from error
-        if isinstance(error, Py4JJavaError):
-            raise SourceError(f"Spark could not read its input: {root_cause(error)}") from error
-        raise
-
-
 def root_cause(error: BaseException) -> str:
-    """The line of Spark's stack traces that says what went wrong in the first place."""
+    """Return the line of Spark's stack traces that names the first cause.
+
+    >>> root_cause(Exception("Job aborted\\n\\tat A.java\\nCaused by: java.io.IOException: disk full"))
+    'Caused by: java.io.IOException: disk full'
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if "Exception:" in line or "Error:" in line]
     return (causes or lines or [type(error).__name__])[-1].lstrip(": ")

@@ -1,1 +1,1 @@
-"""All that speaks to MLflow: runs under way and ended, the registry and its aliases."""
+"""All that talks to MLflow: the store, runs, the model registry and its aliases."""

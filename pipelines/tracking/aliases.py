@@ -1,8 +1,8 @@
-"""Aliases of registered models: which version has one, who moved it there, and who is about to.
+"""Aliases of registered models: which version has one, who moved it there, and which run is about to move it.
 
-Tags of a version say how it came to an alias: sparkcnn.ALIAS.by, .at, .because, .run, .report, and as .previous the
-version that had it before, "" where none had. A tag of the model, sparkcnn.ALIAS.promotion.RUN_ID, says that a run is
-about to move it, and goes when that run ends.
+The tags of a version say how it got an alias: sparkcnn.ALIAS.by, .at, .because, .run and .report. The tag
+sparkcnn.ALIAS.previous has the version that had the alias before, or "" if none had. While a run is about to move an
+alias, the model has the tag sparkcnn.ALIAS.promotion.RUN_ID.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,62 +12,27 @@ from datetime import datetime, timezone
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run, RunStatus
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from cnnlib.errors import ModelError, PromotionError, first_line
+from pipelines.tracking.registry import ModelVersion, find_version
 
 _USER = "mlflow.user"
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version of a registered model, and the id of the run that made it, None where none did."""
-
-    name: str
-    version: str
-    run_id: str | None
-    tags: Mapping[str, str]
-
-    def __str__(self) -> str:
-        return f"{self.name} version {self.version}"
-
-    @property
-    def uri(self) -> str:
-        """What MLflow calls it."""
-        return f"models:/{self.name}/{self.version}"
-
-
-def find_version(name: str, wanted: str) -> Version:
-    """A version by its number, or by an alias. Raises ModelError where there is none."""
-    client = MlflowClient()
-    try:
-        if wanted.isdigit():
-            return _version(client.get_model_version(name, wanted))
-        return _version(client.get_model_version_by_alias(name, wanted))
-    except MlflowException as error:
-        raise ModelError(
-            f"{name} has no version {wanted}: {first_line(error)}; name one that was registered"
-        ) from error
-
-
-def version_with(name: str, alias: str) -> Version | None:
-    """The version that has an alias, None where none has. Raises ModelError where there is no such model."""
+def version_with(name: str, alias: str) -> ModelVersion | None:
+    """Return the version that has an alias, or None if no version has it. Raises ModelError for an unknown model."""
     client = MlflowClient()
     try:
         aliases = client.get_registered_model(name).aliases
     except MlflowException as error:
-        raise ModelError(f"model={name} cannot be had: {first_line(error)}; name a registered model") from error
-    # Unity Catalog lists aliases with their versions as numbers, others as text.
+        raise ModelError(f"model={name} cannot be read: {first_line(error)}; name a registered model") from error
+    # Unity Catalog lists the versions of aliases as numbers, other registries as text.
     return find_version(name, str(aliases[alias])) if alias in aliases else None
 
 
-def _version(found: ModelVersion) -> Version:
-    return Version(found.name, str(found.version), found.run_id or None, dict(found.tags or {}))
-
-
 def move_alias(
-    version: Version,
+    version: ModelVersion,
     alias: str,
     run_id: str,
     because: str,
@@ -75,21 +40,16 @@ def move_alias(
     report: str = "",
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let an alias name a version, and tag it with who did that, when, why and with what report.
+    """Move an alias to a version, and tag the version with the user, the time, the reason, the run and the report.
 
-    `check` is called at the very last moment; what it raises leaves alias and tags as they were.
+    `check` is called immediately before the move. If it raises, the alias and the tags stay as they were.
     """
     before = version_with(version.name, alias)
-    tags = {
-        "by": _user(run_id),
-        "at": _now(),
-        "because": because,
-        "run": run_id,
-        "report": report,
-        # Of a version that has it already, what came before stays.
-        **({} if before and before.version == version.version else {"previous": before.version if before else ""}),
-    }
-    _tag(version, alias, tags)
+    tags = {"by": _user(run_id), "at": _now(), "because": because, "run": run_id, "report": report}
+    # A version that already has the alias keeps its tag for the version before it.
+    if before is None or before.version != version.version:
+        tags["previous"] = before.version if before else ""
+    _set_tags(version, alias, tags)
     try:
         check()
     except BaseException:
@@ -98,114 +58,123 @@ def move_alias(
     MlflowClient().set_registered_model_alias(version.name, alias, version.version)
 
 
-def move_back(name: str, alias: str, run_id: str, because: str) -> tuple[Version, Version]:
-    """Let an alias name the version that had it before; gives (the version that loses it, the one that gets it).
+def move_back(name: str, alias: str, run_id: str, because: str) -> tuple[ModelVersion, ModelVersion]:
+    """Move an alias back to the version that had it before.
 
-    A tag of the one that loses it says so. Raises PromotionError where none had it before, or that is not known.
+    Returns (the version that loses the alias, the version that gets it), and tags the first one with who did this and
+    why. Raises PromotionError if no version had the alias before, or if no tag names that version.
     """
     now = version_with(name, alias)
-    previous = now.tags.get(_key(alias, "previous")) if now else None
-    if now is None or not previous:
-        held = f"{now} has it, and" if now else "no version has it:"
-        raise PromotionError(f"{name}@{alias} cannot go back: {held} no tag says which had it before; set it in MLflow")
+    if now is None:
+        raise PromotionError(f"{name}@{alias} cannot be rolled back: no version has the alias; set it in MLflow")
+    previous = now.tags.get(_tag_name(alias, "previous"))
+    if not previous:
+        raise PromotionError(
+            f"{name}@{alias} cannot be rolled back: {now} has the alias, and no tag names the version that had it "
+            "before; set the alias in MLflow"
+        )
     back = find_version(name, previous)
-    _tag(now, alias, {"rolled_back": f"to version {back.version} by {_user(run_id)} at {_now()}: {because}"})
+    _set_tags(now, alias, {"rolled_back": f"to version {back.version} by {_user(run_id)} at {_now()}: {because}"})
     MlflowClient().set_registered_model_alias(name, alias, back.version)
     return now, back
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run's claim to an alias, and the version that had it when the claim was made, None where none had."""
+    """A run's claim to an alias; `champion` is the version that had the alias when the claim was made, if any."""
 
     name: str
     alias: str
     run_id: str
-    champion: Version | None
+    champion: ModelVersion | None
 
     def check(self) -> None:
-        """Raise PromotionError where the alias may not move: an earlier run claims it too, or it has moved."""
-        # In this order: a run lets go of its claim after it has moved the alias.
-        _give_way(self.name, self.alias, self.run_id)
+        """Raise PromotionError if an earlier run claims the alias too, or if the alias has moved since the claim."""
+        # In this order, because a run removes its claim only after it has moved the alias.
+        _refuse_if_earlier_run_claims(self.name, self.alias, self.run_id)
         was, now = (version and version.version for version in (self.champion, version_with(self.name, self.alias)))
         if was != now:
             raise PromotionError(
-                f"{self.name}@{self.alias} was moved from version {was} to {now} meanwhile, and stays there: the "
-                "challenger was not compared with that; run this again"
+                f"{self.name}@{self.alias} was moved from version {was} to {now} during this promotion, and stays "
+                "there, because the challenger was not compared with that version; run this again"
             )
 
 
 @contextmanager
 def promotion_of(name: str, alias: str, run_id: str) -> Iterator[Claim]:
-    """Claim an alias for the body. Raises PromotionError, at once, where an earlier run has claimed it and goes on.
+    """Claim an alias for the body. Raises PromotionError at once if an earlier run that still runs has claimed it.
 
-    MLflow cannot compare and set. So every run writes a claim of its own before it looks for those of others, and of
-    two that see each other the one that started later gives way. `Claim.check` looks once more before the alias moves:
-    what the body does meanwhile takes longer than the way of the other from its start to its claim.
+    MLflow has no compare-and-set. So every run first writes its own claim and then looks for the claims of others. If
+    two runs see each other, the one that started later stops. `Claim.check` looks again just before the alias moves.
+    By then another run that started earlier has written its claim: the body takes longer than a run takes from its
+    start to its claim.
     """
     client = MlflowClient()
-    client.set_registered_model_tag(name, _claim(alias, run_id), _now())
+    client.set_registered_model_tag(name, _claim_tag(alias, run_id), _now())
     try:
-        _give_way(name, alias, run_id)
+        _refuse_if_earlier_run_claims(name, alias, run_id)
         yield Claim(name, alias, run_id, version_with(name, alias))
     finally:
-        # The claim of a run that has ended counts for nothing.
+        # A claim that stays here does no harm: the claim of a run that has ended does not count.
         with suppress(MlflowException):
-            client.delete_registered_model_tag(name, _claim(alias, run_id))
+            client.delete_registered_model_tag(name, _claim_tag(alias, run_id))
 
 
-def _give_way(name: str, alias: str, run_id: str) -> None:
-    """Raise PromotionError where a run that started earlier, and goes on, has claimed the alias too."""
+def _refuse_if_earlier_run_claims(name: str, alias: str, run_id: str) -> None:
+    """Raise PromotionError if a run that started earlier, and still runs, has claimed the alias too."""
     client = MlflowClient()
-    prefix = _claim(alias, "")
-    ours = _order(client.get_run(run_id))
+    prefix = _claim_tag(alias, "")
+    ours = _start_order(client.get_run(run_id))
     for key in client.get_registered_model(name).tags:
         other = key.removeprefix(prefix)
         if other in (key, run_id):
             continue
-        run = _running(client, other)
-        if run is not None and _order(run) < ours:
+        run = _find_running(client, other)
+        if run is not None and _start_order(run) < ours:
             raise PromotionError(
-                f"{name}@{alias} is being promoted by another job (run {other}, {_user(other)}), and stays as it is: "
-                f"wait for it, or where it died end it with mlflow runs delete --run-id {other}"
+                f"{name}@{alias} is being promoted by another job (run {other}, {_user(other)}), so the alias was not "
+                f"moved; wait for that job, or if it died, end its run with mlflow runs delete --run-id {other}"
             )
 
 
-def _running(client: MlflowClient, run_id: str) -> Run | None:
+def _find_running(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run, or None if it has ended, was deleted or never existed."""
     try:
         run = client.get_run(run_id)
     except MlflowException:
         return None
-    alive = run.info.status == RunStatus.to_string(RunStatus.RUNNING)
-    return run if alive and run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+    running = run.info.status == RunStatus.to_string(RunStatus.RUNNING)
+    return run if running and run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
 
-def _order(run: Run) -> tuple[int, str]:
+def _start_order(run: Run) -> tuple[int, str]:
+    """Return a key that sorts runs by their start; the id decides between runs of the same millisecond."""
     return run.info.start_time, run.info.run_id
 
 
-def _tag(version: Version, alias: str, tags: Mapping[str, str]) -> None:
+def _set_tags(version: ModelVersion, alias: str, tags: Mapping[str, str]) -> None:
     client = MlflowClient()
     for name, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, _key(alias, name), value)
+        client.set_model_version_tag(version.name, version.version, _tag_name(alias, name), value)
 
 
-def _restore_tags(version: Version, alias: str, written: Mapping[str, str]) -> None:
+def _restore_tags(version: ModelVersion, alias: str, written: Mapping[str, str]) -> None:
+    """Give the tags that were written their values from before, or delete those that did not exist."""
     client = MlflowClient()
     for name in written:
-        key = _key(alias, name)
-        if key in version.tags:
-            client.set_model_version_tag(version.name, version.version, key, version.tags[key])
+        tag = _tag_name(alias, name)
+        if tag in version.tags:
+            client.set_model_version_tag(version.name, version.version, tag, version.tags[tag])
         else:
-            client.delete_model_version_tag(version.name, version.version, key)
+            client.delete_model_version_tag(version.name, version.version, tag)
 
 
-def _key(alias: str, name: str) -> str:
+def _tag_name(alias: str, name: str) -> str:
     return f"sparkcnn.{alias}.{name}"
 
 
-def _claim(alias: str, run_id: str) -> str:
-    return _key(alias, f"promotion.{run_id}")
+def _claim_tag(alias: str, run_id: str) -> str:
+    return _tag_name(alias, f"promotion.{run_id}")
 
 
 def _user(run_id: str) -> str:

@@ -1,6 +1,6 @@
-"""Taking what training leaves to the MLflow run in the background: training never waits for a server.
+"""Send checkpoints and metrics to the MLflow run in the background, so that training never waits for a server.
 
-MLflow tries a call again for about four minutes while its server is away; what waits meanwhile stays in order here.
+While its server is away, MLflow tries a call again for about four minutes. Later epochs wait here, in order.
 """
 
 import json
@@ -19,9 +19,9 @@ SECONDS_BETWEEN_PROGRESS = 1.0
 
 
 class Publisher:
-    """Uploads each epoch's checkpoint, logs its metrics, and then bounds the checkpoints on the local disk.
+    """Uploads the checkpoint of each epoch, logs its metrics, and then removes old checkpoints from the local disk.
 
-    A context manager: at its end everything is in the run, or TrackingError says what is not.
+    Use it as a context manager. When the body ends, everything is in the run, or TrackingError says what is missing.
     """
 
     def __init__(self, tracker: Tracker, checkpoints: Path, keep_last: int) -> None:
@@ -31,7 +31,7 @@ class Publisher:
         self._epochs: queue.Queue[tuple[int, Path, Mapping[str, float]] | None] = queue.Queue()
         self._progress: dict[str, Any] | None = None
         self._sent: dict[str, Any] | None = None
-        self._fault: BaseException | None = None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="sparkcnn-publisher", daemon=True)
 
     def __enter__(self) -> "Publisher":
@@ -45,20 +45,20 @@ class Publisher:
             self._check()
 
     def publish(self, epoch: int, folder: Path, metrics: Mapping[str, float]) -> None:
-        """Hand over an epoch (from 1). Raises TrackingError where an earlier one could not be published."""
+        """Queue an epoch (from 1) for upload. Raises TrackingError if an earlier epoch could not be published."""
         self._check()
         self._epochs.put((epoch, folder, metrics))
 
-    def tell(self, progress: dict[str, Any]) -> None:
-        """Have the run show how far training is. Only the latest counts, and it is sent when there is time."""
+    def show_progress(self, progress: dict[str, Any]) -> None:
+        """Show in the run how far training is. Only the latest value counts: it is sent after a second or an epoch."""
         self._progress = progress
 
     def _check(self) -> None:
-        if self._fault is not None:
+        if self._error is not None:
             raise TrackingError(
-                f"the MLflow store {self._tracker.uri} did not take a checkpoint ({first_line(self._fault)}); "
-                f"mend it, then go on with --train.resume {self._tracker.run_id}"
-            ) from self._fault
+                f"the MLflow store {self._tracker.uri} did not accept a checkpoint ({first_line(self._error)}); "
+                f"repair the store, then continue with --train.resume {self._tracker.run_id}"
+            ) from self._error
 
     def _work(self) -> None:
         try:
@@ -75,13 +75,13 @@ class Publisher:
                 self._tracker.log_checkpoint(epoch, folder)
                 self._tracker.log_epoch(epoch, metrics)
                 remove_checkpoints(self._checkpoints, up_to=epoch - self._keep_last)
-                self._send_progress()  # epochs may follow one another more quickly than the queue is empty
+                self._send_progress()  # with short epochs the queue may never be empty
         except Exception as error:
-            self._fault = error
+            self._error = error
 
     def _send_progress(self) -> None:
         if self._progress is not self._sent:
             self._sent = self._progress
-            # Only for show: what the run must have is published by itself, and fails by itself.
+            # Progress is only shown. Whatever the run must have is published elsewhere, and raises its own errors.
             with suppress(Exception):
                 self._tracker.set_tag(PROGRESS_TAG, json.dumps(self._sent))

@@ -1,11 +1,10 @@
-"""The MLflow model registry: sealed models go in, a version comes out."""
+"""The MLflow model registry: register sealed models, find their versions, download them."""
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata, resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,24 +25,25 @@ from cnnlib.predictions.drift import shares_of
 from cnnlib.sealed.frozen import predict
 from cnnlib.sealed.frozen.images import ImageSpec, encode_png
 from cnnlib.sealed.frozen.predict import ModelCard
-from cnnlib.sealed.seal import ARTIFACTS, seal
+from cnnlib.sealed.seal import ARTIFACTS, SEALED, seal
 from cnnlib.sealed.starting_weights import REGISTERED
 
 if TYPE_CHECKING:
     import keras
 
-NAME = "model"
-_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>.+)")
-_VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
-CODE_FILE = "sealed_model.py"
+# models:/NAME/VERSION or models:/NAME@ALIAS.
+_REGISTERED_URI = re.compile(rf"{REGISTERED}(?P<name>[^/]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
-# Of a registered version: what its weights must have.
+# Tag of a registered version: the SHA-256 that its weights must have.
 SHA256_TAG = "sparkcnn.model_sha256"
 
-# What `log_model` calls the model's name: MLflow 3 warns of artifact_path, the only word that MLflow 2 knows.
+ARTIFACT_NAME = "model"
+CODE_FILE = "sealed_model.py"
+
+# The argument of `log_model` that names the model. MLflow 2 knows only artifact_path, and MLflow 3 warns about it.
 _NAME_ARGUMENT = "name" if int(mlflow.__version__.partition(".")[0]) >= 3 else "artifact_path"
 
-# What a sealed model imports. Its requirements are these, in the versions it was trained with.
+# The packages that a sealed model imports. It requires them in the versions that it was trained with.
 REQUIREMENTS = ("keras", "mlflow", "numpy", "pandas", "pillow", "tensorflow")
 
 SIGNATURE = ModelSignature(
@@ -61,27 +61,116 @@ SIGNATURE = ModelSignature(
 
 
 @dataclass(frozen=True)
-class RegisteredModel:
-    """A model on this disk: its registered name and version (None for a model of a run), and its folder."""
+class ModelVersion:
+    """A version of a registered model, its tags, and the id of the run that made it (None if no run did)."""
 
     name: str
-    version: str | None
-    folder: Path
+    version: str
+    run_id: str | None
+    tags: Mapping[str, str]
 
-    @cached_property
-    def card(self) -> ModelCard:
-        """What the model knows of itself. Raises ModelError where it is no sealed model."""
-        return predict.read_card(self.folder / ARTIFACTS)
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
 
     @property
-    def scored_with(self) -> ScoredWith:
-        """How predictions name it."""
-        return ScoredWith(self.name, self.version, self.card.model_sha256)
+    def uri(self) -> str:
+        """The model URI models:/NAME/VERSION."""
+        return f"{REGISTERED}{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """A sealed model that was downloaded to this machine.
+
+    `scored_with` has its registered name and version; for a model of a run, the name is its URI and the version None.
+    """
+
+    folder: Path
+    card: ModelCard
+    scored_with: ScoredWith
+
+
+def _resolve(uri: str) -> ModelVersion | None:
+    """Ask the registry which version a model URI names now; None if the URI names no registered model, as runs:/…"""
+    match = _REGISTERED_URI.fullmatch(uri)
+    if match is None:
+        return None
+    client = mlflow.MlflowClient()
+    if match["version"]:
+        found = client.get_model_version(match["name"], match["version"])
+    else:
+        found = client.get_model_version_by_alias(match["name"], match["alias"])
+    # Unity Catalog gives the version as a number, other registries as text.
+    return ModelVersion(match["name"], str(found.version), found.run_id or None, dict(found.tags or {}))
+
+
+@contextmanager
+def _as_model_error(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            f"model={uri} cannot be read from {mlflow.get_tracking_uri()}: {first_line(error)}; "
+            "name it as models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
+        ) from error
+
+
+def find_version(name: str, wanted: str) -> ModelVersion:
+    """Find a version of a registered model by its number or by an alias. Raises ModelError if there is none."""
+    uri = f"{REGISTERED}{name}/{wanted}" if wanted.isdigit() else f"{REGISTERED}{name}@{wanted}"
+    try:
+        found = _resolve(uri)
+    except MlflowException as error:
+        raise ModelError(
+            f"{name} has no version {wanted}: {first_line(error)}; name a registered version or an alias"
+        ) from error
+    if found is None:
+        raise ModelError(f"{uri} is not a model URI; name a registered model, and a version or an alias of it")
+    return found
+
+
+def pin_version(uri: str) -> str:
+    """Return models:/NAME/VERSION for models:/NAME@ALIAS, with the version that the alias names now.
+
+    Any other URI is returned unchanged, without a request. Raises ModelError if there is no such model or alias.
+    """
+    # A version that has been deleted since must not stop a training that continues from its own checkpoint.
+    if "@" not in uri:
+        return uri
+    with _as_model_error(uri):
+        version = _resolve(uri)
+    return uri if version is None else version.uri
+
+
+def fetch_model(uri: str, folder: Path) -> FetchedModel:
+    """Download the sealed model that a URI names into a folder. An alias is resolved once.
+
+    `uri` is models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/model or any other that MLflow knows. Raises
+    ModelError if there is no such model, version or alias, if it is not a sealed model, or if its weights are not the
+    registered ones.
+    """
+    with _as_model_error(uri):
+        version = _resolve(uri)
+        fixed_uri = uri if version is None else version.uri
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=fixed_uri, dst_path=str(folder)))
+    card = predict.read_card(local / ARTIFACTS)
+    if version is None:
+        return FetchedModel(local, card, ScoredWith(uri, None, card.model_sha256))
+    registered = version.tags.get(SHA256_TAG)
+    if registered is not None and card.model_sha256 != registered:
+        raise ModelError(
+            f"the weights of {fixed_uri} have SHA-256 {card.model_sha256}, but {registered} was registered; "
+            "register the model again"
+        )
+    return FetchedModel(local, card, ScoredWith(version.name, version.version, card.model_sha256))
 
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What a model's images are, and what it was trained on; `class_shares` of the classes in it, where known."""
+    """The images that a model takes, and the image set that it was trained on.
+
+    `class_shares` has one fraction of the train images per class, in label order; it is empty if they are not known.
+    """
 
     image: ImageSpec
     classes: tuple[str, ...]
@@ -90,10 +179,10 @@ class TrainedOn:
 
     @classmethod
     def of(cls, image_set: ImageSet) -> "TrainedOn":
-        """An image set's train split."""
+        """Describe a model that was trained on the train split of an image set."""
         train = image_set.splits[TRAIN]
-        shares = tuple(shares_of(train.class_counts)) if train.rows else ()
-        return cls(image_set.image, image_set.classes, image_set.fingerprint, shares)
+        class_shares = tuple(shares_of(train.class_counts)) if train.rows else ()
+        return cls(image_set.image, image_set.classes, image_set.fingerprint, class_shares)
 
 
 def log_sealed_model(
@@ -104,100 +193,51 @@ def log_sealed_model(
     register_as: str | None,
     confidence_shares: Sequence[float] = (),
 ) -> tuple[str, str | None]:
-    """Log a model that gives logits with the active run, sealed; register it where a name is given.
+    """Seal a Keras model that outputs logits, log it with the active run, and register it as `register_as`.
 
-    `example` is (height, width, channels) uint8 and becomes the input example, as PNG. `confidence_shares` are as in
-    the model's card. Gives (model URI, version).
+    `example` is one image, (height, width, channels) uint8; it becomes the input example, as PNG. `confidence_shares`
+    are described in `ModelCard`. Returns (model URI, registered version or None).
     """
     with TemporaryDirectory(prefix="sparkcnn-seal-") as temporary:
-        sealed = seal(
+        folder = Path(temporary)
+        card = seal(
             model,
-            Path(temporary),
+            folder,
             image=trained_on.image,
             classes=trained_on.classes,
             fingerprint=trained_on.fingerprint,
             class_shares=trained_on.class_shares,
             confidence_shares=confidence_shares,
         )
-        # A file of its own: this package may lie in a zip, as spark-submit ships it.
-        code_file = Path(temporary) / CODE_FILE
-        code_file.write_text(resources.files("pipelines.tracking").joinpath(CODE_FILE).read_text())
-        with _importable(sealed.code):
+        code = folder / card.code_package
+        # MLflow needs this module as a file on disk, but this package may be inside a zip, as spark-submit ships it.
+        model_file = folder / CODE_FILE
+        model_file.write_text(resources.files("pipelines.tracking").joinpath(CODE_FILE).read_text())
+        with _importable(code):
             logged = mlflow.pyfunc.log_model(
-                **{_NAME_ARGUMENT: NAME},
-                python_model=str(code_file),
-                artifacts={"sealed": str(sealed.artifacts)},
-                code_paths=[str(sealed.code)],
+                **{_NAME_ARGUMENT: ARTIFACT_NAME},
+                python_model=str(model_file),
+                artifacts={SEALED: str(folder / SEALED)},
+                code_paths=[str(code)],
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({IMAGE: [encode_png(example)]}),
                 pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
                 registered_model_name=register_as,
-                metadata={"model_sha256": sealed.card.model_sha256, "fingerprint": sealed.card.fingerprint},
+                metadata={"model_sha256": card.model_sha256, "fingerprint": card.fingerprint},
             )
     version = logged.registered_model_version
     if version is None or register_as is None:
         return logged.model_uri, None
-    # In the registry, apart from the files: whoever can change those cannot change this with them.
-    mlflow.MlflowClient().set_model_version_tag(register_as, str(version), SHA256_TAG, sealed.card.model_sha256)
+    # The tag is in the registry, apart from the files, so whoever can change the files cannot change it with them.
+    mlflow.MlflowClient().set_model_version_tag(register_as, str(version), SHA256_TAG, card.model_sha256)
     return logged.model_uri, str(version)
 
 
 @contextmanager
 def _importable(package: Path) -> Iterator[None]:
-    """MLflow 2 loads a model before it has stored it, and then looks nowhere for its code; MLflow 3 does not."""
+    """Make a package importable for the body. MLflow 2 needs it: it loads a model before it has stored the code."""
     sys.path.append(str(package.parent))
     try:
         yield
     finally:
         sys.path.remove(str(package.parent))
-
-
-def pin_version(uri: str) -> str:
-    """models:/NAME@ALIAS -> models:/NAME/VERSION, as it is now; other URIs as they are.
-
-    Raises ModelError where there is no such model or alias.
-    """
-    with _as_model_error(uri):
-        return _pinned(uri)
-
-
-def _pinned(uri: str) -> str:
-    match = _ALIAS.fullmatch(uri)
-    if match is None:
-        return uri
-    version = mlflow.MlflowClient().get_model_version_by_alias(match["name"], match["alias"]).version
-    return f"{REGISTERED}{match['name']}/{version}"
-
-
-@contextmanager
-def _as_model_error(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        raise ModelError(
-            f"model={uri} cannot be had from {mlflow.get_tracking_uri()}: {first_line(error)}; expected "
-            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
-        ) from error
-
-
-def fetch_model(uri: str, folder: Path) -> RegisteredModel:
-    """Resolve a model URI once and download what it names into a folder.
-
-    `uri` is models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/model or any other that MLflow knows. Raises
-    ModelError where there is no such model, version or alias, and where its weights are not those registered.
-    """
-    name, version = uri, None
-    registered: str | None = None
-    with _as_model_error(uri):
-        uri = _pinned(uri)
-        match = _VERSION.fullmatch(uri)
-        if match:
-            name, version = match["name"], match["version"]
-            registered = mlflow.MlflowClient().get_model_version(name, version).tags.get(SHA256_TAG)
-        local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder))
-    model = RegisteredModel(name, None if version is None else str(version), Path(local))
-    if registered is not None and model.card.model_sha256 != registered:
-        raise ModelError(
-            f"{uri} has weights with SHA-256 {model.card.model_sha256}, registered was {registered}; register it again"
-        )
-    return model

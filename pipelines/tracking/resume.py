@@ -1,23 +1,25 @@
-"""Which MLflow run a training goes on with: one that was interrupted and is of the same settings and images."""
+"""Which MLflow run can be resumed: an unfinished one with the same settings and the same images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cnnlib.config import CompareSettings, TrainSettings, TuneSettings
+from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, names_marked
 from cnnlib.errors import ConfigError
 
 AUTO = "auto"
-# Settings that say how to go on, where the store is, or what the model is called there, not what is trained.
-FREE = frozenset(
-    {
-        *("train.resume", "train.max_restarts", "train.keep_last", "tracking.uri", "tune.parallel"),
-        *("register.name", "register.alias"),
-    }
+
+_MAY_DIFFER = frozenset[str]().union(
+    *(names_marked(kind, MAY_DIFFER_ON_RESUME) for kind in (TrainSettings, CompareSettings, TuneSettings))
 )
 
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run as the store has it: its settings as text under their dotted names, and the image set's fingerprint."""
+    """A run as the MLflow store has it.
+
+    `settings` are text under their dotted names, `fingerprint` is the image set's.
+    """
 
     run_id: str
     finished: bool
@@ -25,8 +27,8 @@ class LoggedRun:
     fingerprint: str | None
 
     def differences(self, settings: Mapping[str, object], fingerprint: str) -> list[str]:
-        """How its settings and image set differ from these, a line each."""
-        names = sorted((self.settings.keys() | settings.keys()) - FREE)
+        """Return one line for each setting that differs, and one if the image set differs."""
+        names = sorted((self.settings.keys() | settings.keys()) - _MAY_DIFFER)
         found = [
             f"{name} was {self.settings.get(name, 'not set')}, received {settings.get(name, 'nothing')}"
             for name in names
@@ -38,16 +40,22 @@ class LoggedRun:
 
 
 def newest_fitting(runs: Iterable[LoggedRun], settings: Mapping[str, object], fingerprint: str) -> str | None:
-    """The id of the first unfinished run of these settings and this image set, None without one."""
+    """Return the id of the first unfinished run with these settings and this image set, or None.
+
+    `runs` come newest first.
+    """
     fitting = (run.run_id for run in runs if not run.finished and not run.differences(settings, fingerprint))
     return next(fitting, None)
 
 
 def check_resumable(run: LoggedRun, settings: Mapping[str, object], fingerprint: str, job: str = "train") -> None:
-    """Raise ConfigError for a run that is finished, or has other settings or images; it names what differs."""
+    """Raise ConfigError if the run has finished, or has other settings or images. The error says what differs."""
     given = f"{job}.resume={run.run_id}"
     if run.finished:
-        raise ConfigError(f"{given} is finished already; {job} anew without {job}.resume")
+        raise ConfigError(f"{given} has already finished; leave out {job}.resume to start a new run")
     differences = run.differences(settings, fingerprint)
     if differences:
-        raise ConfigError(f"{given} was started otherwise: {'; '.join(differences)}; give the same, or {job} anew")
+        raise ConfigError(
+            f"{given} was started with other settings or images: {'; '.join(differences)}; "
+            f"use the same ones, or leave out {job}.resume to start a new run"
+        )

@@ -1,4 +1,4 @@
-"""Starting MLflow runs, going on with them, ending them, and reading what earlier ones have."""
+"""Start MLflow runs, continue them, end them, and read earlier ones."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,52 +16,45 @@ from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.image_set.contract import ImageSet
 from pipelines.tracking.resume import AUTO, LoggedRun, check_resumable, newest_fitting
-from pipelines.tracking.store import SQLITE, quieten, reach_store, sqlite_file
-from pipelines.tracking.tracker import (
-    ARTIFACTS_FOLDER,
-    FINGERPRINT_TAG,
-    MODEL_TAG,
-    Tracker,
-    as_tracking_error,
-    log_input,
-)
+from pipelines.tracking.store import SQLITE, as_tracking_error, quieten, reach_store, sqlite_file
+from pipelines.tracking.tracker import ARTIFACTS_FOLDER, FINGERPRINT_TAG, MODEL_TAG, Tracker, log_input
 
-# Of a nested run whose job was killed: its trial is asked for again.
+# Tag of a nested run whose job was killed. A study runs its trial again.
 LOST_TAG = "sparkcnn.lost"
-# As many as MLflow gives at once unless it is asked for more.
+# MLflow's default number of runs in one answer.
 RUNS_A_PAGE = 1000
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run as its store has it: its parameters, and every value of one metric, an epoch each."""
+    """The parameters of a run, and the values of one metric, one per epoch."""
 
     params: dict[str, str]
     values: list[float]
 
 
 def read_run(settings: StoreSettings, run_id: str, metric: str) -> PastRun:
-    """Read a run. Raises TrackingError where the store does not answer, ConfigError where it has no such run."""
+    """Read a run. Raises TrackingError if the store does not answer, ConfigError if it has no such run."""
     uri = reach_store(settings)
     if uri.startswith(SQLITE) and not sqlite_file(uri).exists():
-        raise ConfigError(f"run={run_id} is not there: {uri} does not exist; name its store with tracking.uri")
+        raise ConfigError(f"run={run_id} cannot be read: {uri} does not exist; name its store with tracking.uri")
     quieten()
     client = MlflowClient(uri)
     try:
         params = client.get_run(run_id).data.params
         return PastRun(params, [value.value for value in client.get_metric_history(run_id, metric)])
     except MlflowException as error:
-        raise ConfigError(f"run={run_id} is no run of {uri}: {first_line(error)}") from error
+        raise ConfigError(f"run={run_id} is not a run of {uri}: {first_line(error)}") from error
 
 
 def image_set_of(run_id: str) -> str | None:
-    """Where the image set lies that a run of the connected store has trained on; None where it does not tell."""
+    """Return the location of the image set that a run of the connected store trained on, or None if it has none."""
     try:
         inputs = MlflowClient().get_run(run_id).inputs
     except MlflowException:
         return None
     sources = [json.loads(one.dataset.source) for one in (inputs.dataset_inputs if inputs else ())]
-    # By the kind of place MLflow calls it one or the other.
+    # MLflow calls it uri or url, depending on the kind of storage.
     return next((source.get("uri") or source.get("url") for source in sources), None)
 
 
@@ -77,12 +70,14 @@ def tracked_run(
     job: str = "train",
     create: Callable[[str, str], str] | None = None,
 ) -> Iterator[Tracker]:
-    """Start a run in an experiment of a connected store, or go on with one; it ends with the body.
+    """Start a run in an experiment of the connected store, or continue one, for the body.
 
-    A new run gets the name, the settings and the image set; what `resume` may be, see `TrainSettings`. The run ends
-    as finished, failed, or killed (by an interrupt). `job` is whose `resume` it is; `create` makes the new run, where
-    that is not MLflow's own way: (experiment's id, name) -> the run's id. Raises TrackingError where the store cannot
-    be opened, ConfigError for a run that cannot be resumed.
+    A new run gets the name, the settings and the image set. `resume` is None, a run id or "auto", as in
+    `TrainSettings`; `job` names the job that it belongs to. `create` makes the new run if MLflow's own way does not
+    fit: (experiment id, name) -> run id.
+
+    With the body, the run ends as finished, as failed, or as killed (by an interrupt). Raises TrackingError if the
+    store cannot be opened, ConfigError for a run that cannot be resumed.
     """
     _refuse_active_run()
     with as_tracking_error(uri):
@@ -104,7 +99,7 @@ def tracked_run(
 
 @contextmanager
 def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_set: ImageSet) -> Iterator[Tracker]:
-    """Start a run below the active one, which is the parent's; it ends with the body, as `tracked_run` does."""
+    """Start a run below the parent's run, which is active, for the body. It ends as that of `tracked_run` does."""
     with as_tracking_error(parent.uri):
         run = mlflow.start_run(experiment_id=parent.experiment_id, run_name=name, nested=True)
     with _ended_with_its_body(run, parent.uri) as tracker:
@@ -116,7 +111,7 @@ def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_se
 
 @dataclass(frozen=True)
 class NestedRun:
-    """A run below another one, with its status as MLflow names it, and the last value of each metric."""
+    """A run below another one: its status in MLflow's words, and the last value of each metric."""
 
     run_id: str
     name: str
@@ -128,9 +123,9 @@ class NestedRun:
 
 
 def nested_runs(parent: Tracker) -> list[NestedRun]:
-    """The runs below a run, in the order in which they were started."""
+    """Return the runs below a run, in the order of their start."""
     below = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
-    runs = _found(MlflowClient(parent.uri), parent.experiment_id, below, "attributes.start_time ASC")
+    runs = _search_runs(MlflowClient(parent.uri), parent.experiment_id, below, "attributes.start_time ASC")
     return [
         NestedRun(
             run.info.run_id,
@@ -139,14 +134,14 @@ def nested_runs(parent: Tracker) -> list[NestedRun]:
             ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
             run.data.tags,
             run.data.metrics,
-            _logged(run),
+            _as_logged_run(run),
         )
         for run in runs
     ]
 
 
 def end_lost_runs(parent: Tracker) -> list[str]:
-    """Say that runs below a run have failed which a killed job left RUNNING. Gives their ids."""
+    """Mark the runs below a run that a killed job left RUNNING as failed, and return their ids."""
     client = MlflowClient(parent.uri)
     lost = [run.run_id for run in nested_runs(parent) if run.status == "RUNNING"]
     for run_id in lost:
@@ -156,7 +151,7 @@ def end_lost_runs(parent: Tracker) -> list[str]:
 
 
 def read_history(uri: str, run_id: str, metrics: Iterable[str]) -> dict[str, list[float]]:
-    """The values of metrics, one an epoch; those that the run does not have are left out."""
+    """Return the values of each metric, one per epoch. Metrics that the run does not have are left out."""
     client = MlflowClient(uri)
     values = {name: client.get_metric_history(run_id, name) for name in metrics}
     return {
@@ -176,10 +171,11 @@ def model_run(
     source: tuple[str, str] | None,
     purpose: Literal["scoring", "evaluation"],
 ) -> Iterator[Tracker]:
-    """Start a run for what is done with a registered model; it ends with the body.
+    """Start a run for the scoring or evaluation of a model, for the body.
 
-    It gets the settings, tags that name the `model` (name, version, sha256), and the `source`, if any: where it is, and
-    what changes when it does. Raises TrackingError where the store cannot be opened.
+    The run gets the settings, a tag for each item of `model` (name, version, sha256) that is not None, and as its input
+    the `source`, if any: its location, and a digest that changes when its content changes. Raises TrackingError if the
+    store cannot be opened.
     """
     _refuse_active_run()
     with as_tracking_error(uri):
@@ -198,12 +194,12 @@ def model_run(
 def _refuse_active_run() -> None:
     active = mlflow.active_run()
     if active is not None:
-        raise TrackingError(f"the MLflow run {active.info.run_id} is active already; end it with mlflow.end_run()")
+        raise TrackingError(f"the MLflow run {active.info.run_id} is already active; end it with mlflow.end_run()")
 
 
 @contextmanager
 def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
-    """The run is finished, failed, or killed (by an interrupt). Raises TrackingError where it cannot be ended."""
+    """End the run as finished, failed, or killed (by an interrupt). Raises TrackingError if it cannot be ended."""
     status = "FAILED"
     try:
         yield Tracker(run.info.run_id, run.info.experiment_id, uri)
@@ -215,10 +211,10 @@ def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
         try:
             mlflow.end_run(status)
         except MlflowException as error:
-            # The body's own error says more.
+            # If the body failed, its own error says more.
             if status == "FINISHED":
                 raise TrackingError(
-                    f"all is done, but tracking.uri={uri} did not take the end of run {run.info.run_id}: "
+                    f"the job is done, but tracking.uri={uri} did not record the end of run {run.info.run_id}: "
                     f"{first_line(error)}"
                 ) from error
 
@@ -226,24 +222,24 @@ def _ended_with_its_body(run: mlflow.ActiveRun, uri: str) -> Iterator[Tracker]:
 def _run_to_resume(
     resume: str, experiment_id: str, settings: Mapping[str, Any], fingerprint: str, job: str
 ) -> str | None:
-    """The id of the run named, or for "auto" of the newest that fits, if any."""
+    """Return the id of the run to resume: the one that is named, or for "auto" the newest that fits, or None."""
     client = MlflowClient()
     if resume == AUTO:
         of_images = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
-        runs = _found(client, experiment_id, of_images, "attributes.start_time DESC")
-        # One training of a comparison has the settings of a training, but goes on with the comparison alone.
-        own = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
-        return newest_fitting(map(_logged, own), settings, fingerprint)
+        runs = _search_runs(client, experiment_id, of_images, "attributes.start_time DESC")
+        # A nested run may have the same settings, but it is one training of a comparison and is resumed with that.
+        top_level = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
+        return newest_fitting(map(_as_logged_run, top_level), settings, fingerprint)
     try:
         run = client.get_run(resume)
     except MlflowException as error:
-        raise ConfigError(f"{job}.resume={resume} is no run of this store: {first_line(error)}") from error
-    check_resumable(_logged(run), settings, fingerprint, job)
+        raise ConfigError(f"{job}.resume={resume} is not a run of this store: {first_line(error)}") from error
+    check_resumable(_as_logged_run(run), settings, fingerprint, job)
     return resume
 
 
-def _found(client: MlflowClient, experiment_id: str, filter_string: str, order: str) -> Iterator[Run]:
-    """All runs of an experiment that MLflow finds, which gives them page by page."""
+def _search_runs(client: MlflowClient, experiment_id: str, filter_string: str, order: str) -> Iterator[Run]:
+    """Give all matching runs of an experiment, page after page."""
     page = None
     while page is None or page.token:
         page = client.search_runs(
@@ -256,23 +252,24 @@ def _found(client: MlflowClient, experiment_id: str, filter_string: str, order: 
         yield from page
 
 
-def _logged(run: Run) -> LoggedRun:
+def _as_logged_run(run: Run) -> LoggedRun:
     finished = run.info.status == RunStatus.to_string(RunStatus.FINISHED)
     return LoggedRun(run.info.run_id, finished, run.data.params, run.data.tags.get(FINGERPRINT_TAG))
 
 
 def _experiment_id(uri: str, name: str) -> str:
+    """Return the id of an experiment, and create it if there is none of this name."""
     experiment = mlflow.get_experiment_by_name(name)
     if experiment is not None:
         return experiment.experiment_id
     location = None
     if uri.startswith(SQLITE):
-        # Beside the store, wherever MLflow's default would be: the two belong together.
+        # Keep the artifacts beside the store, not at MLflow's default location: the two belong together.
         location = sqlite_file(uri).with_name(ARTIFACTS_FOLDER).as_uri()
     try:
         return mlflow.create_experiment(name, artifact_location=location)
     except MlflowException:
-        # Another job has made it meanwhile.
+        # Another job may have created it since.
         experiment = mlflow.get_experiment_by_name(name)
         if experiment is None:
             raise

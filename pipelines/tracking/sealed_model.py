@@ -1,7 +1,7 @@
-"""What MLflow keeps inside a registered model and runs when it is loaded ("models from code").
+"""The code that MLflow keeps inside a registered model and runs when the model is loaded ("models from code").
 
-It imports nothing of this project: where it runs, the project need not be installed. The code that it does need
-travels beside it, see `cnnlib.sealed.seal`.
+It imports nothing of this project, because the project need not be installed where the model is used. The code that it
+needs travels with the model, see `cnnlib.sealed.seal`.
 """
 
 import importlib
@@ -18,22 +18,22 @@ ARTIFACT = "sealed"
 
 
 class SealedModel(PythonModel):
-    """Predicts a column `image` of encoded files, or of arrays (height, width, channels) uint8."""
+    """Predicts the column `image` of a table: encoded files, or arrays (height, width, channels) uint8."""
 
     def load_context(self, context: Any) -> None:
-        """Check and load the weights."""
+        """Load the model, and check its weights."""
         folder = Path(context.artifacts[ARTIFACT])
         package = json.loads((folder / "model.json").read_text())["code_package"]
         self._classifier = importlib.import_module(f"{package}.predict").load_classifier(folder)
         self._sql_nulls = importlib.import_module(f"{package}.sql_nulls")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Give `label, label_name, probability, probabilities, error` a row."""
+        """Return one row per image: `label, label_name, probability, probabilities, error`."""
         rows = self._classifier.predict_images(model_input["image"].tolist())
-        return self._sql_nulls.keep_nulls(rows) if _in_task_of_spark() else rows
+        return self._sql_nulls.keep_nulls(rows) if _in_spark_task() else rows
 
 
-def _in_task_of_spark() -> bool:
+def _in_spark_task() -> bool:
     pyspark = sys.modules.get("pyspark")
     return pyspark is not None and pyspark.TaskContext.get() is not None
 

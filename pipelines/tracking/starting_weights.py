@@ -1,4 +1,4 @@
-"""What `model.weights` names, for a training to begin with: a registered model is pinned, and then downloaded."""
+"""The weights that a training starts from, as `model.weights` names them; a registered model is downloaded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,17 +16,20 @@ SettingsWithModel = TypeVar("SettingsWithModel", bound=TrainingSections)
 
 
 def with_pinned_weights(settings: SettingsWithModel) -> SettingsWithModel:
-    """The same with a version in the place of an alias, which may move while ranks and trials start.
+    """Return the same settings with `pin_weights` of `model.weights`.
 
-    A path becomes absolute: those have working folders of their own. Raises ModelError where the store that is
-    connected has no such model or alias.
+    Raises ModelError if the connected store has no such model or alias.
     """
-    model = settings.model.model_copy(update={"weights": pinned(settings.model.weights)})
+    model = settings.model.model_copy(update={"weights": pin_weights(settings.model.weights)})
     return settings.model_copy(update={"model": model})
 
 
-def pinned(weights: str | None) -> str | None:
-    """What stays the same in any folder, and at any time: see `with_pinned_weights`."""
+def pin_weights(weights: str | None) -> str | None:
+    """Make a value of `model.weights` mean the same in every process and at any time.
+
+    An alias becomes a version, because an alias may move while ranks and trials start. A path becomes absolute, because
+    ranks and trials have working folders of their own.
+    """
     if weights is None or weights == IMAGENET_WEIGHTS:
         return weights
     return pin_version(weights) if weights.startswith(REGISTERED) else str(Path(weights).absolute())
@@ -34,7 +37,7 @@ def pinned(weights: str | None) -> str | None:
 
 @contextmanager
 def starting_weights(settings: TrainSettings) -> Iterator[str | None]:
-    """`model.weights` as `fit_model` takes it: what is registered lies in a folder that is there within the block."""
+    """Give `model.weights` as `fit_model` takes it. A registered model is in a folder that exists during the body."""
     weights = settings.model.weights
     if weights is None or not weights.startswith(REGISTERED):
         yield weights
@@ -45,7 +48,10 @@ def starting_weights(settings: TrainSettings) -> Iterator[str | None]:
 
 @contextmanager
 def fetched_once() -> Iterator[Callable[[TrainSettings], str | None]]:
-    """`starting_weights` for many settings: each registered model is downloaded once, and is there within the block."""
+    """Give a function that does what `starting_weights` does, and downloads each registered model only once.
+
+    The downloaded folders exist during the body.
+    """
     with ExitStack() as stack:
         fetched: dict[str | None, str | None] = {}
 

@@ -1,7 +1,9 @@
-"""The MLflow store, where runs and models are kept: which it is, and whether it answers."""
+"""The MLflow store, which keeps runs and models: find it, and check that it answers."""
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,8 +21,8 @@ CONNECT_SECONDS = 10
 SQLITE = "sqlite:///"
 DATABRICKS = "databricks"
 
-# What MLflow would tell between two lines of progress: each of some fifty migrations of a new SQLite store, that it
-# validates an example, what becomes of each trial of a study, and that a virtual environment made by uv has no pip.
+# Loggers that would write between two lines of progress: about fifty migrations of a new SQLite store, the check of an
+# input example, the result of each trial of a study, and that a virtual environment made by uv has no pip.
 _LOG_LEVELS = {
     "alembic": logging.WARNING,
     "mlflow.store.db.utils": logging.WARNING,
@@ -31,11 +33,20 @@ _LOG_LEVELS = {
 }
 
 
-def connect(settings: StoreSettings) -> str:
-    """Point MLflow at the tracking store of the settings, and give its URI.
+@contextmanager
+def as_tracking_error(uri: str, advice: str = "") -> Iterator[None]:
+    """Turn an MlflowException of the body into a TrackingError of one line; `advice` is appended to it."""
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}{advice}") from error
 
-    That is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else SQLite in the working
-    folder. Raises TrackingError where a server does not answer, or a database or folder is no store of MLflow's.
+
+def connect(settings: StoreSettings) -> str:
+    """Point MLflow at the tracking store of the settings, and return its URI.
+
+    The store is `tracking.uri`, else MLFLOW_TRACKING_URI, else the workspace on Databricks, else a SQLite file in the
+    working folder. Raises TrackingError if a server does not answer, or if a database or folder is not an MLflow store.
     """
     uri = reach_store(settings)
     if not is_server(uri) and uri != DATABRICKS:
@@ -45,74 +56,75 @@ def connect(settings: StoreSettings) -> str:
 
 
 def reach_store(settings: StoreSettings) -> str:
-    """Find out whether the store of the settings answers, and give its URI; nothing is made or changed.
+    """Check that the store of the settings answers, and return its URI. Nothing is created or changed.
 
-    Raises TrackingError, see `connect`.
+    Raises TrackingError as `connect` does.
     """
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     if is_server(uri):
         try:
-            # Any answer will do: a proxy in front of the server may ask for a login that MLflow has.
+            # Any answer counts: a proxy in front of the server may ask for a login, which MLflow knows.
             requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS)
         except requests.RequestException as error:
             raise TrackingError(
                 f"tracking.uri={uri} does not answer ({type(error).__name__}); start the MLflow server, "
-                "or mend the address"
+                "or correct the address"
             ) from error
     if uri.startswith(SQLITE):
-        folder = sqlite_file(uri).parent
-        if sqlite_file(uri).is_dir():
-            raise TrackingError(f"tracking.uri={uri} cannot be used: {sqlite_file(uri)} is a folder; name a file in it")
-        if not os.access(folder, os.W_OK):
-            # MLflow would try for minutes.
-            raise TrackingError(f"tracking.uri={uri} cannot be used: {folder} is no folder that can be written")
-        # Ranks of a training have working folders of their own.
-        uri = f"{SQLITE}{sqlite_file(uri)}"
+        file = sqlite_file(uri)
+        if file.is_dir():
+            raise TrackingError(f"tracking.uri={uri} cannot be used: {file} is a folder; name a file in it")
+        # Without this check MLflow would try for minutes.
+        if not os.access(file.parent, os.W_OK):
+            raise TrackingError(
+                f"tracking.uri={uri} cannot be used: {file.parent} is not a folder that can be written; "
+                "create it, or change its rights"
+            )
+        # An absolute path, because the ranks of a training have working folders of their own.
+        uri = f"{SQLITE}{file}"
     return uri
 
 
 def use_store(uri: str) -> None:
-    """Point MLflow at a store that was found to answer, and keep it quiet."""
+    """Point MLflow at a store that is known to answer, and keep MLflow quiet."""
     quieten()
     mlflow.set_tracking_uri(uri)
 
 
 def quieten() -> None:
-    """Have MLflow say less."""
+    """Make MLflow log less, and show no progress bars of its own."""
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def examine_store(settings: StoreSettings) -> tuple[str, str]:
-    """The store's URI, and what it has, in words. Nothing is made or changed, and no run is written.
+    """Return the URI of the store and a few words about it. Nothing is created or changed, and no run is written.
 
-    Raises TrackingError where it does not answer, or cannot be written to as far as that can be told.
+    Raises TrackingError if the store does not answer, or if it is already clear that it cannot be written.
     """
     uri = reach_store(settings)
     if uri.startswith(SQLITE):
         file = sqlite_file(uri)
         if not file.exists():
-            return uri, "not there yet; a training makes it"
+            return uri, "does not exist yet; a training creates it"
         if not os.access(file, os.W_OK):
             raise TrackingError(f"tracking.uri={uri} cannot be written; change the rights of {file}")
     quieten()
-    try:
+    with as_tracking_error(uri):
         experiments = MlflowClient(uri).search_experiments()
-    except MlflowException as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
     return uri, f"answers; {len(experiments)} experiment{'' if len(experiments) == 1 else 's'}"
 
 
 def _open_store(uri: str) -> None:
-    """Make the store where there is none yet, without a word."""
-    # MLflow 2 sets up logging anew at this moment, so a level set before would not hold; MLflow 3 leaves it be.
+    """Open the store, and create it if there is none yet, without any log line."""
+    # MLflow 2 sets up logging again at this moment, which would undo the levels of `quieten`. MLflow 3 does not.
     earlier = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
         MlflowClient(uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
-        # A database whose driver is not installed, say, or a URI that is none.
+        # For example, the driver of a database is not installed, or the URI is not valid.
         raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}") from error
     finally:
         logging.disable(earlier)
@@ -125,13 +137,17 @@ def _default_uri() -> str:
 
 
 def is_server(uri: str) -> bool:
-    """Whether a store is a server, rather than files. Raises TrackingError for what is no URI."""
+    """Return whether a store is a server rather than files. Raises TrackingError for text that is not a URI."""
     try:
         return urlsplit(uri).scheme in ("http", "https")
     except ValueError as error:
-        raise TrackingError(f"tracking.uri={uri} is no URI: {error}") from error
+        raise TrackingError(f"tracking.uri={uri} is not a URI: {error}") from error
 
 
 def sqlite_file(uri: str) -> Path:
-    """The file of a SQLite store."""
+    """Return the absolute path of the file of a SQLite store.
+
+    >>> sqlite_file("sqlite:////data/mlflow.db").as_posix()
+    '/data/mlflow.db'
+    """
     return Path(uri.removeprefix(SQLITE)).absolute()

@@ -1,4 +1,4 @@
-"""An MLflow run that is under way: settings, metrics and a checkpoint of every epoch, or what a scoring found."""
+"""An MLflow run that is not yet ended: log its settings, metrics, checkpoints and results, and read them back."""
 
 import json
 import math
@@ -6,8 +6,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +35,7 @@ CHECKPOINTS = "checkpoints"
 IMAGE_SET = "image_set"
 EVALUATION = "evaluation"
 
-# MLflow keeps at most 36 characters of a data set's digest; the whole fingerprint is a tag of the run.
+# MLflow keeps at most 36 characters of the digest of a data set. A tag of the run has the whole fingerprint.
 DIGEST_CHARACTERS = 36
 FINGERPRINT_TAG = "sparkcnn.fingerprint"
 IMAGES_TAG = "sparkcnn.images"
@@ -52,18 +51,18 @@ PREDICTIONS_TAG = "sparkcnn.predictions"
 UI_PORT = 5000
 
 
-def _is_cut_short(error: BaseException | None) -> bool:
-    """Whether the server's answer ended half-way."""
+def _is_cut_off(error: BaseException | None) -> bool:
+    """Return whether the server's answer broke off in the middle."""
     while error is not None and not isinstance(error, requests.exceptions.ChunkedEncodingError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
-# MLflow tries a call again until the head of an answer has come, and gives up where the rest of it is cut off, as by a
-# server that ends in the middle of it. Whether that server did what it was asked is not known: only what may be done
-# twice is called so.
-_again_where_cut_short = tenacity.retry(
-    retry=tenacity.retry_if_exception(_is_cut_short),
+# MLflow repeats a call until the head of an answer arrives, but gives up if the rest breaks off, for example because
+# the server stops in the middle of it. The server may or may not have done its work. So repeat only calls that may be
+# done twice.
+_repeat_if_cut_off = tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_cut_off),
     wait=tenacity.wait_fixed(1),
     stop=tenacity.stop_after_attempt(5),
     reraise=True,
@@ -72,7 +71,7 @@ _again_where_cut_short = tenacity.retry(
 
 @dataclass(frozen=True)
 class Tracker:
-    """An MLflow run that is under way; usable from any process that reaches the store."""
+    """An MLflow run that is not yet ended. Any process that reaches the store can use it."""
 
     run_id: str
     experiment_id: str
@@ -87,7 +86,7 @@ class Tracker:
         self._log(params=[Param(name, str(value)) for name, value in settings.items()])
 
     def log_image_set(self, image_set: ImageSet) -> None:
-        """Name the image set that the active run trains on, by its place and its fingerprint, and keep its report."""
+        """Log the location, fingerprint and counts of the image set that the active run trains on, and its report."""
         log_input(image_set.folder.uri, image_set.fingerprint, "training")
         self.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
         for name, count in vars(image_set.counts).items():
@@ -99,162 +98,156 @@ class Tracker:
                 self._upload(Path(temporary), IMAGE_SET)
 
     def log_scoring(self, predictions: Predictions) -> None:
-        """Log what became of a scoring's rows. Raises TrackingError where the store fails; they are published then."""
+        """Log the counts, the speed and the drift of a scoring.
+
+        Raises TrackingError if the store fails. The predictions are already published then.
+        """
         speed = {"images_per_second": predictions.images_per_second}
         by_code = {f"failed_{code}": count for code, count in predictions.failed_by_code.items()}
-        moved = {} if predictions.stability is None else predictions.stability.as_dict()
-        indices = {f"stability_{name}": index for name, index in moved.items() if index is not None}
-        metrics = speed | predictions.counts | by_code | indices
-        now = int(time.time() * 1000)
+        drift = {} if predictions.drift is None else predictions.drift.as_dict()
+        indices = {f"stability_{name}": index for name, index in drift.items() if index is not None}
         try:
-            self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+            self._log_metrics(speed | predictions.counts | by_code | indices)
             self.set_tag(PREDICTIONS_TAG, predictions.path)
         except MlflowException as error:
             raise TrackingError(
-                f"the predictions are published at {predictions.path}, but tracking.uri={self.uri} did not take the "
-                f"counts: {first_line(error)}"
+                f"the predictions are published at {predictions.path}, but tracking.uri={self.uri} did not accept "
+                f"their counts: {first_line(error)}"
             ) from error
 
     def log_evaluation(self, metrics: Mapping[str, float], folder: Path) -> None:
-        """Log what an evaluation found, and keep its files under evaluation/."""
-        now = int(time.time() * 1000)
-        # A store takes no number that is none: the loss of a model that could read no image.
-        self._log(metrics=[Metric(name, value, now, 0) for name, value in metrics.items() if math.isfinite(value)])
+        """Log the metrics of an evaluation, and upload its files as evaluation/."""
+        # MLflow rejects NaN metrics, so leave them out: a model that could read no image has no loss.
+        self._log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
         self._upload(folder, EVALUATION)
 
     def log_files(self, folder: Path) -> None:
-        """Keep the files of a folder as artifacts of the run."""
+        """Upload the files of a folder as artifacts of the run."""
         self._upload(folder, None)
 
-    def place_of(self, artifact: str) -> str:
-        """Where people find an artifact of the run: a path on this machine, or a page of the MLflow UI."""
+    def location_of(self, artifact: str) -> str:
+        """Return where people find an artifact of the run: a path on this machine, or a page of the MLflow UI."""
         uri = self._client.get_run(self.run_id).info.artifact_uri
         if urlsplit(uri).scheme in ("", "file"):
             return f"{local_file_uri_to_path(uri)}/{artifact}"
         return f"{self.run_url}/artifacts/{artifact}"
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log an epoch's metrics; `epoch` counts from 1 and is MLflow's step."""
-        now = int(time.time() * 1000)
-        self._log(metrics=[Metric(name, value, now, epoch) for name, value in metrics.items()])
+        """Log the metrics of an epoch. `epoch` counts from 1 and is MLflow's step."""
+        self._log_metrics(metrics, step=epoch)
 
-    @_again_where_cut_short
+    def _log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        now = int(time.time() * 1000)
+        self._log(metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+
+    @_repeat_if_cut_off
     def _log(self, metrics: Sequence[Metric] = (), params: Sequence[Param] = ()) -> None:
-        """Log both; a store keeps what it is given twice once."""
+        """Log both. A store keeps only one of two equal metrics or parameters, so this may be repeated."""
         self._client.log_batch(self.run_id, metrics, params)
 
     def log_checkpoint(self, epoch: int, folder: Path) -> None:
-        """Upload a checkpoint folder as checkpoints/epoch-0001, and only then call it the latest."""
+        """Upload a checkpoint folder as checkpoints/epoch-0001, and call it the latest only after that."""
         self._upload(folder, f"{CHECKPOINTS}/{folder.name}")
         self.set_tag(LATEST_TAG, str(epoch))
 
-    @_again_where_cut_short
-    def _upload(self, folder: Path, place: str | None) -> None:
-        """Upload a folder's files; those that the run has already are replaced."""
-        self._client.log_artifacts(self.run_id, str(folder), place)
+    @_repeat_if_cut_off
+    def _upload(self, folder: Path, artifact_path: str | None) -> None:
+        """Upload the files of a folder; they replace files of the same name in the run."""
+        self._client.log_artifacts(self.run_id, str(folder), artifact_path)
 
     def log_best(self, epoch: int, metric: str, value: float) -> None:
-        """Log which epoch is the best one, and its value, by which runs can be sorted."""
+        """Log which epoch is the best one, and its value, so that runs can be sorted by it."""
         self.set_tag(BEST_EPOCH_TAG, str(epoch))
-        self._log(metrics=[Metric(f"best_{metric}", value, int(time.time() * 1000), 0)])
+        self._log_metrics({f"best_{metric}": value})
 
     def log_rate_sweep(self, folder: Path) -> None:
-        """Keep the files of a sweep of the learning rate, under learning_rate/."""
+        """Upload the files of a sweep of the learning rate as learning_rate/."""
         self._upload(folder, RATE_SWEEP)
 
-    @_again_where_cut_short
+    @_repeat_if_cut_off
     def fetch_rate_sweep(self, file: str, folder: Path) -> Path:
-        """Download one of them into a folder, and give where it lies."""
+        """Download a file of `log_rate_sweep` into a folder, and return its path."""
         return Path(self._client.download_artifacts(self.run_id, f"{RATE_SWEEP}/{file}", str(folder)))
 
     def log_warnings(self, warnings: Sequence[str]) -> None:
-        """Keep what a training warned of at its end, if anything."""
+        """Keep the warnings of a training, if there are any, as a tag."""
         if warnings:
             self.set_tag(WARNINGS_TAG, "\n".join(warnings))
 
     def log_best_trial(self, number: int, metric: str, value: float) -> None:
-        """Log which trial of a study is the best one, and its value, by which studies can be sorted."""
+        """Log which trial of a study is the best one, and its value, so that studies can be sorted by it."""
         self.set_tag(BEST_TRIAL_TAG, str(number))
-        self._log(metrics=[Metric(f"best_{metric}", value, int(time.time() * 1000), 0)])
+        self._log_metrics({f"best_{metric}": value})
 
-    @_again_where_cut_short
+    @_repeat_if_cut_off
     def set_tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
         self._client.set_tag(self.run_id, name, value)
 
-    @_again_where_cut_short
+    @_repeat_if_cut_off
     def tag(self, name: str) -> str | None:
-        """A tag of the run as the store has it now, None where it is not set."""
+        """Return a tag of the run as the store has it now, or None if it is not set."""
         return self._client.get_run(self.run_id).data.tags.get(name)
 
     def progress(self) -> dict[str, Any] | None:
-        """How far training is, as its rank 0 last told: empty where it did not yet, None while the store is away."""
+        """Return the latest progress that rank 0 sent, {} if it sent none yet, None if the store does not answer."""
         try:
             return json.loads(self.tag(PROGRESS_TAG) or "{}")
         except MlflowException:
             return None
 
     def latest_epoch(self) -> int:
-        """The epoch (from 1) of the latest checkpoint in the run, 0 without one."""
+        """Return the epoch (from 1) of the latest checkpoint in the run, or 0 if it has none."""
         return int(self.tag(LATEST_TAG) or 0)
 
-    @_again_where_cut_short
+    @_repeat_if_cut_off
     def logged_epochs(self, metric: str) -> set[int]:
-        """The epochs for which the run has a value of a metric."""
+        """Return the epochs for which the run has a value of a metric."""
         return {value.step for value in self._client.get_metric_history(self.run_id, metric)}
 
-    @_again_where_cut_short
+    @_repeat_if_cut_off
     def fetch_checkpoint(self, epoch: int, folder: Path) -> Path:
-        """Download the checkpoint of an epoch into a folder, and give where it lies."""
-        # Not above: it imports Keras, and doctor examines a store where that may be broken.
+        """Download the checkpoint of an epoch into a folder, and return its path."""
+        # Imported here because it imports Keras: doctor examines a store even if Keras does not work.
         from cnnlib.training.checkpoints import checkpoint_folder
 
         name = checkpoint_folder(Path(CHECKPOINTS), epoch).as_posix()
-        folder.mkdir(parents=True, exist_ok=True)  # MLflow 2 does not
+        folder.mkdir(parents=True, exist_ok=True)  # MLflow 2 does not do it
         return Path(self._client.download_artifacts(self.run_id, name, str(folder)))
 
     @property
     def ui_command(self) -> str | None:
-        """What to type in the working folder to serve the MLflow UI; None where a server does already."""
+        """The command that serves the MLflow UI, for the working folder; None if a server already serves it."""
         if not self.uri.startswith(SQLITE):
             return None
-        mlflow_command = _short(Path(sys.executable).with_name("mlflow"))
-        store = f"{SQLITE}{_short(sqlite_file(self.uri))}"
+        mlflow_command = _relative_to_working_folder(Path(sys.executable).with_name("mlflow"))
+        store = f"{SQLITE}{_relative_to_working_folder(sqlite_file(self.uri))}"
         return shlex.join([str(mlflow_command), "ui", "--backend-store-uri", store, "--port", str(UI_PORT)])
 
     @property
     def run_url(self) -> str:
-        """The address of this run's page in the MLflow UI; its id where no address is known."""
+        """The address of this run's page in the MLflow UI, or the run's id if the address is not known."""
         if self.uri.startswith(SQLITE) or is_server(self.uri):
             server = self.uri.rstrip("/") if is_server(self.uri) else f"http://127.0.0.1:{UI_PORT}"
             return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
         return self.run_id
 
 
-@contextmanager
-def as_tracking_error(uri: str, advice: str = "") -> Iterator[None]:
-    """Say in one line what a store answered to the body, and what to do about it."""
-    try:
-        yield
-    except MlflowException as error:
-        raise TrackingError(f"tracking.uri={uri} cannot be used: {first_line(error)}{advice}") from error
-
-
 def log_input(uri: str, digest: str, context: str) -> None:
-    """Name what the active run reads, by its place and what changes when it does."""
+    """Log what the active run reads: its location, and a digest that changes when the content changes."""
     with warnings.catch_warnings():
-        # MLflow knows a local folder under two names of one class, and warns of the choice.
+        # MLflow has two names for its class of local folders, and warns that it has to choose one.
         warnings.simplefilter("ignore", UserWarning)
         try:
             source = resolve_dataset_source(uri)
         except MlflowException:
-            # MLflow has no kind of its own for s3a:, dbfs: and others; this one takes any URI.
+            # MLflow has no class for s3a:, dbfs: and other schemes; this one takes any URI.
             source = HTTPDatasetSource(uri)
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     dataset = MetaDataset(source, name=name, digest=digest[:DIGEST_CHARACTERS])  # type: ignore[abstract]
     mlflow.log_input(dataset, context=context)
 
 
-def _short(path: Path) -> Path:
-    """The path as one would type it in the working folder."""
+def _relative_to_working_folder(path: Path) -> Path:
+    """Shorten a path as one would type it in the working folder, if it is below that folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

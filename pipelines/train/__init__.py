@@ -1,4 +1,4 @@
-"""Image set -> MLflow run, checkpoints, registered model."""
+"""Training: image set -> MLflow run, checkpoints, registered model."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Image set -> MLflow run: every setting, every epoch's metrics and checkpoint, and the best epoch registered."""
+"""Image set -> MLflow run with all settings, and metrics and a checkpoint per epoch -> the best epoch, registered."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,34 +18,37 @@ from cnnlib.predictions.drift import CONFIDENCE_BINS, confidence_counts, shares_
 from cnnlib.sealed.frozen.predict import Classifier, ModelCard
 from cnnlib.training.advice import advice_on
 from cnnlib.training.checkpoints import History, read_checkpoint, read_state
-from cnnlib.training.compiled_model import global_batch_size, scaled_learning_rate
+from cnnlib.training.learning_rate import global_batch_size, scaled_learning_rate
 from cnnlib.training.preconditions import check_fit
 from cnnlib.training.ranks import ALONE
 from pipelines.spark.progress import Advance, Progress
-from pipelines.tracking.aliases import find_version, move_alias
-from pipelines.tracking.registry import TrainedOn, log_sealed_model
+from pipelines.tracking.aliases import move_alias
+from pipelines.tracking.registry import TrainedOn, find_version, log_sealed_model
 from pipelines.tracking.runs import tracked_run
 from pipelines.tracking.starting_weights import with_pinned_weights
-from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import Tracker, as_tracking_error
+from pipelines.tracking.store import as_tracking_error, connect
+from pipelines.tracking.tracker import Tracker
 from pipelines.train.tracked_fit import fit_and_publish
 from pipelines.train.workers.train_on_workers import check_workers, fit_on_workers
 
 if TYPE_CHECKING:
     import keras
 
-# To know a distribution over ten bins by; predicting more would take its time in the driver.
+# Enough images for a distribution over ten bins. Predicting more would take time in the driver.
 ENOUGH_FOR_CONFIDENCE = 10_000
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a training leaves.
+    """The result of a training.
 
-    `version` is that of the registered model, None where nothing was registered; `history` has a value an epoch of
-    loss, accuracy, val_loss, val_accuracy, images_per_second and the other metrics of the run; `best_epoch` counts
-    from 1 and is what was sealed; `warnings` are what the curves and layers say after the last epoch; `ui_command`
-    serves the MLflow UI (None where a server does already), `run_url` is this run's page there.
+    - `version`: version of the registered model; None if nothing was registered.
+    - `history`: metric name -> one value per epoch, for loss, accuracy, val_loss, val_accuracy, images_per_second and
+      the other metrics of the run.
+    - `best_epoch`: number of the epoch that was sealed, from 1.
+    - `warnings`: what the curves and layers say after the last epoch, in words.
+    - `ui_command`: the command that serves the MLflow UI; None if a server already does.
+    - `run_url`: the page of this run in that UI.
     """
 
     run_id: str
@@ -61,8 +64,23 @@ class TrainedModel:
 def train(spark: SparkSession, settings: TrainSettings, progress: Progress | None = None) -> TrainedModel:
     """Train on an image set in one MLflow run, and register the best epoch.
 
-    Goes on with an interrupted run where `train.resume` says so. Raises ImageSetError, ConfigError, HostError and
-    TrackingError before training starts, FeedError and TrainingError after.
+    With `train.resume`, go on with an interrupted run. For example::
+
+        from cnnlib.config import TrainSettings
+        from pipelines.spark import spark_session
+        from pipelines.train import train
+
+        settings = TrainSettings(
+            data={"path": "digits-set"},
+            model={"name": "lenet"},
+            train={"epochs": 5, "worker_batch_size": 64},
+            register={"name": "digits"},
+        )
+        model = train(spark_session(), settings)
+        print(model.best_epoch, model.history["val_accuracy"], model.model_uri)
+
+    Raises ImageSetError, ConfigError, HostError and TrackingError before training starts. Raises FeedError and
+    TrainingError after that.
     """
     progress = progress or Progress()
     with training_run(spark, settings) as (image_set, settings, tracker):
@@ -71,16 +89,16 @@ def train(spark: SparkSession, settings: TrainSettings, progress: Progress | Non
             progress.say(f"going on with run {tracker.run_id} after epoch {latest}")
         fit_or_launch(spark, image_set, settings, tracker, progress)
         with as_tracking_error(tracker.uri, f"; all epochs are kept: go on with --train.resume {tracker.run_id}"):
-            return _registered(image_set, settings, tracker)
+            return _seal_best(image_set, settings, tracker)
 
 
 @contextmanager
 def training_run(
     spark: SparkSession, settings: TrainSettings, purpose: str = ""
 ) -> Iterator[tuple[ImageSet, TrainSettings, Tracker]]:
-    """Check all that can be before a run is started that could only fail; then start it, or go on with one.
+    """Check everything that can be checked, then start an MLflow run or go on with one.
 
-    Gives the image set, the settings with their weights pinned, and the run, whose name `purpose` begins.
+    Yields the image set, the settings with their weights pinned, and the run. The run's name begins with `purpose`.
     """
     image_set = open_image_set(settings.data.path)
     check_fit(image_set, settings)
@@ -95,7 +113,7 @@ def training_run(
 
 
 def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
-    """What the run logs of the settings: all of them, and what follows from them."""
+    """Return what the run logs about the settings: all values, and the values that follow from them."""
     batch = global_batch_size(settings)
     described = flatten(settings) | {
         "tracking.uri": tracking_uri,
@@ -109,19 +127,18 @@ def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, 
 def fit_or_launch(
     spark: SparkSession, image_set: ImageSet, settings: TrainSettings, tracker: Tracker, progress: Progress
 ) -> None:
-    """Train, or sweep the learning rate, in this process or on workers; all that comes of it is in the run."""
+    """Train, or sweep the learning rate, in this process or on workers. All results go to the run."""
     if settings.train.workers:
         fit_on_workers(spark, image_set, settings, tracker, progress)
         return
     with progress.step(f"train {settings.model.name} on {image_set.split(TRAIN).rows:,} images") as advance:
-        fit_and_publish(
-            image_set, settings, tracker, ranks=ALONE, narrator=lambda publisher: _Console(advance, progress)
-        )
+        reporter = _ConsoleReporter(advance, progress)
+        fit_and_publish(image_set, settings, tracker, ranks=ALONE, make_reporter=lambda publisher: reporter)
 
 
 @dataclass(frozen=True)
-class _Console:
-    """Tells the progress of a training in the driver."""
+class _ConsoleReporter:
+    """Shows the progress of a training in the driver."""
 
     step: Advance
     progress: Progress
@@ -130,8 +147,8 @@ class _Console:
         self.progress.say(line)
 
 
-def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) -> TrainedModel:
-    """Seal the best of all epochs, and register it where the settings name a model."""
+def _seal_best(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) -> TrainedModel:
+    """Seal the best epoch, and register it if the settings name a model."""
     with TemporaryDirectory(prefix="sparkcnn-best-") as temporary:
         best = latest = tracker.fetch_checkpoint(tracker.latest_epoch(), Path(temporary))
         state = read_state(latest)
@@ -164,7 +181,7 @@ def _registered(image_set: ImageSet, settings: TrainSettings, tracker: Tracker) 
 
 
 def _confidence_shares(model: "keras.Model", image_set: ImageSet, settings: TrainSettings) -> list[float]:
-    """How sure the model is of the first validation images; empty where there are none. See `ModelCard`."""
+    """Return the distribution of the confidence on the first validation images, or [] without any; see `ModelCard`."""
     if not image_set.splits[VAL].rows:
         return []
     card = ModelCard(image_set.image, image_set.classes, image_set.fingerprint, model_sha256="", code_package="")
@@ -179,7 +196,7 @@ def _confidence_shares(model: "keras.Model", image_set: ImageSet, settings: Trai
 
 
 def _example(image_set: ImageSet, settings: TrainSettings) -> np.ndarray:
-    """The first train image, (height, width, channels) uint8."""
+    """Return the first train image: (height, width, channels) uint8."""
     blocks = read_split(image_set, TRAIN, timeout_s=settings.data.timeout_s)
     images, _ = next(blocks)
     blocks.close()

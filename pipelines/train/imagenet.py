@@ -1,4 +1,4 @@
-"""A network of keras.applications with ImageNet's weights and classes -> a registered model, as training leaves one."""
+"""Register a model of keras.applications with ImageNet's weights and classes, as training registers its models."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from cnnlib.errors import ConfigError
 from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.pretrained import build_imagenet, imagenet_classes
 from cnnlib.sealed.frozen.images import ImageSpec
-from pipelines.tracking.aliases import find_version, move_alias
-from pipelines.tracking.registry import TrainedOn, log_sealed_model
+from pipelines.tracking.aliases import move_alias
+from pipelines.tracking.registry import TrainedOn, find_version, log_sealed_model
 from pipelines.tracking.runs import model_run
 from pipelines.tracking.store import connect
 
-# In the place of an image set's fingerprint.
+# This stands for the fingerprint of an image set, because no image set was trained on.
 FINGERPRINT = "imagenet"
 
 
 @dataclass(frozen=True)
 class ImagenetModel:
-    """The registered version, and the page of the run that has it."""
+    """The registered version, and the page of its run."""
 
     name: str
     version: str
@@ -29,26 +29,27 @@ class ImagenetModel:
 
 
 def register_imagenet(settings: ImagenetSettings) -> ImagenetModel:
-    """Seal and register a network as it is.
+    """Seal and register a model with its own head.
 
-    Raises ConfigError where its weights or the names of its classes are not there or do not fit one another, and
-    TrackingError.
+    Raises ConfigError if its weights or class names are missing or do not fit each other, and TrackingError if the
+    MLflow store does not answer.
     """
     name, image = settings.register.name, settings.image
     height, width, channels = ARCHITECTURES[settings.model.name].default_shape
     spec = ImageSpec(image.height or height, image.width or width, channels, image.resize)
     classes = imagenet_classes()
-    network = build_imagenet(settings.model.name, spec.shape, settings.model.weights)
-    if network.output_shape[1] != len(classes):
+    model = build_imagenet(settings.model.name, spec.shape, settings.model.weights)
+    if model.output_shape[1] != len(classes):
         raise ConfigError(
-            f"{settings.model.name} has {network.output_shape[1]} classes, their file {len(classes)} names"
+            f"{settings.model.name} has {model.output_shape[1]} classes, but Keras' file imagenet_class_index.json has "
+            f"{len(classes)} names; delete the file, so that Keras downloads it again"
         )
     uri = connect(settings.tracking)
     title = f"{settings.model.name} of ImageNet"
     described = flatten(settings) | {"tracking.uri": uri}
     with model_run(uri, settings.tracking.experiment, title, described, {"name": name}, None, "scoring") as tracker:
         _, version = log_sealed_model(
-            network,
+            model,
             TrainedOn(spec, classes, FINGERPRINT),
             np.zeros(spec.shape, np.uint8),
             register_as=name,

@@ -1,4 +1,4 @@
-"""Many trainings: a study that searches for settings, or a comparison of the values of one setting."""
+"""Train many times: a study that searches for the best settings, or a comparison of the values of one setting."""
 
 from typing import TYPE_CHECKING
 

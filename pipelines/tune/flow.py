@@ -1,4 +1,7 @@
-"""Trials of settings on Spark, guided by Optuna, in one MLflow run: a table, what matters, and the best settings."""
+"""Search for the best settings of a training: Optuna's trials run as Spark tasks, in one MLflow run.
+
+The results are a table of the trials, the importance of each setting, and the best settings as a file for train.
+"""
 
 import uuid
 from collections.abc import Callable
@@ -9,28 +12,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pyspark.sql import SparkSession
 
 from cnnlib.config import Distribution, TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError, HostError, TrackingError, TrainingError
 from cnnlib.image_set.contract import ImageSet, open_image_set
 from cnnlib.reports.curves import importance_figure
-from cnnlib.training.buildable import check_buildable
+from cnnlib.training.compiled_model import check_buildable
 from cnnlib.tuning.comparison import as_csv
-from cnnlib.tuning.trials import COMPLETE, FAILED, PRUNED, TrialOutcome, ranked, trial_rows
+from cnnlib.tuning.trials import BEST, COMPLETE, FAILED, PRUNED, TrialOutcome, best_yaml, ranked, trial_rows
 from pipelines.spark.cluster import environment_for_ranks, store_problem
 from pipelines.spark.progress import Advance, Progress, watched_step
 from pipelines.tracking.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
-from pipelines.tracking.starting_weights import fetched_once, pinned, with_pinned_weights
+from pipelines.tracking.starting_weights import fetched_once, pin_weights, with_pinned_weights
 from pipelines.tracking.store import connect
 from pipelines.tracking.tracker import Tracker
-from pipelines.tune.results import described_search, keep_results, make_results_folder
+from pipelines.tune.objective import ERROR_TAG, Objective
+from pipelines.tune.results import keep_results, logged_settings, make_results_folder
 
-if TYPE_CHECKING:  # Optuna's and MLflow's study is not there on every profile
+if TYPE_CHECKING:  # MLflow 2 has no study on Spark, so `pipelines.tune.study` does not import there.
     from pipelines.tune.study import SparkTrials
 
-BEST = "best.yaml"
 TABLE = "trials.csv"
 FIGURE = "importance.png"
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -40,8 +42,10 @@ _STATES = {"FINISHED": COMPLETE, "KILLED": PRUNED, "FAILED": FAILED}
 
 @dataclass(frozen=True)
 class Tuned:
-    """A study's trials, the best first; what share of the variation each setting explains (empty where that is not
-    known); the settings of the best; the run's id and page; and the folder with the files.
+    """The result of a study.
+
+    `trials` come best first. `importances` is the fraction of the variation of `metric` that each setting explains. It
+    is empty if that is not known. `best` are the settings of the best trial. `folder` has the result files.
     """
 
     trials: list[TrialOutcome]
@@ -54,11 +58,20 @@ class Tuned:
 
 
 def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None = None) -> Tuned:
-    """Run trials as Spark tasks, each in a run nested in the study's; nothing is registered.
+    """Run the trials of a study as Spark tasks. Each is an MLflow run nested in the study's run. Registers no model.
 
-    Goes on with a study that was killed where `tune.resume` says so: what has ended stays, what had not is tried again.
-    Raises HostError where MLflow has no Spark study, ImageSetError, ConfigError and TrackingError before anything is
-    trained, TrainingError where no trial came to its end.
+    `tune.resume` continues a killed study: the finished trials stay, the others are tried again. Raises HostError if
+    MLflow has no study on Spark. Raises ImageSetError, ConfigError and TrackingError before anything is trained, and
+    TrainingError if no trial finishes.
+
+    Example:
+
+        settings = TuneSettings(
+            data={"path": "sets/digits"},
+            tune={"trials": 20, "space": {"optimizer.learning_rate": "loguniform(1e-4,1e-1)"}},
+        )
+        tuned = tune(spark, settings)
+        print(tuned.trials[0].value, tuned.best.optimizer.learning_rate)
     """
     _check_available()
     from pipelines.tune.study import SparkTrials, create_study_run
@@ -74,9 +87,10 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
     settings = with_pinned_weights(settings)
     space = _pinned_space(settings)
     if settings.model.weights or "model.weights" in space:
+        # Check again with the weights: registered models can only be downloaded from a connected store.
         with fetched_once() as weights_of:
             _check_space(image_set, settings, space, weights_of)
-    # MLflow finds a study by its name, which stands in quotes in its query.
+    # MLflow looks a study up by its name, and puts the name in quotes. So the name is unique and has no quote.
     name = f"tune {settings.model.name} on {image_set.name} {uuid.uuid4().hex[:8]}".replace("'", "")
     direction = settings.train.best_direction
     with tracked_run(
@@ -84,13 +98,14 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
         settings.tracking.experiment,
         name,
         settings.tune.resume,
-        described_search(settings, "tune", uri),
+        logged_settings(settings, "tune", uri),
         image_set,
         job="tune",
         create=lambda experiment_id, name: create_study_run(experiment_id, name, direction),
     ) as run:
-        asked = settings.tune
-        trials = SparkTrials(run, run.tag("mlflow.runName") or name, asked.startup_trials, asked.seed)
+        # A study that is continued has its earlier name.
+        name = run.tag("mlflow.runName") or name
+        trials = SparkTrials(run, name, settings.tune.startup_trials, settings.tune.seed)
         _search(spark, image_set, settings, space, trials, progress)
         return _results(settings, run, trials, folder)
 
@@ -104,11 +119,11 @@ def _check_available() -> None:
 
 
 def _pinned_space(settings: TuneSettings) -> dict[str, Distribution]:
-    """What is tried of each setting, with the weights to begin with as `with_pinned_weights` has them."""
+    """Return the space with the values of `model.weights` pinned, as `with_pinned_weights` pins a single one."""
     space = settings.space
     weights = space.get("model.weights")
     if weights is not None:
-        space["model.weights"] = replace(weights, values=tuple(map(pinned, weights.values)))
+        space["model.weights"] = replace(weights, values=tuple(map(pin_weights, weights.values)))
     return space
 
 
@@ -118,7 +133,7 @@ def _check_space(
     space: dict[str, Distribution],
     weights_of: Callable[[TrainSettings], str | None],
 ) -> None:
-    """Raise ConfigError for a value of the space with which no model can be built, whatever the others are."""
+    """Raise ConfigError for a value of the space with which no model can be built."""
 
     def check(changes: dict[str, Any], given: str) -> None:
         varied = settings.varied(changes)
@@ -130,7 +145,8 @@ def _check_space(
             try:
                 check({name: value}, f"{name}={value}")
             except ConfigError:
-                # It may be meant for other settings than the given ones: beta_1 for adam, which another choice names.
+                # The value may need another value of the space: beta_1 needs optimizer.name=adam, for example. So try
+                # it with the first value of every other setting too.
                 check(firsts | {name: value}, f"{name}={value}")
 
 
@@ -142,22 +158,20 @@ def _search(
     trials: "SparkTrials",
     progress: Progress,
 ) -> None:
-    """Run the trials that are left, those that were lost on the way again."""
-    from pipelines.tune.objective import Objective
-
+    """Run trials until the study has as many as `tune.trials`. A trial whose task was lost is tried again."""
     end_lost_runs(trials.run)
-    # Tasks have working folders of their own.
+    # Tasks have their own working folders, so data.path must be absolute.
     data = settings.data.model_copy(update={"path": image_set.folder.uri})
-    plain = settings.model_copy(update={"data": data}).varied({}).model_dump(mode="json")
-    objective = Objective(plain, space, trials.run.uri, trials.run.experiment_id, environment_for_ranks())
+    base = settings.model_copy(update={"data": data}).varied({}).model_dump(mode="json")
+    objective = Objective(base, space, trials.run.uri, trials.run.experiment_id, environment_for_ranks())
     watcher = _Watcher(settings, trials.run, progress)
     title = f"tune {settings.model.name} on {image_set.name}"
     with watched_step(progress, title, watcher.look, SECONDS_BETWEEN_LOOKS):
-        while (left := settings.tune.trials - len(_ended(trials.run))) > 0:
+        while (left := settings.tune.trials - len(_finished(trials.run))) > 0:
             try:
                 trials.optimize(spark, objective, left, settings.tune.parallel)
             except BaseException:
-                # Ended or interrupted: nobody is left to end them.
+                # The tasks are gone, so they cannot end the runs of their trials.
                 with suppress(Exception):
                     end_lost_runs(trials.run)
                 raise
@@ -165,12 +179,13 @@ def _search(
                 break
 
 
-def _ended(run: Tracker) -> list[NestedRun]:
-    return [one for one in nested_runs(run) if one.status in _STATES and LOST_TAG not in one.tags]
+def _finished(run: Tracker) -> list[NestedRun]:
+    """Return the trials that completed, were pruned, or failed. A trial whose task was lost does not count."""
+    return [trial for trial in nested_runs(run) if trial.status in _STATES and LOST_TAG not in trial.tags]
 
 
 class _Watcher:
-    """Tells every trial that has ended in a line, and how many have."""
+    """Prints a line for every trial that finishes, and shows how many have finished."""
 
     def __init__(self, settings: TuneSettings, run: Tracker, progress: Progress) -> None:
         self._trials = settings.tune.trials
@@ -178,41 +193,42 @@ class _Watcher:
         self._space = settings.space
         self._run = run
         self._progress = progress
-        self._told = {one.run_id for one in _ended(run)}
+        self._reported = {trial.run_id for trial in _finished(run)}
 
     def look(self, advance: Advance) -> bool:
         try:
-            ended = _ended(self._run)
+            finished = _finished(self._run)
         except Exception:
-            return True  # the store is away; this is only for show
-        for one in ended:
-            if one.run_id not in self._told:
-                self._told.add(one.run_id)
-                self._progress.say(self._line(one))
-        advance(len(ended), self._trials, "trials")
+            return True  # The store does not answer now. This is only a display, so try again later.
+        for trial in finished:
+            if trial.run_id not in self._reported:
+                self._reported.add(trial.run_id)
+                self._progress.say(self._line(trial))
+        advance(len(finished), self._trials, "trials")
         return True
 
-    def _line(self, one: NestedRun) -> str:
-        drawn = ", ".join(f"{name}={one.logged.settings.get(name, '?')}" for name in self._space)
-        value = f"{self._metric} {one.metrics['value']:.4f}" if "value" in one.metrics else ""
-        state = _STATES[one.status]
-        return f"{one.name} {state}{': ' if value else ''}{value} ({drawn}), {one.seconds:.1f} s"
+    def _line(self, trial: NestedRun) -> str:
+        drawn = ", ".join(f"{name}={trial.logged.settings.get(name, '?')}" for name in self._space)
+        value = f"{self._metric} {trial.metrics['value']:.4f}" if "value" in trial.metrics else ""
+        state = _STATES[trial.status]
+        return f"{trial.name} {state}{': ' if value else ''}{value} ({drawn}), {trial.seconds:.1f} s"
 
 
 def _results(settings: TuneSettings, run: Tracker, trials: "SparkTrials", folder: Path) -> Tuned:
-    """Rank the trials, and keep table, importance and best settings. Raises TrainingError where none is complete."""
+    """Rank the trials, and write the result files. Raises TrainingError if no trial is complete."""
     from pipelines.tune.study import importances_of
 
-    runs = {one.run_id: one for one in _ended(run)}
-    frozen = [trial for trial in trials.trials() if str(trial._trial_id) in runs]
-    outcomes = [_outcome(trial, runs[str(trial._trial_id)]) for trial in frozen]
+    runs = {trial.run_id: trial for trial in _finished(run)}
+    # MLflow's storage of studies uses the id of a trial's run as the id of the trial.
+    finished = [trial for trial in trials.trials() if str(trial._trial_id) in runs]
+    outcomes = [_outcome(trial, runs[str(trial._trial_id)]) for trial in finished]
     direction, metric = settings.train.best_direction, settings.train.monitor
     ordered = ranked(outcomes, direction)
     if not ordered or ordered[0].state != COMPLETE:
-        first = next((one.error for one in outcomes if one.error), "it was pruned")
-        raise TrainingError(f"no trial of {len(ordered)} came to its end; the first says: {first}")
+        first = next((outcome.error for outcome in outcomes if outcome.error), "it was pruned")
+        raise TrainingError(f"none of {len(ordered)} trials is complete; the first one says: {first}")
     best = settings.varied(ordered[0].settings)
-    importances = importances_of(frozen, direction, settings.tune.seed)
+    importances = importances_of(finished, direction, settings.tune.seed)
     files = {TABLE: as_csv(trial_rows(ordered, metric)).encode(), BEST: best_yaml(best, ordered[0], metric).encode()}
     if importances:
         files[FIGURE] = importance_figure(importances, metric)
@@ -222,9 +238,7 @@ def _results(settings: TuneSettings, run: Tracker, trials: "SparkTrials", folder
 
 
 def _outcome(trial: Any, run: NestedRun) -> TrialOutcome:
-    """What became of one of Optuna's trials."""
-    from pipelines.tune.objective import ERROR_TAG
-
+    """Return the outcome of one trial, from Optuna's trial and from its MLflow run."""
     state = _STATES[run.status]
     return TrialOutcome(
         number=trial.number,
@@ -236,10 +250,3 @@ def _outcome(trial: Any, run: NestedRun) -> TrialOutcome:
         settings=trial.params,
         error=run.tags.get(ERROR_TAG, "") if state == FAILED else "",
     )
-
-
-def best_yaml(best: TrainSettings, trial: TrialOutcome, metric: str) -> str:
-    """The settings of the best trial, as a file that train takes."""
-    values = best.model_dump(mode="json", exclude={"register": True, "train": {"resume"}})
-    heading = f"# sparkcnn train --config {BEST}\n# Trial {trial.number}: {metric} {trial.value:.4f}\n"
-    return heading + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

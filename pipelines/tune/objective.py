@@ -1,4 +1,4 @@
-"""What a Spark task does for a trial: draw settings, train, report every epoch, and log into the trial's run."""
+"""One trial in a Spark task: draw settings, train, report every epoch, and log in the MLflow run of the trial."""
 
 import math
 import os
@@ -16,9 +16,10 @@ from cnnlib.errors import HostError, SparkcnnError, TrainingError, first_line
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.tracking.store import use_store
 from pipelines.tracking.tracker import FINGERPRINT_TAG, Tracker
-from pipelines.train.workers.gpus import check_gpu
+from pipelines.train.workers.rank import check_gpu
 
-if TYPE_CHECKING:  # they import TensorFlow
+# A task must choose its GPU before TensorFlow is imported. So whatever imports TensorFlow is imported in functions.
+if TYPE_CHECKING:
     import keras
 
     from cnnlib.training.checkpoints import TrainingState
@@ -30,10 +31,10 @@ DEVICES = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Objective:
-    """Trains with the settings of a trial, and gives the best `train.monitor` of its epochs.
+    """Trains with the settings that a trial draws, and returns the best `train.monitor` of the epochs.
 
-    `settings` are those of TrainSettings as plain values, with an absolute `data.path`; `environment` has the driver's
-    variables that a task needs to reach the store.
+    `settings` are TrainSettings as plain values, with an absolute `data.path`. `uri` is the MLflow store of the study,
+    and `experiment_id` its experiment. `environment` has the driver's variables that a task needs to reach the store.
     """
 
     settings: dict[str, Any]
@@ -43,19 +44,22 @@ class Objective:
     environment: dict[str, str]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Come to a task: MLflow opens the store there before it calls for a trial."""
+        """Set the environment as soon as a task unpickles this: MLflow opens the store there before the first trial."""
         self.__dict__.update(state)
         os.environ.update(self.environment)
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Train. Raises TrialPruned, or what made the training fail, which the trial's run then tells."""
+        """Train, and return the value of the trial.
+
+        Raises TrialPruned, or the error of the training, which is also kept as a tag of the trial's run.
+        """
         use_store(self.uri)
-        # MLflow's storage of studies calls a trial by the id of its run.
+        # MLflow's storage of studies uses the id of a trial's run as the id of the trial.
         tracker = Tracker(str(trial._trial_id), self.experiment_id, self.uri)
         try:
             tracker.set_tag(RUN_NAME_TAG, f"trial {trial.number}")
-            values = {name: suggest(trial, name, one) for name, one in self.space.items()}
-            return self._trained(trial, override(TrainSettings(**self.settings), values), tracker)
+            values = {name: suggest(trial, name, distribution) for name, distribution in self.space.items()}
+            return self._train(trial, override(TrainSettings(**self.settings), values), tracker)
         except optuna.TrialPruned:
             raise
         except Exception as error:
@@ -63,19 +67,19 @@ class Objective:
             tracker.set_tag(ERROR_TAG, f"{type(error).__name__}: {message}")
             raise
 
-    def _trained(self, trial: optuna.Trial, settings: TrainSettings, tracker: Tracker) -> float:
+    def _train(self, trial: optuna.Trial, settings: TrainSettings, tracker: Tracker) -> float:
         _prepare_tensorflow()
         import keras
 
         from cnnlib.image_set.contract import open_image_set
-        from cnnlib.training.epochs import best_epoch_of
+        from cnnlib.training.checkpoints import best_epoch_of
         from cnnlib.training.fit import fit_model
         from pipelines.tracking.starting_weights import starting_weights
         from pipelines.train.flow import described_settings
 
         image_set = open_image_set(settings.data.path)
         described = described_settings(settings, self.uri)
-        # The study has logged what it has drawn.
+        # The study itself logs the settings that it draws.
         tracker.log_settings({name: value for name, value in described.items() if name not in self.space})
         tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
         monitor = settings.train.monitor
@@ -84,9 +88,11 @@ class Objective:
             logs = state.logs(state.epoch)
             tracker.log_epoch(state.epoch, logs)
             trial.report(logs[monitor], state.epoch)
-            # A trial that has come to its end has nothing left to save.
+            # After the last epoch, pruning saves nothing.
             if state.epoch < settings.train.epochs and trial.should_prune():
-                raise optuna.TrialPruned(f"{monitor} {logs[monitor]:.4f} is worse than the median at {state.epoch}")
+                raise optuna.TrialPruned(
+                    f"{monitor} {logs[monitor]:.4f} is worse than the median at epoch {state.epoch}"
+                )
 
         try:
             with starting_weights(settings) as weights:
@@ -94,18 +100,18 @@ class Objective:
                     image_set, settings, on_epoch=on_epoch, on_step=lambda done, total, note: None, weights=weights
                 )
         finally:
-            # The worker goes on to the next trial; Keras would keep this one's model.
+            # The process runs the next trial, and Keras would keep this one's model in memory.
             keras.backend.clear_session()
         best = best_epoch_of(history, settings)
         value = history[monitor][best - 1]
         if math.isnan(value):
-            raise TrainingError(f"{monitor} was no number in any epoch; take another learning rate, say")
+            raise TrainingError(f"{monitor} was NaN in every epoch; try another learning rate, for example")
         tracker.log_best(best, monitor, value)
         return value
 
 
 def suggest(trial: optuna.Trial, name: str, distribution: Distribution) -> Any:
-    """Have a trial draw the value of a setting."""
+    """Let a trial draw the value of a setting from its distribution."""
     if distribution.kind == CHOICE:
         return trial.suggest_categorical(name, distribution.values)
     low, high = distribution.values
@@ -114,26 +120,30 @@ def suggest(trial: optuna.Trial, name: str, distribution: Distribution) -> Any:
 
 
 def sees_only(devices: str) -> bool:
-    """Whether the TensorFlow of an earlier task has these devices alone: a process keeps those with which it began."""
-    began_with = os.environ.get(DEVICES)
-    if began_with is not None:
-        return began_with == devices
+    """Return whether the TensorFlow of this process sees exactly these GPUs.
+
+    A process keeps the GPUs with which an earlier task imported TensorFlow.
+    """
+    earlier = os.environ.get(DEVICES)
+    if earlier is not None:
+        return earlier == devices
     import tensorflow as tf
 
-    # A task that scores takes what there is.
+    # A scoring task does not choose devices, so TensorFlow sees every GPU of the machine.
     return not devices and not tf.config.list_physical_devices("GPU")
 
 
 def _prepare_tensorflow() -> None:
-    """Import TensorFlow with as many threads as Spark counts for the task, and the GPU that Spark gave it, if any."""
+    """Import TensorFlow with the number of threads, and with the GPU if any, that Spark assigned to the task."""
     context = TaskContext.get()
     cpus = str(context.cpus()) if context else "1"
     gpus = context.resources().get("gpu") if context else None
     devices = gpus.addresses[0] if gpus and gpus.addresses else ""
     if "tensorflow" in sys.modules and not sees_only(devices):
         raise HostError(
-            f"Spark gave a task the GPU {devices or '(none)'} in a Python worker that began with "
-            f"{os.environ.get(DEVICES, 'all there are') or '(none)'}; start it with spark.python.worker.reuse=false"
+            f"Spark assigned the GPU {devices or '(none)'} to a task, but its Python process already uses TensorFlow "
+            f"with the GPU {os.environ.get(DEVICES, '(all)') or '(none)'}; start Spark with "
+            "spark.python.worker.reuse=false"
         )
     os.environ[DEVICES] = devices
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus

@@ -1,4 +1,4 @@
-"""What a comparison and a study leave: the settings of their run, and files in it and in a folder of the user's."""
+"""Keep the results of a comparison or a study: as files in a folder, and as artifacts of its MLflow run."""
 
 import os
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from pipelines.tracking.tracker import Tracker
 
 
 def make_results_folder(path: str) -> Path:
-    """Make the folder where it is not there, and give its absolute path.
+    """Create the folder if it does not exist, and return its absolute path.
 
-    Raises ConfigError where it cannot be written: better before a long job than at its end.
+    Raises ConfigError if it cannot be written. This is checked before the job, which takes long.
     """
     folder = Path(path).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"output.path={path} cannot be made ({first_line(error)}); name another folder") from error
+        raise ConfigError(f"output.path={path} cannot be created ({first_line(error)}); name another folder") from error
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"output.path={path} cannot be written; name another folder")
     return folder
 
 
 def keep_results(files: Mapping[str, bytes], run: Tracker, folder: Path) -> None:
-    """Write files into a folder, replacing those of the same names, and log them as artifacts of a run."""
+    """Write files into a folder and log them as artifacts of a run. Files of the same names are replaced."""
     with TemporaryDirectory(prefix="sparkcnn-results-") as temporary:
         for name, content in files.items():
             (Path(temporary) / name).write_bytes(content)
@@ -34,7 +34,7 @@ def keep_results(files: Mapping[str, bytes], run: Tracker, folder: Path) -> None
         run.log_files(Path(temporary))
 
 
-def described_search(settings: CompareSettings | TuneSettings, job: str, uri: str) -> dict[str, object]:
-    """What the run of a comparison or a study logs: not where its files go, nor how it goes on."""
+def logged_settings(settings: CompareSettings | TuneSettings, job: str, uri: str) -> dict[str, object]:
+    """Return the settings that the run of a comparison or a study logs: all except the resume and output settings."""
     left_out = (f"{job}.resume", "train.resume", "output.path")
     return {name: value for name, value in flatten(settings).items() if name not in left_out} | {"tracking.uri": uri}

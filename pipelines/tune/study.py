@@ -1,15 +1,11 @@
-"""The bridge to Optuna and to MLflow's Spark study: a study is an MLflow run, each of its trials one nested in it.
+"""The bridge to Optuna and to MLflow's study on Spark: a study is an MLflow run, and each trial is a nested run.
 
-MLflow 3 brings the study; nothing else imports this module before that is known.
+Only MLflow 3 has the study. So `pipelines.tune.flow` imports this module only after it has checked that.
 """
 
 import logging
-import secrets
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -23,35 +19,35 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from py4j.protocol import Py4JJavaError
-from pyspark import inheritable_thread_target
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from cnnlib.errors import TrainingError
-from pipelines.spark.session import is_classic, root_cause, user_errors_from_tasks
+from pipelines.spark.interruptible_job import run_interruptibly
+from pipelines.spark.session import is_classic, root_cause
+from pipelines.spark.tasks import user_errors_from_tasks
 from pipelines.tracking.tracker import Tracker
 
-SECONDS_TO_CANCEL = 10.0
 JOB_GROUP = "spark.jobGroup.id"
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
-# Trains as a trial says, and gives the value that is sought.
+# Trains with the settings of a trial, and returns the value to optimize.
 ObjectiveFunction = Callable[[optuna.Trial], float]
 
 
 def create_study_run(experiment_id: str, name: str, direction: str) -> str:
-    """Make the run of a new study, by the direction "max" or "min". Gives its id; `name` must be the only one such."""
+    """Create the MLflow run of a new study and return its id. `name` must be unique, `direction` is "max" or "min"."""
     return cast(str, MlflowStorage(experiment_id).create_new_study([_DIRECTIONS[direction]], name))
 
 
 @dataclass(frozen=True)
 class SparkTrials:
-    """The trials of the study whose run this is: asked for, pruned and told by Optuna, run as Spark tasks.
+    """The trials of the study with this MLflow run. They run as Spark tasks; Optuna draws their settings.
 
-    A trial may be pruned once `startup_trials` have ended, after an epoch whose value is worse than the median of the
-    others' at that epoch; until then what they try is drawn at random, later by the tree-structured Parzen estimator
-    (Bergstra et al. 2011).
+    The first `startup_trials` draw at random, the later ones with the tree-structured Parzen estimator (Bergstra et al.
+    2011). As soon as `startup_trials` have finished, a trial is pruned after an epoch whose value is worse than the
+    median of the other trials at that epoch.
     """
 
     run: Tracker
@@ -60,22 +56,22 @@ class SparkTrials:
     seed: int
 
     def optimize(self, spark: SparkSession, objective: ObjectiveFunction, trials: int, parallel: int) -> None:
-        """Run so many more trials. An objective that raises fails its trial, and the study goes on.
+        """Run this many more trials. If the objective raises, its trial fails and the study continues.
 
-        Raises TrainingError where Spark or the store fail.
+        Raises TrainingError if Spark or the store fails.
         """
         earlier = len(self.trials())
         study = MlflowSparkStudy(
             self.name,
             MlflowStorage(self.run.experiment_id),
-            # A study that is gone on with would draw again what it drew first.
+            # With the same seed, a study that is continued would draw its first settings again.
             sampler=optuna.samplers.TPESampler(n_startup_trials=self.startup_trials, seed=self.seed + earlier),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=self.startup_trials),
             mlflow_tracking_uri=self.run.uri,
         )
         try:
             with user_errors_from_tasks(spark), _in_own_job_group(spark, self.name):
-                _run_in_thread(
+                run_interruptibly(
                     spark,
                     partial(
                         study.optimize,
@@ -88,14 +84,14 @@ class SparkTrials:
                 )
         except (ExecutionException, PySparkException, Py4JJavaError) as error:
             raise TrainingError(
-                f"the study's tasks failed ({root_cause(error)}); look into it, then go on with "
+                f"the study's tasks failed ({root_cause(error)}); solve that, then continue the study with "
                 f"--tune.resume {self.run.run_id}"
             ) from error
-        # It has called the study finished; that it is when its results are kept too.
+        # MLflow has marked the run as finished, but it is finished only after its results are kept.
         MlflowClient(self.run.uri).update_run(self.run.run_id, status="RUNNING")
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials so far, in the order in which they were started."""
+        """Return all trials so far, in the order in which they started."""
         storage = MlflowStorage(self.run.experiment_id)
         found = storage.get_all_trials(self.run.run_id)
         return sorted(found, key=lambda trial: (trial.datetime_start, trial.number))
@@ -103,20 +99,24 @@ class SparkTrials:
 
 @dataclass(frozen=True)
 class _StopAfter:
-    """Ends a task's share once so many trials have ended: Spark gives a task that it lost all of its trials again."""
+    """Stops the trials of a task as soon as the study has this many finished trials.
+
+    If Spark repeats a task that it lost, the task gets all of its trials again, also those that had finished.
+    """
 
     trials: int
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         if len(study.get_trials(deepcopy=False, states=ENDED)) >= self.trials:
-            # Optuna's own stop() works in its own loop alone, and MLflow has another; both look at this.
+            # study.stop() raises outside of Optuna's own loop, and MLflow has a loop of its own. Both read this flag.
             study._stop_flag = True
 
 
 def importances_of(trials: Sequence[FrozenTrial], direction: str, seed: int) -> dict[str, float]:
-    """What share of the values' variation each setting explains, by functional ANOVA (Hutter et al. 2014).
+    """Return the fraction of the variation of the values that each setting explains.
 
-    Empty where fewer than two trials ran to their end, or all of them with the same value.
+    Computed by functional ANOVA (Hutter et al. 2014). The result is empty if fewer than two trials are complete, or if
+    all of them have the same value.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len({trial.value for trial in complete}) < 2:
@@ -125,43 +125,15 @@ def importances_of(trials: Sequence[FrozenTrial], direction: str, seed: int) -> 
         study = optuna.create_study(direction=_DIRECTIONS[direction])
         study.add_trials(complete)
         found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
-    return {name: float(share) for name, share in found.items()}
-
-
-def _run_in_thread(spark: SparkSession, work: Callable[[], None]) -> None:
-    """Run Spark jobs in a thread, so that an interrupt meets this one outside of a call to the JVM, and ends them.
-
-    See `pipelines.train.workers.launch`, which collects so.
-    """
-    tag = f"sparkcnn-{secrets.token_hex(8)}"
-    classic = is_classic(spark)
-    done: Future[None] = Future()
-
-    def run() -> None:
-        (spark.sparkContext.addJobTag if classic else spark.addTag)(tag)
-        try:
-            work()
-            done.set_result(None)
-        except BaseException as error:
-            done.set_exception(error)
-
-    with warnings.catch_warnings():
-        # Job group, pool and the like are the caller's; that tags are not is told as a warning.
-        warnings.simplefilter("ignore", UserWarning)
-        target = inheritable_thread_target(run) if classic else run
-    threading.Thread(target=target, name="sparkcnn-study", daemon=True).start()
-    try:
-        done.result()
-    except BaseException:
-        with suppress(Exception):  # the jobs may be over, and Spark with them
-            (spark.sparkContext.cancelJobsWithTag if classic else spark.interruptTag)(tag)
-        wait([done], SECONDS_TO_CANCEL)
-        raise
+    return {name: float(fraction) for name, fraction in found.items()}
 
 
 @contextmanager
 def _in_own_job_group(spark: SparkSession, name: str) -> Iterator[None]:
-    """MLflow sets a job group that interrupts tasks, and leaves it set; it takes one that is there already."""
+    """Set a job group while the body runs, and restore the earlier one.
+
+    Without one, MLflow would set a job group that interrupts tasks, and would leave it set.
+    """
     if not is_classic(spark):
         yield
         return
@@ -176,6 +148,7 @@ def _in_own_job_group(spark: SparkSession, name: str) -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
+    """Hide the log lines that Optuna writes for each trial."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
     try:

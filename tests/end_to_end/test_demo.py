@@ -1,17 +1,16 @@
-"""`sparkcnn demo` as `make demo` runs it, on all of MNIST."""
+"""`sparkcnn demo`, as `make demo` runs it, on all of MNIST."""
 
 import re
 import sys
 from pathlib import Path
 
 import psutil
-import pytest
 
 MOST_BYTES = 3_000_000_000
 
 
 def peak_of_python_processes(parent: psutil.Process, peaks: dict[int, int]) -> None:
-    """Note the resident bytes of every Python process below `parent`."""
+    """Update `peaks`: the most resident bytes of each Python process, `parent` and those below it."""
     for process in [parent, *parent.children(recursive=True)]:
         try:
             if "python" in process.name():
@@ -20,7 +19,6 @@ def peak_of_python_processes(parent: psutil.Process, peaks: dict[int, int]) -> N
             continue
 
 
-@pytest.mark.slow
 def test_demo_reaches_its_accuracy_within_its_memory(tmp_path: Path) -> None:
     command = [Path(sys.executable).parent / "sparkcnn", "demo"]
     peaks: dict[int, int] = {}
@@ -35,19 +33,19 @@ def test_demo_reaches_its_accuracy_within_its_memory(tmp_path: Path) -> None:
                 demo.wait(timeout=0.5)
             except psutil.TimeoutExpired:
                 continue
-    text, told = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
-    assert demo.returncode == 0, told
+    text, errors = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
+    assert demo.returncode == 0, errors
     (accuracy,) = re.findall(r"test accuracy\s*│ ([\d.]+)", text)
     assert float(accuracy) >= 0.985
     assert "70,000 found = 70,000 kept + 0 duplicate + 0 rejected" in text
     assert "10,000 rows = 10,000 scored + 0 failed" in text
     assert "mnist-lenet version 1, alias champion" in text
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000" in text
-    # The driver, and at least two workers that hold TensorFlow.
+    # These are the driver and at least two Python workers that have imported TensorFlow.
     assert len(peaks) >= 3
     assert max(peaks.values()) < MOST_BYTES
-    # Progress is not drowned: of what is told, every line is of this project, or one of MLflow's two.
+    # Every line on standard error is the progress of this project, one of MLflow's two, or the JVM's warning.
     expected = re.compile(
         r"^(ingest|train|score|epoch) |^Successfully registered|^Created version|^WARNING: Using incub"
     )
-    assert [line for line in told.splitlines() if not expected.match(line)] == []
+    assert [line for line in errors.splitlines() if not expected.match(line)] == []

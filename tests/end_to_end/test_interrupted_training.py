@@ -1,4 +1,4 @@
-"""`sparkcnn train` on workers, ended by Ctrl-C and by SIGKILL: nothing of it lives on."""
+"""End `sparkcnn train` on workers by Ctrl-C and by SIGKILL: none of its processes stays behind."""
 
 import os
 import signal
@@ -18,12 +18,10 @@ from tests.unit.image_sets import write_image_set
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120.0
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def training(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """A training on two workers that would take hours, once its first epoch is in the store."""
+    """A training on two workers that would take hours. It starts, and its first epoch is already in the store."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (600, 16, 16, 1), dtype=np.uint8)
     splits = ["train"] * 400 + ["val"] * 200
@@ -37,7 +35,7 @@ def training(tmp_path: Path) -> Iterator[subprocess.Popen]:
             env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
             stdout=log,
             stderr=log,
-            # A process group of its own, as a terminal gives to a command.
+            # The process leads a process group, as a command in a terminal does.
             start_new_session=True,
         )
     try:
@@ -60,7 +58,7 @@ def command_of(process: psutil.Process) -> str:
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
-    """Everything that a training has started: a JVM, Python workers and two ranks among it."""
+    """Return all processes that a training has started, among them a JVM and two ranks."""
     children = psutil.Process(process.pid).children(recursive=True)
     commands = [command_of(child) for child in children]
     assert sum("-m pipelines.train.workers.rank" in command for command in commands) == 2, commands
@@ -74,9 +72,9 @@ def status_of_run(folder: Path) -> str:
     return run.info.status
 
 
-def test_ctrl_c_ends_all_and_says_so(training: subprocess.Popen, tmp_path: Path) -> None:
+def test_ctrl_c_ends_every_process(training: subprocess.Popen, tmp_path: Path) -> None:
     children = family(training)
-    # To the whole group, as a terminal does.
+    # A terminal sends the signal to the whole group.
     os.killpg(training.pid, signal.SIGINT)
     assert training.wait(TIMEOUT_S) == 130, (tmp_path / "log").read_text()
     assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
@@ -91,5 +89,5 @@ def test_killed_driver_leaves_no_process(training: subprocess.Popen, tmp_path: P
     children = family(training)
     training.kill()
     assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
-    # Nobody could end the run; --train.resume auto finds it.
+    # The killed driver could not end the run. --train.resume auto finds it.
     assert status_of_run(tmp_path) == "RUNNING"

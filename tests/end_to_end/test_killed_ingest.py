@@ -1,6 +1,6 @@
-"""An ingest whose driver is killed leaves the old set or the new one, whole; the next run clears away what it left.
+"""Kill the driver of an ingest: the old or the new set stays complete, and the next run removes the rest.
 
-That Python workers are killed is tests/spark/test_killed_workers.py.
+tests/spark/test_killed_workers.py kills Python workers.
 """
 
 import os
@@ -13,14 +13,12 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from cnnlib.image_set.contract import open_image_set
 from tests.conftest import write_photos
 from tests.spark.ingests import is_whole
 
 KILLS = 10
-# The job's line before the first image is decoded; what comes before cannot hurt a set.
+# The job prints this line before it decodes the first image. A kill before that cannot harm a set.
 STARTED = "ingest "
 
 
@@ -33,7 +31,7 @@ def command(source: Path, output: Path) -> list[str]:
 
 
 def start(arguments: list[str]) -> tuple[subprocess.Popen[str], threading.Event]:
-    """Start an ingest in a group of its own; the event is set when its tasks begin."""
+    """Start an ingest in its own process group. The event is set when its tasks begin."""
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
     started = threading.Event()
 
@@ -48,8 +46,7 @@ def start(arguments: list[str]) -> tuple[subprocess.Popen[str], threading.Event]
     return process, started
 
 
-@pytest.mark.slow
-def test_kills_leave_a_whole_set_each_time(tmp_path: Path) -> None:
+def test_killed_driver_leaves_a_whole_set(tmp_path: Path) -> None:
     first = write_photos(tmp_path / "first", per_class=60)
     second = shutil.copytree(first, tmp_path / "second")
     for number in range(30):
@@ -69,7 +66,7 @@ def test_kills_leave_a_whole_set_each_time(tmp_path: Path) -> None:
     for number in range(KILLS):
         process, started = start(command((first, second)[number % 2], output))
         started.wait()
-        # Up to the end of the job, mostly before its commit, and at times after.
+        # The kill comes before the end of the job: mostly before its commit, and sometimes after.
         time.sleep(chance.uniform(0, 0.8 * seconds))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -84,5 +81,5 @@ def test_kills_leave_a_whole_set_each_time(tmp_path: Path) -> None:
     files += [file.path for file in (*image_set.rejects, *image_set.ledger, *image_set.source_files)]
     left = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert left == {*files, "dataset.json", "report.html"}
-    # Of jobs that are done nothing would be proved.
+    # The kills prove something only if enough of them came before the commit.
     assert sum(before == after for before, after in zip([fingerprints[-1], *found], found, strict=False)) >= KILLS / 3

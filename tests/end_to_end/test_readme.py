@@ -1,8 +1,9 @@
-"""The README's commands, as they stand there, on a few dozen photographs."""
+"""Run the commands of the README, word for word, on a few dozen photographs."""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import duckdb
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs import sparkcnn
 from tests.conftest import write_photos
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -30,35 +32,58 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    """As after `. .venv/bin/activate`, and no MLflow server set."""
+    """The environment as after `. .venv/bin/activate`, without a setting of the MLflow server."""
     bin_folder = Path(sys.executable).parent
     unset = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return unset | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.slow
 def test_commands_work_one_after_the_other(folder: Path, environment: dict[str, str]) -> None:
-    commands = [line for block in blocks("bash") for line in block.splitlines() if line]
-    assert [command.split()[1] for command in commands] == [
-        *("ingest", "train", "score", "score"),
-        *("ingest", "train"),
-        *("evaluate", "promote"),
-    ]
-    for command in commands:
+    for command in commands():
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    check_results(folder, done.stdout)
+
+
+@pytest.mark.main_path
+def test_commands_work_in_one_process(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Run the same commands, but start Spark and import TensorFlow only once for all of them."""
+    write_photos(tmp_path / "photos", per_class=60)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for command in commands():
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        assert sparkcnn.main() == 0, f"{command}\n{capsys.readouterr()}"
+    check_results(tmp_path, capsys.readouterr().out)
+
+
+def commands() -> list[str]:
+    """Return all commands of the README's bash blocks, in order."""
+    found = [line for block in blocks("bash") for line in block.splitlines() if line]
+    assert [command.split()[:2] for command in found] == [
+        ["sparkcnn", job] for job in ("ingest", "train", "score", "score", "ingest", "train", "evaluate", "promote")
+    ]
+    return found
+
+
+def check_results(folder: Path, last_output: str) -> None:
+    """Check the files that the commands wrote to their working folder, and the table of the last command."""
     assert json.loads((folder / "sets/photos/dataset.json").read_text())["counts"]["kept"] == 120
     assert json.loads((folder / "all_predictions/summary.json").read_text())["counts"]["scored"] == 120
-    assert "│ now    │ version 2 " in done.stdout
+    assert "│ now    │ version 2 " in last_output
     assert (folder / "mlflow.db").exists()
     for query in blocks("sql")[0].splitlines():
         rows = duckdb.sql(query.replace("'", f"'{folder}/", 1)).fetchall()
         assert len(rows) == 2
 
 
-def test_python_works(
+@pytest.mark.main_path
+def test_python_example_works(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     write_photos(tmp_path / "photos", per_class=10)
@@ -68,8 +93,9 @@ def test_python_works(
     assert capsys.readouterr().out == "Counts(found=20, kept=20, duplicate=0, rejected=0)\n"
 
 
-def test_every_make_target_named_exists() -> None:
+@pytest.mark.main_path
+def test_every_named_make_target_exists() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    named = set(re.findall(r"make ([a-z]+)\b", README))
+    named = set(re.findall(r"make ([a-z-]+)\b", README))
     assert {"demo", "test"} <= named
-    assert named <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What a user can get wrong, at the real command line: one clear line, exit status 2, and nothing changed."""
+"""Mistakes at the real command line: each gives one clear line and exit status 2, and changes nothing."""
 
 import os
 import socket
@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SPARKCNN = Path(sys.executable).parent / "sparkcnn"
-# The JVM's own line, which no setting of Spark's can stop.
+# The JVM itself prints this line, and no setting of Spark can prevent that.
 JVM_LINE = "WARNING: Using incubator modules"
 
 
 def refusal(folder: Path, *arguments: str, **environment: str) -> str:
-    """Run sparkcnn, which must refuse, and give the one line that it says."""
+    """Run sparkcnn, assert that it refuses, and return the only line that it prints."""
     done = subprocess.run(
         [SPARKCNN, *arguments],
         cwd=folder,
@@ -45,6 +47,7 @@ def test_missing_java_is_named(tmp_path: Path) -> None:
     assert line.startswith("sparkcnn ingest: Java 17 or newer is needed, but JAVA_HOME=")
 
 
+@pytest.mark.main_path
 def test_unknown_setting_gives_the_nearest(tmp_path: Path) -> None:
     line = refusal(tmp_path, "train", "--data.path", "set", "--train.epoch", "3")
     assert line == "sparkcnn train: unrecognized arguments: --train.epoch 3; did you mean train.epochs?"

@@ -1,6 +1,6 @@
-"""The jobs through spark-submit, shipped as a wheel, on this machine and on a cluster of two executors.
+"""Run the jobs by spark-submit with a wheel of the project, on this machine and on a cluster of two executors.
 
-The workers' Python has the pinned packages but not this project, so what they import of it came with the job.
+The Python of the tasks has the pinned packages, but not this project. So tasks can import it only from the wheel.
 """
 
 import json
@@ -21,15 +21,13 @@ from tests.conftest import write_photos
 ROOT = Path(__file__).parents[2]
 CLUSTER = "local-cluster[2,1,2048]"
 
-pytestmark = pytest.mark.slow
-
 Submit = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    # The sources are copied by git, so that the build leaves nothing here and packs nothing that is not committed.
+    # Copy the files that git lists, so that the build writes nothing here and packs no ignored file.
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
     for name in listed.stdout.decode().splitlines():
         if (ROOT / name).is_file():
@@ -42,11 +40,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python_without_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that sees the packages of this one, but not the editable install of the project."""
+    """A virtual environment with the packages of this one, but without the editable install of the project."""
     folder = tmp_path_factory.mktemp("python") / "venv"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    # Python takes a path from a .pth file, but not the .pth files that lie there: an editable install is such a one.
+    # Python adds the folder that a .pth file names, but ignores .pth files in it. An editable install is such a file.
     own = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
     )
@@ -100,7 +98,7 @@ def test_three_jobs_here_and_on_two_executors(submit: Submit, digits_idx: Path) 
 
     refused = submit("local[*]", *ingest, "--split.val_fraction", "0.3")
     assert refused.returncode == 2
-    # spark-submit brings what a Python driver tells on standard error to standard output.
+    # spark-submit moves the standard error of a Python driver to its standard output.
     assert "made with split.val_fraction=0.1, not 0.3" in refused.stdout
 
     train = ("train", "--data.path", "set", "--train.epochs", "1", "--register.name", "digits")

@@ -1,4 +1,4 @@
-"""A trained and registered model that several tests look at."""
+"""A trained and registered model that several test files use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,11 @@ EPOCHS = 3
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: its image set, its settings and what it gave."""
+    """A finished training: its image set, its settings and its result."""
 
     image_set: ImageSet
     settings: TrainSettings
-    model: "TrainedModel"  # noqa: F821  (its import takes TensorFlow's seconds)
+    model: "TrainedModel"  # noqa: F821  (its import would load TensorFlow, which takes seconds)
 
     @property
     def tracking(self) -> TrackingSettings:
@@ -38,7 +38,7 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(spark: SparkSession, digits_idx: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """LeNet on 600 digits, three epochs, registered as version 1 of `digits` with the alias champion."""
+    """LeNet, trained for three epochs on 600 digits, registered as version 1 of `digits` with the alias champion."""
     import_tensorflow_quietly()
     from pipelines.train.flow import train
 

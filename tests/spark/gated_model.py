@@ -1,4 +1,4 @@
-"""A model of a user's own, which Spark's tasks wait to build until a test lets them; sent to them as --py-files."""
+"""A model of the user. Tasks wait before they build it until a test opens the gate. Sent to tasks as by --py-files."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from pyspark import TaskContext
 
 
 def model(image_shape: tuple[int, int, int], classes: int, *, folder: str) -> keras.Model:
-    """Say in the folder which process waits, until there is a file `open`."""
+    """Write the id of the waiting process into the folder, and wait until the folder has a file `open`."""
     gate = Path(folder, "open")
     if TaskContext.get() is not None:
         Path(folder, f"waits {os.getpid()}").touch()

@@ -1,4 +1,4 @@
-"""Settings of small ingests, and what they have made."""
+"""Settings for small ingests, and helpers that read the results."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from cnnlib.image_set.ledger import PIXEL_ID
 
 
 def settings_of(source_format: str, source: Path | str, output: Path, /, **sections: dict[str, Any]) -> IngestSettings:
-    """An ingest to 16 x 16 pixels; `sections` add settings, as `split={"stratify": True}`."""
+    """Return the settings of an ingest to 16 x 16 pixels. `sections` add settings, e.g. `split={"stratify": True}`."""
     return IngestSettings(
         source={"format": source_format, "path": str(source)} | sections.pop("source", {}),
         output={"path": str(output)} | sections.pop("output", {}),
@@ -22,7 +22,7 @@ def settings_of(source_format: str, source: Path | str, output: Path, /, **secti
 
 
 def rows_of(folder: Path, *splits: str) -> list[dict[str, Any]]:
-    """The rows of some splits, of all without any, each with its split."""
+    """Return the rows of some splits, each with its split. Without names, return the rows of all splits."""
     return [
         row | {"split": split}
         for split in splits or ("train", "val", "test")
@@ -32,17 +32,17 @@ def rows_of(folder: Path, *splits: str) -> list[dict[str, Any]]:
 
 
 def split_of(folder: Path) -> dict[str, str]:
-    """The split of every image that is kept, by path."""
+    """Return the split of every kept image, by path."""
     return {row["path"]: row["split"] for row in rows_of(folder)}
 
 
 def label_of(folder: Path) -> dict[str, int]:
-    """The label of every image that is kept, by path."""
+    """Return the label of every kept image, by path."""
     return {row["path"]: row["label"] for row in rows_of(folder)}
 
 
 def rejects_of(folder: Path) -> dict[str, str]:
-    """The code of every reject, by path."""
+    """Return the error code of every reject, by path."""
     return {
         row["path"]: row["code"]
         for path in sorted((folder / "rejects").glob("*.parquet"))
@@ -51,7 +51,7 @@ def rejects_of(folder: Path) -> dict[str, str]:
 
 
 def is_whole(image_set: ImageSet) -> bool:
-    """Whether every row that dataset.json counts is there, with the pixels that the ledger knows."""
+    """Return whether the set has every row that dataset.json counts, with the pixels that the ledger names."""
     folder = Path(image_set.folder.root)
     pixels: list[str] = []
     for split in image_set.splits.values():

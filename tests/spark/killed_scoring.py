@@ -1,6 +1,6 @@
-"""Scorings that are killed, and what they leave; see test_killed_scoring.py.
+"""Scorings that are killed, and the predictions that they leave behind; see test_killed_scoring.py.
 
-Run as a module it kills Python workers and executors of a session of its own, and prints one line of JSON.
+As a script, this kills Python workers and executors of its own session, and prints one line of JSON.
 """
 
 import json
@@ -25,13 +25,13 @@ from tests.spark.killed_workers import ends_under_kills
 
 KILLS_OF_WORKERS = 10
 
-# Imports what a scoring does, and no JVM: each scoring is a copy of it, which begins at once.
+# Each scoring is forked from a server that has imported everything already, but has no JVM. So it starts at once.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.spark.killed_scoring"])
 
 
 class Announced(Progress):
-    """Says when the tasks of a scoring begin: what comes before cannot hurt predictions."""
+    """Sets an event when the tasks of a scoring begin. A kill before that cannot harm predictions."""
 
     def __init__(self, begun: Any) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def _score(settings: ScoreSettings, go: Any, begun: Any) -> None:
 
 
 class Scoring:
-    """A scoring in processes of its own: a driver with its JVM and its Python workers, which wait to be let go."""
+    """A scoring in its own processes: a driver, its JVM and its Python workers. It starts its JVM, and then waits."""
 
     def __init__(self, settings: ScoreSettings) -> None:
         self._go, self._begun = _context.Event(), _context.Event()
@@ -67,14 +67,14 @@ class Scoring:
         self._start = time.monotonic()
 
     def seconds(self) -> float:
-        """Let it run to its end, and give how long it took from its first task on."""
+        """Let it run to its end, and return the seconds since its first task began."""
         self._begin()
         self._process.join(120)
         assert self._process.exitcode == 0
         return time.monotonic() - self._start
 
     def kill_after(self, seconds: float) -> None:
-        """Let it run, and end all of its processes at once so long after its first task began."""
+        """Let it run, and kill all its processes at once, this many seconds after its first task began."""
         self._begin()
         self._process.join(seconds)
         os.killpg(self._process.pid, signal.SIGKILL)
@@ -82,7 +82,7 @@ class Scoring:
 
 
 def one_ahead(settings: Iterable[ScoreSettings]) -> Iterator[Scoring]:
-    """A scoring each, of which the next starts its JVM while one runs."""
+    """Yield one scoring for each settings. The next one starts its JVM while one runs."""
     ready = None
     for one in settings:
         following = Scoring(one)
@@ -94,9 +94,9 @@ def one_ahead(settings: Iterable[ScoreSettings]) -> Iterator[Scoring]:
 
 
 def left_by(output: Path) -> tuple[list[str], int]:
-    """The paths of the images that the published predictions are of, and the number of scorings that made them.
+    """Return the image paths of the published predictions, and the number of scorings that wrote them.
 
-    Fails where a file that belongs to the set is not there or not whole, or where the counts are not those of the rows.
+    Fails if a file that summary.json names is missing or incomplete, or if the counts differ from the rows.
     """
     summary = json.loads((output / "summary.json").read_text())
     files = [str(output / file["path"]) for file in summary["files"]]

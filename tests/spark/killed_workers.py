@@ -1,4 +1,4 @@
-"""Run by test_killed_workers.py in a process of its own: ingests whose Python workers and executors are killed.
+"""Ingests whose Python workers and executors are killed. test_killed_workers.py runs this in another process.
 
 Prints one line of JSON.
 """
@@ -21,7 +21,7 @@ from tests.conftest import write_photos
 from tests.spark.ingests import is_whole, settings_of
 
 KILLS = 10
-# What to kill, by its command line.
+# The processes to kill, by a part of their command lines.
 PYTHON_WORKERS = "pyspark.daemon"
 EXECUTORS = "CoarseGrainedExecutorBackend"
 
@@ -36,13 +36,13 @@ def kill(what: str, after: float, hit: threading.Event) -> None:
                 if what == EXECUTORS:
                     return
         except psutil.Error:
-            pass  # it has ended by itself
+            pass  # It ended by itself in the meantime.
 
 
 def ends_under_kills(run: Callable[[int], object], kills: int, seconds: float, seed: int) -> Iterator[tuple[str, bool]]:
-    """Run so many times, each time killing Python workers or an executor within so many seconds.
+    """Call `run` `kills` times. During each run, kill Python workers or an executor within `seconds`.
 
-    Gives how each run ended, and whether there was anything to kill.
+    Yields how each run ended, and whether there was a process to kill.
     """
     chance = random.Random(seed)
     for number in range(kills):

@@ -1,4 +1,4 @@
-"""Run by test_local_cluster.py in a process of its own: executors in JVMs of their own, with GPUs that are not there.
+"""Executors in their own JVMs, with GPUs that do not exist. test_other_sessions.py runs this in another process.
 
 Prints one line of JSON.
 """
@@ -17,7 +17,7 @@ from pipelines.spark import cluster
 from pipelines.spark.cluster import slots_within, workers_problem
 from pipelines.spark.session import spark_session
 from pipelines.train.workers.launch import launch
-from pipelines.train.workers.train_on_workers import _launched
+from pipelines.train.workers.train_on_workers import launch_once
 from tests.spark.probes import PROBE_FILE, TIMEOUT_S, Probes, all_gone
 
 DISCOVERY = """#!/bin/sh
@@ -42,7 +42,7 @@ def main(folder: Path) -> dict[str, object]:
         }
     )
     found: dict[str, object] = {
-        # Asked before any executor is there.
+        # This asks before any executor has started.
         "early": workers_problem(spark, FitSettings(workers=4, gpus_per_worker=1)),
     }
     cluster.EXECUTORS_COME_WITHIN_S = 0.0
@@ -52,7 +52,7 @@ def main(folder: Path) -> dict[str, object]:
 
     found["with GPUs"] = [asdict(one) for one in launch(spark, probes.plan(*["end"] * 4, gpus_per_worker=1))]
     found["without"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
-    # The real rank sees that this GPU is not there.
+    # The code of a real rank notices that this GPU does not exist.
     real = probes.plan("", module="pipelines.train.workers.rank", gpus_per_worker=1)
     found["real"] = [asdict(one) for one in launch(spark, real)]
 
@@ -62,12 +62,12 @@ def main(folder: Path) -> dict[str, object]:
 
     def kill_an_executor() -> None:
         ranks.extend(probes.started(4))
-        # rank <- Python worker <- its daemon <- the executor
+        # The parents of a rank are its Python worker, the daemon of that, and the executor.
         ranks[0].parents()[2].kill()
 
     killer = threading.Thread(target=kill_an_executor)
     killer.start()
-    found["executor lost"] = [asdict(one) for one in _launched(spark, probes.plan(*["wait"] * 4))]
+    found["executor lost"] = [asdict(one) for one in launch_once(spark, probes.plan(*["wait"] * 4))]
     killer.join()
     found["ranks are gone"] = all_gone(ranks)
     found["slots again"] = slots_within(TIMEOUT_S, spark, 4)

@@ -1,4 +1,4 @@
-"""A real MLflow server, for the tests that need one."""
+"""A real MLflow server, for tests that need one."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from pipelines.tracking.tracker import LATEST_TAG
 
 
 class Server:
-    """An MLflow server on the loopback interface that keeps runs, models and artifacts of its own."""
+    """An MLflow server on the loopback interface, with its own runs, models and artifacts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,7 +26,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         store = (
             *("--backend-store-uri", f"sqlite:///{self._folder}/server.db"),
@@ -41,11 +41,11 @@ class Server:
             assert session.get(f"{self.url}/health", timeout=60).text == "OK", (self._folder / "log").read_text()
 
     def kill(self) -> None:
-        """End it and all its processes at once."""
+        """Kill all processes of the server at once."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def latest_epoch(self) -> int:
-        """The epoch of the latest checkpoint of its only run in experiment 1, asked of its store."""
+        """Return the epoch of the latest checkpoint of the only run in experiment 1. Reads the server's database."""
         (run,) = mlflow.MlflowClient(f"sqlite:///{self._folder}/server.db").search_runs(["1"])
         return int(run.data.tags.get(LATEST_TAG, 0))

@@ -1,4 +1,4 @@
-"""Running a module of the tests in a process of its own, whose session is not the one that the others share."""
+"""Run a test module as a script in another process, which does not use the Spark session of the other tests."""
 
 import json
 import os
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(module: str, folder: Path) -> dict[str, Any]:
-    """What `tests.spark.{module}` prints, as its last line, of JSON."""
+    """Run `tests.spark.{module}`, and return the JSON of the last line that it prints."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.spark.{module}", str(folder)],
         cwd=ROOT,
@@ -25,6 +25,6 @@ def run(module: str, folder: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """That of this process, without what other tests have left there: the master of their session, their experiment."""
+    """Return the environment of this process without what other tests left in it: their Spark master and experiment."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_", "MLFLOW_"))}
     return own | {"SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"]}

@@ -1,6 +1,6 @@
-"""A rank without TensorFlow: it reports what it was given, then does what its spec tells a rank of its number.
+"""A rank without TensorFlow: it reports the spec that it received, and then acts as the spec says.
 
-The tests send this one file to Spark's workers, so it imports what any rank finds there, and nothing of the tests.
+The tests send only this file to Spark's Python workers. So it imports the project, but nothing of the tests.
 """
 
 import json
@@ -27,7 +27,7 @@ def main() -> None:
         "environment": {name: os.environ.get(name) for name in REPORTED},
     }
     Path(spec["result"]).write_text(json.dumps(report))
-    # Whole or not there: the tests look for it.
+    # The tests wait for this file, so it must appear complete.
     unfinished = Path(spec["reports"], f".{rank}.json")
     unfinished.write_text(json.dumps(report))
     unfinished.rename(Path(spec["reports"], f"{rank}.json"))
@@ -54,7 +54,7 @@ def wait(spec: dict) -> None:
 
 
 def suffer(spec: dict) -> None:
-    """Fail when it is ended, as ranks do that hear of another's end by themselves."""
+    """Fail after SIGTERM, as a real rank does if its connection to another rank breaks."""
 
     def end_badly(number: int, frame: object) -> None:
         print("connection reset by peer", flush=True)
@@ -65,7 +65,7 @@ def suffer(spec: dict) -> None:
 
 
 def ignore(spec: dict) -> None:
-    """Do not end when asked to."""
+    """Ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wait(spec)
 

@@ -1,4 +1,4 @@
-"""Launches of ranks without TensorFlow, each of which acts as the test says; see probe_rank.py."""
+"""Launch ranks without TensorFlow that act as a test says; see probe_rank.py."""
 
 import json
 import time
@@ -12,18 +12,18 @@ import psutil
 from pipelines.train.workers.launch import LaunchPlan
 
 PROBE_FILE = Path(__file__).with_name("probe_rank.py")
-# Far longer than anything here takes: it ends a test that would wait for ever.
+# Far longer than anything here takes. It ends a test that would otherwise wait for ever.
 TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Plans of launches whose ranks report into a folder."""
+    """Launch plans whose ranks report into a folder."""
 
     folder: Path
 
     def plan(self, *acts: str, **options: Any) -> LaunchPlan:
-        """A rank for each act, which is a function of probe_rank.py; `options` set fields of the plan."""
+        """Return a plan with one rank for each act, a function of probe_rank.py. `options` set fields of the plan."""
         values = {
             "module": PROBE_FILE.stem,
             "workers": len(acts),
@@ -35,17 +35,17 @@ class Probes:
         return LaunchPlan(**(values | options))
 
     def reports(self) -> list[dict[str, Any]]:
-        """What the ranks that have started so far reported, in their order."""
+        """Return the reports of the ranks that have started so far, in the order of the ranks."""
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("[0-9].json"))]
 
     def started(self, count: int) -> list[psutil.Process]:
-        """The ranks' processes, when `count` of them have started."""
+        """Wait until `count` ranks have started, and return their processes."""
         eventually(lambda: len(self.reports()) >= count)
         return [psutil.Process(report["pid"]) for report in self.reports()]
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
-    """Return as soon as a condition holds; fail where it does not in time."""
+    """Return as soon as a condition holds. Fail if it does not hold in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -54,5 +54,5 @@ def eventually(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) ->
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Whether all processes end in time."""
+    """Return whether all processes end in time."""
     return psutil.wait_procs(processes, TIMEOUT_S)[1] == []

@@ -1,6 +1,6 @@
-"""Run by test_promote.py, in processes of its own: two that want one alias at once, over and over.
+"""Two processes that promote to the same alias at the same time, several times. test_promote.py runs this.
 
-Each waits for the other where a real promotion takes its time: before it starts its run, and while it evaluates.
+Each waits for the other where a real promotion takes long: before it starts its run, and while it evaluates.
 """
 
 import json
@@ -12,7 +12,8 @@ import mlflow
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import PromotionError
-from pipelines.tracking.aliases import find_version, move_alias, promotion_of, version_with
+from pipelines.tracking.aliases import move_alias, promotion_of, version_with
+from pipelines.tracking.registry import find_version
 from pipelines.tracking.store import connect
 
 ROUNDS = 10

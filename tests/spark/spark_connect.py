@@ -1,4 +1,4 @@
-"""Run by test_other_sessions.py in a process of its own: Spark Connect, on a server that it starts.
+"""Spark Connect, with a server that this starts. test_other_sessions.py runs this in another process.
 
 Prints one line of JSON.
 """
@@ -38,7 +38,7 @@ from pipelines.tracking.registry import TrainedOn, log_sealed_model
 from pipelines.tracking.store import connect
 from pipelines.train.workers import start_deadline
 from pipelines.train.workers.launch import launch
-from pipelines.train.workers.train_on_workers import _launched
+from pipelines.train.workers.train_on_workers import launch_once
 from tests.conftest import write_photos
 from tests.spark.ingests import settings_of
 from tests.spark.probes import PROBE_FILE, Probes, all_gone
@@ -49,7 +49,7 @@ def main(folder: Path) -> dict[str, object]:
     os.environ["SPARK_REMOTE"] = "local[4]"
     options = {
         "spark.ui.enabled": "false",
-        # So that two tasks of two processors each are all that it can run.
+        # Four cores and two cores per task: at most two tasks run at once.
         "spark.task.cpus": "2",
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "2s",
         "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "4",
@@ -71,10 +71,10 @@ def main(folder: Path) -> dict[str, object]:
     spark.addArtifacts(str(PROBE_FILE), pyfile=True)
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
-    # Spark itself says so after 8 s here.
-    for name, start_deadline.SECONDS_TO_BEGIN in (("not begun", 3.0), ("too few slots", 60.0)):
+    # Here Spark itself says so after 8 s.
+    for name, start_deadline.SECONDS_TO_START in (("not begun", 3.0), ("too few slots", 60.0)):
         try:
-            _launched(spark, probes.plan("end", "end", "end"))
+            launch_once(spark, probes.plan("end", "end", "end"))
         except HostError as error:
             found[name] = error.message
 
@@ -86,7 +86,7 @@ def main(folder: Path) -> dict[str, object]:
         ranks.extend(probes.started(2))
         os.kill(os.getpid(), signal.SIGINT)
 
-    # As for a server elsewhere: this one's, being in this process, would cancel its jobs by itself.
+    # Behave as with a remote server. This local one shares the process, and its handler would cancel the jobs itself.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt).start()
     try:
@@ -99,7 +99,7 @@ def main(folder: Path) -> dict[str, object]:
 
 
 def registered_twice(image_set: ImageSet, folder: Path) -> TrackingSettings:
-    """A store with an untrained model of the set, `shades`, in two versions; the first is champion."""
+    """Make a store with two versions of `shades`, an untrained model for the set. The first version is champion."""
     import_tensorflow_quietly()
     from cnnlib.models import build_model
 
@@ -117,7 +117,7 @@ def registered_twice(image_set: ImageSet, folder: Path) -> TrackingSettings:
 
 
 def scored_twice(spark: SparkSession, photos: Path, folder: Path, tracking: TrackingSettings) -> list[dict[str, int]]:
-    """Counts of two scorings of the photos; the model is shipped once."""
+    """Score the photos twice, and return the counts of both. The model is shipped once."""
     settings = ScoreSettings(
         model="models:/shades/1",
         input=ScoreInputSettings(path=str(photos), format="image_folder"),
@@ -128,12 +128,12 @@ def scored_twice(spark: SparkSession, photos: Path, folder: Path, tracking: Trac
 
 
 def promoted(spark: SparkSession, image_set: ImageSet, tracking: TrackingSettings) -> Promotion:
-    """What becomes of the second version."""
+    """Promote the second version."""
     settings = PromoteSettings(
         model="shades",
         challenger="2",
         data=PromotionDataSettings(path=image_set.folder.uri),
-        # Equal weights: no more are right than by chance, and no run has a checkpoint.
+        # Both versions have the same weights, so neither is better, and no run has a checkpoint.
         gates=GateSettings(better=0.05, min_speed=0.05),
         tracking=tracking,
     )

@@ -1,4 +1,4 @@
-"""Ingest again: nothing to do, something to refuse, or a set brought up to date as if all had been ingested at once."""
+"""Ingest a second time: no work, a refusal, or an update that equals one ingest of everything."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def write_times(folder: Path) -> dict[str, int]:
 
 
 def content_of(folder: Path) -> list[tuple]:
-    """Every kept row, and every reject, but not where it lies."""
+    """Return every kept row and every reject, without the files that they are in."""
     kept = sorted((row["path"], row["split"], row["label"], row["image_id"], row["image"]) for row in rows_of(folder))
     return [*kept, *sorted(rejects_of(folder).items())]
 
@@ -51,6 +51,7 @@ def content_of(folder: Path) -> list[tuple]:
 # --- nothing to do
 
 
+@pytest.mark.main_path
 @pytest.mark.parametrize("mode", ["create", "append"])
 def test_same_ingest_is_up_to_date_and_decodes_nothing(
     spark: SparkSession, photos: Path, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
@@ -58,14 +59,14 @@ def test_same_ingest_is_up_to_date_and_decodes_nothing(
     settings = all_of(photos, tmp_path / "set", output={"mode": mode})
     first = ingest(spark, settings)
     before = write_times(tmp_path / "set")
-    os.chdir(tmp_path)  # another spelling of the same path
+    os.chdir(tmp_path)  # The next line spells the same path differently.
     again = settings.model_copy(update={"source": settings.source.model_copy(update={"path": "photos/../photos"})})
     assert ingest(spark, again) == first
     assert "is up to date: no file of the source has changed" in capsys.readouterr().err
     assert write_times(tmp_path / "set") == before
 
 
-def test_report_is_completed_where_a_run_died_before_it(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+def test_missing_report_is_written_by_the_next_run(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     settings = all_of(photos, tmp_path / "set")
     ingest(spark, settings)
     whole = (tmp_path / "set" / "report.html").read_text()
@@ -89,9 +90,8 @@ def test_other_settings_are_refused_by_name(spark: SparkSession, photos: Path, t
     assert write_times(tmp_path / "set") == before
 
 
-def test_changed_source_is_refused_unless_appending_or_overwriting(
-    spark: SparkSession, photos: Path, tmp_path: Path
-) -> None:
+@pytest.mark.main_path
+def test_changed_source_needs_append_or_overwrite(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     settings = all_of(photos, tmp_path / "set")
     first = ingest(spark, settings)
     (photos / "dark" / "new.png").write_bytes(encoded(Image.fromarray(noise()), "PNG"))
@@ -102,7 +102,7 @@ def test_changed_source_is_refused_unless_appending_or_overwriting(
     assert ingest(spark, overwriting).counts.kept == first.counts.kept + 1
 
 
-# --- up to date
+# --- updates
 
 
 def add_images(photos: Path) -> None:
@@ -160,14 +160,14 @@ def mend_a_reject_and_add_one(photos: Path) -> None:
         mend_a_reject_and_add_one,
     ],
 )
-def test_appending_gives_what_one_ingest_of_everything_gives(
+def test_append_equals_one_ingest_of_everything(
     spark: SparkSession,
     photos: Path,
     tmp_path: Path,
     change: Callable[[Path], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # Of a stratified set, nearly all files are written anew.
+    # Stratified splits rewrite nearly all files, so test them with a few changes only.
     split = {"stratify": True} if change in (add_images, add_a_class_that_comes_first, take_images_away) else {}
     copy = encoded(Image.fromarray(noise(seed=9)), "PNG")
     for name in ("dark/copy1.png", "dark/copy2.png", "dark/copy3.png"):
@@ -180,14 +180,14 @@ def test_appending_gives_what_one_ingest_of_everything_gives(
     change(photos)
     capsys.readouterr()
     appended = ingest(spark, appending(settings))
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     whole = ingest(spark, all_of(photos, tmp_path / "whole", split=split | fractions))
     assert described(appended) == described(whole)
     assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
     assert open_image_set(str(tmp_path / "set")) == appended
     if change is change_an_image:
-        # Only what has changed was decoded, and only the data file that it lay in was written anew.
-        assert "ingest 1 images: done" in told
+        # Only the changed image was decoded, and only its part file was written again.
+        assert "ingest 1 images: done" in printed
         before, after = ({file.path for part in of.splits.values() for file in part.files} for of in (first, appended))
         assert len(before - after) == 1
 
@@ -196,9 +196,7 @@ def a_png(seed: int) -> bytes:
     return encoded(Image.fromarray(noise(seed=seed)), "PNG")
 
 
-def test_split_folders_become_classes_where_another_is_put_beside_them(
-    spark: SparkSession, photos: Path, tmp_path: Path
-) -> None:
+def test_split_folders_become_classes_beside_another_folder(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     divided = tmp_path / "divided"
     for split in ("train", "test"):
         shutil.copytree(photos, divided / split)
@@ -213,7 +211,7 @@ def test_split_folders_become_classes_where_another_is_put_beside_them(
     assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
 
 
-def test_split_folders_of_shards_are_none_where_another_is_put_beside_them(spark: SparkSession, tmp_path: Path) -> None:
+def test_shard_folders_are_no_splits_beside_another_folder(spark: SparkSession, tmp_path: Path) -> None:
     def write(name: str, numbers: range) -> None:
         (tmp_path / "shards" / name).mkdir(parents=True)
         members = [((f"{n}.png", a_png(n)), (f"{n}.cls", b"%d" % (n % 2))) for n in numbers]
@@ -229,7 +227,7 @@ def test_split_folders_of_shards_are_none_where_another_is_put_beside_them(spark
     assert described(appended) == described(whole)
 
 
-def test_copy_of_another_group_is_kept_where_that_of_the_kept_one_moves(spark: SparkSession, tmp_path: Path) -> None:
+def test_copy_of_another_group_is_kept_after_a_group_moves(spark: SparkSession, tmp_path: Path) -> None:
     groups = {split_of_group(f"g{n}"): f"g{n}" for n in range(100)}
     entries = [
         {"path": "copy a.png", "label": "0", "group": groups[TRAIN], "split": None},
@@ -269,14 +267,14 @@ def split_of_group(name: str) -> str:
     )
 
 
-def test_reject_for_which_storage_was_at_fault_is_read_again(
+def test_append_reads_an_unreadable_reject_again(
     spark: SparkSession, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, aside = photos / "dark" / "004.png", tmp_path / "aside.png"
     whole = flow.make_writable
 
     def take_away(*arguments: object) -> None:
-        # After the listing: a folder cannot be read as a file.
+        # This runs after the listing. A folder cannot be read as a file.
         chosen.rename(aside)
         chosen.mkdir()
         whole(*arguments)
@@ -288,7 +286,7 @@ def test_reject_for_which_storage_was_at_fault_is_read_again(
     assert rejects_of(tmp_path / "set") == {"dark/004.png": "unreadable"}
     chosen.rmdir()
     aside.rename(chosen)
-    # As old and as large as when it was listed.
+    # The file has the time and size of the listing, so without append it stays a reject.
     assert ingest(spark, settings).counts.rejected == 1
     appended = ingest(spark, appending(settings))
     assert appended.counts.rejected == 0
@@ -298,13 +296,13 @@ def test_reject_for_which_storage_was_at_fault_is_read_again(
 
 
 def put(file: Path, content: bytes) -> None:
-    """Write a file that is not there yet, or differs; another stays as old as it is."""
+    """Write a file, unless it has this content already: then it keeps its time."""
     if not file.exists() or file.read_bytes() != content:
         file.write_bytes(content)
 
 
 def write_manifest(folder: Path, *, changed: bool) -> Path:
-    """10 images; then one has another label, one other pixels, one has gone, and two are new."""
+    """Write 10 images. After the change, one has another label, one has other pixels, one is gone, and two are new."""
     labels = {f"{number}.png": str(number % 2) for number in range(10)}
     if changed:
         labels |= {"3.png": "0", "10.png": "1", "11.png": "7"}
@@ -316,7 +314,7 @@ def write_manifest(folder: Path, *, changed: bool) -> Path:
 
 
 def write_table(folder: Path, *, changed: bool) -> Path:
-    """10 images in a file; then another file has 5 more, one of them a copy."""
+    """Write 10 images in one file. After the change, another file has 5 more, and one of those is a copy."""
     (folder / "table").mkdir(exist_ok=True)
     rows = pd.DataFrame(
         [{"path": f"s3://b/{n}.png", "content": a_png(n if n < 14 else 0), "label": str(n % 2)} for n in range(15)]
@@ -328,7 +326,7 @@ def write_table(folder: Path, *, changed: bool) -> Path:
 
 
 def write_shards(folder: Path, *, changed: bool) -> Path:
-    """Two shards of 5; then one has a broken image more, and there is a third."""
+    """Write two shards of 5 images. After the change, one has a broken image too, and there is a third shard."""
     (folder / "shards").mkdir(exist_ok=True)
 
     def shard(name: str, numbers: range, *more: tuple[str, bytes]) -> None:
@@ -343,7 +341,7 @@ def write_shards(folder: Path, *, changed: bool) -> Path:
 
 
 def write_idx(folder: Path, *, changed: bool) -> Path:
-    """A pair of files for training; then there is one for testing too."""
+    """Write a pair of training files. After the change, there is a pair of test files too."""
     (folder / "idx").mkdir(exist_ok=True)
     for prefix, count in (("train", 12), ("t10k", 4))[: 2 if changed else 1]:
         pixels = np.random.default_rng(count).integers(0, 256, (count, 16, 16), np.uint8)
@@ -362,7 +360,7 @@ def write_idx(folder: Path, *, changed: bool) -> Path:
     ],
     ids=["manifest", "table", "webdataset", "idx"],
 )
-def test_appending_does_so_for_every_kind_of_source(
+def test_append_works_for_every_kind_of_source(
     spark: SparkSession,
     tmp_path: Path,
     source_format: str,
@@ -377,7 +375,7 @@ def test_appending_does_so_for_every_kind_of_source(
     assert write(tmp_path, changed=True) == source
     capsys.readouterr()
     appended = ingest(spark, appending(settings))
-    # Of files that have not changed no image is decoded.
+    # The images of unchanged files are not decoded again.
     assert f"ingest {decoded} images: done" in capsys.readouterr().err
     elsewhere = settings.model_copy(
         update={"output": settings.output.model_copy(update={"path": str(tmp_path / "whole")})}

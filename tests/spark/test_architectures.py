@@ -1,4 +1,4 @@
-"""Architectures learn, are saved, registered and score: with the predictions of the model in memory."""
+"""Every architecture learns, can be registered, and scores with the predictions of the model in memory."""
 
 import gc
 from collections.abc import Iterator
@@ -34,13 +34,13 @@ OWN = f"{__name__}:own_network"
 
 
 def own_network(image_shape, classes):
-    """A user's own: its layers are Keras', so it loads where this module is not."""
+    """A model of the user. It has only Keras layers, so it also loads without this module."""
     return keras.Sequential([keras.Input(image_shape), keras.layers.Flatten(), keras.layers.Dense(classes)])
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """Tens of networks would stay in memory, and every collection of garbage go through all their layers."""
+    """Free the models after each test. Otherwise garbage collection would visit the layers of dozens of models."""
     yield
     keras.backend.clear_session()
     gc.collect()
@@ -48,7 +48,7 @@ def forgotten() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ImageSet]:
-    """Image sets by the side of their images, which are noise, the brighter the higher the label."""
+    """Image sets by the side of their images. The images are noise; a higher label is brighter."""
     folder = tmp_path_factory.mktemp("sets")
     found = {}
     for side in {max(known.smallest_side, 32) for known in ARCHITECTURES.values()}:
@@ -69,9 +69,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TrackingSettings:
     return tracking
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_it_learns_in_two_steps_is_saved_registers_and_scores(
+def test_architecture_learns_and_scores_as_in_memory(
     spark: SparkSession, sets: dict[int, ImageSet], store: TrackingSettings, name: str, tmp_path: Path
 ) -> None:
     image_set = sets[max(ARCHITECTURES[name].smallest_side, 32)]
@@ -80,8 +79,9 @@ def test_it_learns_in_two_steps_is_saved_registers_and_scores(
     keras.utils.set_random_seed(1)
     model = new_model(image_set, TrainSettings(data={"path": image_set.folder.uri}, model={"name": name}))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Plain descent: two steps of Adam are as long whatever the gradient. Behind normalisation, over the few pixels that
-    # deep networks leave of such images, gradients are steep. Eagerly: tracing would take most of the time.
+    # Use plain SGD, because the length of Adam's first steps does not depend on the gradient. Behind normalisation,
+    # gradients are steep, because a deep model leaves few pixels of such images. Run eagerly: tracing would take most
+    # of the time.
     normalised = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
     model.compile(keras.optimizers.SGD(1e-4 if normalised else 1e-2), loss, run_eagerly=True)
     before = learnt_loss(model, loss, images, labels)
@@ -97,7 +97,7 @@ def test_it_learns_in_two_steps_is_saved_registers_and_scores(
 
 
 def learnt_loss(model: keras.Model, loss: keras.Loss, images: np.ndarray, labels: np.ndarray) -> float:
-    """With batch statistics, for two steps do not bring moving averages anywhere; with the same dropout each time."""
+    """Return the loss with batch statistics, because two steps hardly move the averages, and without dropout."""
     keras.utils.set_random_seed(2)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
@@ -105,9 +105,8 @@ def learnt_loss(model: keras.Model, loss: keras.Loss, images: np.ndarray, labels
     return float(loss(labels, model(images, training=True)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shufflenet_v2", OWN], ids=lambda name: name.rpartition(":")[2])
-def test_train_registers_what_scores(
+def test_trained_model_scores_as_its_checkpoint(
     spark: SparkSession, sets: dict[int, ImageSet], store: TrackingSettings, name: str, tmp_path: Path
 ) -> None:
     registered = f"{name.rpartition(':')[2]}-trained"
@@ -130,7 +129,7 @@ def test_train_registers_what_scores(
 
 
 def scored(spark: SparkSession, model: str, image_set: ImageSet, store: TrackingSettings, folder: Path) -> str:
-    """Score the validation images by the job; gives where the predictions are."""
+    """Score the validation images, and return the path of the predictions."""
     predictions = score(
         spark,
         ScoreSettings(
@@ -146,7 +145,7 @@ def scored(spark: SparkSession, model: str, image_set: ImageSet, store: Tracking
 
 
 def check_probabilities(path: str, image_set: ImageSet, model: keras.Model) -> None:
-    """What was scored is what a model gives in memory."""
+    """Assert that the scored probabilities are those of the model in memory."""
     stored = pd.concat(pd.read_parquet(file) for file in image_set.files("val"))
     pixels = np.stack([np.frombuffer(image, np.uint8).reshape(image_set.image.shape) for image in stored.image])
     expected = dict(zip(stored.image_id, keras.ops.convert_to_numpy(keras.ops.softmax(model(pixels))), strict=True))

@@ -9,7 +9,7 @@ from pipelines import class_archive
 from pipelines.spark.session import class_archive_options
 from tests.spark.own_process import ROOT, environment
 
-# Whether its Java has the archive in its memory is what the kernel says of it.
+# The kernel knows whether the Java process has mapped the archive.
 SESSION = """
 import json, sys
 from pathlib import Path
@@ -32,8 +32,7 @@ def rows_and_mapped(archive: Path) -> tuple[list[object], str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
 
-@pytest.mark.slow
-def test_session_maps_the_archive_that_was_made_and_goes_without_another(tmp_path, monkeypatch):
+def test_session_uses_its_archive_and_ignores_a_foreign_one(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_SUBMIT_OPTS", "")
     for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"):
         monkeypatch.delenv(name, raising=False)
@@ -52,7 +51,7 @@ def test_session_maps_the_archive_that_was_made_and_goes_without_another(tmp_pat
     assert "cds" not in said + said_of_another
 
 
-def test_without_an_archive_java_is_told_nothing(tmp_path):
+def test_java_gets_no_option_without_an_archive(tmp_path):
     assert class_archive_options(tmp_path / "none.jsa") == ""
 
 
@@ -63,9 +62,9 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
         class_archive.make_archive(tmp_path / "file" / "classes.jsa")
 
 
-def test_what_java_says_is_handed_on(tmp_path, monkeypatch):
+def test_error_quotes_java(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-javaagent:none.jar")
 
-    with pytest.raises(class_archive.HostError, match="has not written the archive of Spark's classes: .+"):
+    with pytest.raises(class_archive.HostError, match="did not write the archive of Spark's classes: .+"):
         class_archive.make_archive(tmp_path / "classes.jsa")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""`compare` on images that are learnt in seconds: its runs, its files, and what a kill leaves of it."""
+"""`compare` on images that a model learns in seconds: its runs, its files, and resuming after a kill."""
 
 import csv
 import math
@@ -57,7 +57,8 @@ def nested(client: mlflow.MlflowClient, run_id: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
-def test_each_training_is_a_nested_run_with_its_settings_and_epochs(compared: tuple, striped: ImageSet) -> None:
+@pytest.mark.main_path
+def test_each_training_is_a_nested_run(compared: tuple, striped: ImageSet) -> None:
     result, client = compared
     runs = nested(client, result.run_id)
     assert [(run.data.params["optimizer.name"], run.data.params["train.seed"]) for run in runs] == [
@@ -74,7 +75,8 @@ def test_each_training_is_a_nested_run_with_its_settings_and_epochs(compared: tu
     assert client.get_run(result.run_id).data.params["compare.over"] == "optimizer.name=sgd,adam"
 
 
-def test_table_is_what_the_runs_say(compared: tuple) -> None:
+@pytest.mark.main_path
+def test_table_agrees_with_the_runs(compared: tuple) -> None:
     result, client = compared
     with open(result.folder / "comparison.csv") as file:
         rows = {row["optimizer.name"]: row for row in csv.DictReader(file)}
@@ -84,10 +86,10 @@ def test_table_is_what_the_runs_say(compared: tuple) -> None:
         assert len(best) == 2
         assert float(row["best_val_accuracy_mean"]) == pytest.approx(statistics.mean(best))
         assert float(row["best_val_accuracy_deviation"]) == pytest.approx(statistics.stdev(best))
-    assert list(rows) == ["adam", "sgd"]  # which at this rate learns nothing yet
+    assert list(rows) == ["adam", "sgd"]  # At this learning rate, sgd learns nothing yet.
 
 
-def test_figure_and_table_are_kept_twice(compared: tuple, tmp_path: Path) -> None:
+def test_figure_and_table_are_in_folder_and_run(compared: tuple, tmp_path: Path) -> None:
     result, client = compared
     for name in ("curves.png", "comparison.csv"):
         kept = Path(client.download_artifacts(result.run_id, name, str(tmp_path)))
@@ -96,20 +98,16 @@ def test_figure_and_table_are_kept_twice(compared: tuple, tmp_path: Path) -> Non
         assert (figure.format, figure.width > 800, len(figure.getcolors(2**20)) > 50) == ("PNG", True, True)
 
 
-def test_value_that_gives_no_model_is_told_before_anything_is_trained(
-    spark: SparkSession, striped: ImageSet, tmp_path: Path
-) -> None:
+def test_unbuildable_value_is_refused_before_training(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model.options.activation=rleu cannot be trained: "):
         compare(spark, settings_of(striped, tmp_path, "model.options.activation=relu,rleu"))
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_value_to_which_the_weights_do_not_fit_is_told_before_anything_is_trained(
-    spark: SparkSession, striped: ImageSet, tmp_path: Path
-) -> None:
+def test_value_that_cannot_take_the_weights_is_refused(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     build_model("lenet", image_shape=(16, 16, 1), classes=3).save(tmp_path / "model.keras")
     settings = settings_of(striped, tmp_path, "model.name=lenet,mlp", model={"weights": str(tmp_path)})
-    with pytest.raises(ConfigError, match="model.name=mlp cannot be trained: model.weights=.* have nothing that fits"):
+    with pytest.raises(ConfigError, match="model.name=mlp cannot be trained: model.weights=.* do not fit layer"):
         compare(spark, settings)
     client = mlflow.MlflowClient(settings.tracking.uri)
     assert client.get_experiment_by_name(settings.tracking.experiment) is None
@@ -129,15 +127,16 @@ def test_value_that_diverges_is_a_result_beside_the_others(
     assert (result.folder / "curves.png").exists()
 
 
-def test_finished_comparison_is_not_gone_on_with(compared: tuple, spark: SparkSession, striped: ImageSet) -> None:
+def test_finished_comparison_cannot_be_resumed(compared: tuple, spark: SparkSession, striped: ImageSet) -> None:
     result, _ = compared
     folder = result.folder.parent
     settings = settings_of(striped, folder, "optimizer.name=sgd,adam", compare={"resume": result.run_id})
-    with pytest.raises(ConfigError, match=f"compare.resume={result.run_id} is finished already; compare anew"):
+    with pytest.raises(
+        ConfigError, match=f"compare.resume={result.run_id} has already finished; leave out compare.resume"
+    ):
         compare(spark, settings)
 
 
-@pytest.mark.slow
 def test_workers_train_too(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     settings = settings_of(
         striped, tmp_path, "optimizer.name=adam", compare={"seeds": 1}, train={"workers": 1, "epochs": 1}
@@ -149,8 +148,7 @@ def test_workers_train_too(spark: SparkSession, striped: ImageSet, tmp_path: Pat
     assert attempt.history["val_accuracy"] == [run.data.metrics["val_accuracy"]]
 
 
-@pytest.mark.slow
-def test_killed_comparison_goes_on_and_keeps_what_is_finished(striped: ImageSet, tmp_path: Path) -> None:
+def test_killed_comparison_resumes_and_keeps_finished_runs(striped: ImageSet, tmp_path: Path) -> None:
     arguments = (
         *("--data.path", striped.folder.uri, "--compare.over", "optimizer.name=sgd,adam", "--compare.seeds", "2"),
         *("--train.epochs", "12", "--train.patience", "0", "--train.worker_batch_size", "32"),
@@ -167,7 +165,7 @@ def test_killed_comparison_goes_on_and_keeps_what_is_finished(striped: ImageSet,
     def parent_and_nested() -> tuple[Run | None, list[Run]]:
         try:
             runs = client.search_runs([client.get_experiment_by_name("sparkcnn").experiment_id])
-        except (AttributeError, MlflowException):  # in the making still
+        except (AttributeError, MlflowException):  # The store is not complete yet.
             return None, []
         parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         return (parents[0], nested(client, parents[0].info.run_id)) if parents else (None, [])
@@ -181,7 +179,7 @@ def test_killed_comparison_goes_on_and_keeps_what_is_finished(striped: ImageSet,
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     parent, (first, second) = parent_and_nested()
-    assert (parent.info.status, second.info.status) == ("RUNNING", "RUNNING")  # nobody was left to say otherwise
+    assert (parent.info.status, second.info.status) == ("RUNNING", "RUNNING")  # The killed process could not change it.
 
     assert start().wait(TIMEOUT_S) == 0, (tmp_path / "log").read_text()
     resumed, runs = parent_and_nested()

@@ -1,4 +1,4 @@
-"""Duplicates, conflicts and splits that depend on all images: decided on a ledger by real Spark."""
+"""Duplicates, conflicts and splits that depend on all images. Spark decides them on a ledger."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ LEDGER_TYPE = (
 
 
 def decided(spark: SparkSession, rows: list[dict], **settings: object) -> dict[str, tuple]:
-    """What becomes of rows of a ledger, by path: (outcome, split, conflicting)."""
+    """Return the decision for each row of a ledger, by path: (outcome, split, conflicting)."""
     names = [column.split()[0] for column in LEDGER_TYPE.split(", ")]
     frame = spark.createDataFrame([tuple(row.get(name) for name in names) for row in rows], LEDGER_TYPE)
     return {
@@ -46,7 +46,7 @@ def image(path: str, pixels: str, class_name: str | None = "a", **more: object) 
 # --- splits by hash
 
 
-def test_group_follows_the_split_that_one_of_it_was_given(spark: SparkSession) -> None:
+def test_group_follows_the_given_split_of_one_image(spark: SparkSession) -> None:
     rows = [image(f"p{n}", str(n), group_name=f"g{n % 10}") for n in range(100)]
     rows[13]["given_split"] = "test"
     rows += [image("alone", "alone", given_split="test"), image("nobody's", "nobody's")]
@@ -58,7 +58,8 @@ def test_group_follows_the_split_that_one_of_it_was_given(spark: SparkSession) -
     assert set.union(*of_groups) > {"test"}
 
 
-def test_split_is_that_of_the_tasks(spark: SparkSession) -> None:
+@pytest.mark.main_path
+def test_spark_splits_as_the_tasks_do(spark: SparkSession) -> None:
     rows = [image(f"p{n}", str(n), group_name=f"g{n % 7}" if n % 3 else None) for n in range(300)]
     found = decided(spark, rows, val_fraction=0.3, test_fraction=0.2, salt="salt")
     expected = {
@@ -85,7 +86,7 @@ def test_first_path_of_equal_pixels_is_kept(spark: SparkSession) -> None:
     assert [found[path][1] for path in "bc"] == [None, None]
 
 
-def test_copy_that_is_held_out_is_the_one_kept(spark: SparkSession) -> None:
+def test_held_out_copy_is_kept(spark: SparkSession) -> None:
     rows = [
         image("a", "x", given_split="train"),
         image("b", "x", given_split="test"),
@@ -111,7 +112,7 @@ def test_conflicts_are_left_out(spark: SparkSession) -> None:
     }
 
 
-def test_conflicts_are_kept_one_a_class_in_one_split(spark: SparkSession) -> None:
+def test_kept_conflict_has_one_image_per_class_in_one_split(spark: SparkSession) -> None:
     rows = [
         image("1", "x", "a", given_split="train"),
         image("2", "x", "b", given_split="val"),
@@ -127,7 +128,7 @@ def test_conflicts_are_kept_one_a_class_in_one_split(spark: SparkSession) -> Non
     }
 
 
-def test_rejects_stay_rejects_and_unlabelled_images_are_no_conflict(spark: SparkSession) -> None:
+def test_rejects_and_unlabelled_images_cause_no_conflict(spark: SparkSession) -> None:
     rows = [image("1", "x", None), image("2", "x", None), {"path": "3", "code": "truncated"}]
     found = decided(spark, rows, val_fraction=0.0, test_fraction=0.0)
     assert found == {"1": ("kept", "train", False), "2": ("duplicate", None, False), "3": ("rejected", None, None)}
@@ -176,7 +177,7 @@ def test_near_pairs_are_all_pairs_within_the_distance(spark: SparkSession, dista
     assert bool(expected) == (distance > 0)
 
 
-def test_near_duplicates_share_a_split_over_steps_and_groups(spark: SparkSession) -> None:
+def test_near_duplicates_get_one_split_over_chains_and_groups(spark: SparkSession) -> None:
     rows = [image(f"alone{n}", f"alone{n}", perceptual_hash=n * 0x123456789ABCDEF) for n in range(1, 60)]
     chain = [
         image("near0", "n0", perceptual_hash=-1),
@@ -209,6 +210,7 @@ def test_near_duplicates_follow_a_given_split(spark: SparkSession) -> None:
 # --- in a whole ingest
 
 
+@pytest.mark.main_path
 def test_equal_pixels_are_kept_once_and_conflicts_left_out(spark: SparkSession, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "in", per_class=10)
     with Image.open(photos / "dark" / "000.png") as picture:
@@ -247,7 +249,7 @@ def test_stratified_set_has_its_fractions_and_its_pixels(spark: SparkSession, tm
     assert pixels_of(tmp_path / "set") == pixels_of(tmp_path / "plain")
 
 
-def test_near_duplicates_of_photographs_share_a_split(spark: SparkSession, tmp_path: Path) -> None:
+def test_near_duplicates_of_photographs_get_one_split(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     for number in range(12):
         picture = Image.fromarray(noise(6, 6, 3, number)).resize((120, 120), Image.Resampling.BICUBIC)

@@ -49,16 +49,17 @@ def settings(digits_idx: Path, tmp_path: Path) -> DemoSettings:
     )
 
 
-def test_run_twice_it_works_twice(spark: SparkSession, settings: DemoSettings) -> None:
+@pytest.mark.main_path
+def test_demo_can_run_twice(spark: SparkSession, settings: DemoSettings) -> None:
     import_tensorflow_quietly()
-    from jobs.tables import demo_table
+    from jobs.tables.pipeline import demo_table
     from pipelines.demo import demo
 
     first, second = demo(spark, settings), demo(spark, settings)
     assert first.image_set.fingerprint == second.image_set.fingerprint
     assert (first.trained.version, second.trained.version) == ("1", "2")
     assert (first.predictions.model_version, second.predictions.model_version) == ("1", "2")
-    # The same seed on the same images and threads: the same network, within what threads may reorder.
+    # The same seed gives the same model, except for the order in which threads add numbers.
     assert second.test_accuracy == pytest.approx(first.test_accuracy, abs=0.05)
     assert [(stage.name, stage.images) for stage in second.stages] == [
         ("ingest", TRAIN_DIGITS + TEST_DIGITS),
@@ -74,10 +75,10 @@ def test_run_twice_it_works_twice(spark: SparkSession, settings: DemoSettings) -
     assert error.value.exit_status == 3
 
 
-def test_stages_that_do_not_follow_on_one_another_are_refused(spark: SparkSession, settings: DemoSettings) -> None:
+def test_stages_with_different_image_sets_are_refused(spark: SparkSession, settings: DemoSettings) -> None:
     import_tensorflow_quietly()
     from pipelines.demo import demo
 
     elsewhere = settings.score.model_copy(update={"input": ScoreInputSettings(path="elsewhere")})
-    with pytest.raises(ConfigError, match="must be one image set, received"):
+    with pytest.raises(ConfigError, match="must name the same image set, received"):
         demo(spark, settings.model_copy(update={"score": elsewhere}))

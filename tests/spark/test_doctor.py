@@ -1,4 +1,4 @@
-"""What doctor finds with a real Spark: all well, each thing that is wrong, and never a wait."""
+"""doctor with a real Spark: a sound setup, every kind of fault, and checks that hang."""
 
 import socket
 import time
@@ -22,7 +22,7 @@ from tests.unit.image_sets import write_image_set
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """150 train images in 5 row groups, 30 of val."""
+    """150 train images in 5 row groups, and 30 val images."""
     images = np.random.default_rng(0).integers(0, 256, (180, 16, 16, 1), dtype=np.uint8)
     splits = ["train"] * 150 + ["val"] * 30
     folder = tmp_path_factory.mktemp("doctor") / "set"
@@ -31,39 +31,42 @@ def image_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 
 @pytest.fixture
 def found(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
-    """Examine in an empty working folder; gives the findings by name. TensorFlow's import has a test of its own."""
+    """Examine in an empty working folder, and return the findings by name. TensorFlow is tested elsewhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(machine, "check_tensorflow", lambda timeout_s: "imports")
 
     def find(**settings: Any) -> dict[str, Finding]:
         findings = doctor.examine(DoctorSettings(**settings)).findings
-        return {finding.what: finding for finding in findings}
+        return {finding.name: finding for finding in findings}
 
     return find
 
 
-def test_all_is_well(found: Callable[..., dict[str, Finding]], image_set: ImageSet, tmp_path: Path) -> None:
+@pytest.mark.main_path
+def test_sound_setup_has_no_problem(
+    found: Callable[..., dict[str, Finding]], image_set: ImageSet, tmp_path: Path
+) -> None:
     findings = found(
         data={"path": image_set.folder.uri}, train={"workers": 2, "ports": "42000-42099"}, output={"path": "out/new"}
     )
-    assert {what for what, finding in findings.items() if finding.verdict == PROBLEM} == set()
-    # The session that the tests share is one that doctor finds, and keeps.
-    assert {what for what, finding in findings.items() if finding.verdict == NOT_CHECKED} == {"GPUs"}
+    assert {name for name, finding in findings.items() if finding.verdict == PROBLEM} == set()
+    # doctor uses the active session of the tests, so it does not check Java.
+    assert {name for name, finding in findings.items() if finding.verdict == NOT_CHECKED} == {"GPUs"}
     assert findings["image set"].found == "150 train, 30 val, 0 test; 2 classes; train has 5 row groups"
     assert findings["network"].found.endswith("reach one another by ports 42000-42099")
     assert findings["task slots"].found == "2 at once; train.workers=2"
-    assert findings["MLflow store"].found.endswith("mlflow.db: not there yet; a training makes it")
+    assert findings["MLflow store"].found.endswith("mlflow.db: does not exist yet; a training creates it")
     assert findings["output path"].found.startswith("written to from here and by 2 tasks on ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_session_of_somebody_else_stays(found: Callable[..., dict[str, Finding]], spark: SparkSession) -> None:
+def test_active_session_is_not_stopped(found: Callable[..., dict[str, Finding]], spark: SparkSession) -> None:
     assert "Java" not in found()
     assert spark.range(3).count() == 3
 
 
-def test_each_wrong_thing_is_a_problem_of_its_own(
+def test_each_fault_is_a_problem_of_its_own(
     found: Callable[..., dict[str, Finding]], image_set: ImageSet, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -75,7 +78,7 @@ def test_each_wrong_thing_is_a_problem_of_its_own(
         output={"path": "file/out"},
     )
     assert time.monotonic() - start < 60
-    assert {what for what, finding in findings.items() if finding.verdict == PROBLEM} == {
+    assert {name for name, finding in findings.items() if finding.verdict == PROBLEM} == {
         "task slots",
         "GPUs",
         "image set",
@@ -87,11 +90,11 @@ def test_each_wrong_thing_is_a_problem_of_its_own(
     assert findings["image set"].note.startswith("train.workers=9 exceeds the 5 row groups")
     assert findings["MLflow store"].note.startswith("tracking.uri=http://127.0.0.1:9 does not answer")
     assert findings["network"].verdict == findings["store from tasks"].verdict == NOT_CHECKED
-    # What is not wrong was looked at all the same.
+    # The remaining checks ran too.
     assert findings["files from tasks"].verdict == OK
 
 
-def test_taken_ports_are_told_before_any_training(found: Callable[..., dict[str, Finding]]) -> None:
+def test_taken_ports_are_a_problem(found: Callable[..., dict[str, Finding]]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -111,12 +114,12 @@ def test_damaged_file_of_the_set_is_found(found: Callable[..., dict[str, Finding
     (tmp_path / "set" / image_set.split("val").files[0].path).write_bytes(b"not Parquet")
     findings = found(data={"path": "set"}, train={"workers": 2})
     assert findings["image set"].verdict == OK
-    for what in ("image files", "files from tasks"):
-        assert findings[what].verdict == PROBLEM
-        assert image_set.split("val").files[0].path in findings[what].note
+    for name in ("image files", "files from tasks"):
+        assert findings[name].verdict == PROBLEM
+        assert image_set.split("val").files[0].path in findings[name].note
 
 
-def test_folder_that_is_no_set_is_told_once(found: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
+def test_missing_image_set_is_reported_once(found: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
     findings = found(data={"path": "nowhere"})
     assert findings["image set"].note.startswith(f"{tmp_path}/nowhere is not an image set")
     assert findings["image files"].verdict == findings["files from tasks"].verdict == NOT_CHECKED
@@ -134,7 +137,7 @@ def test_other_versions_in_tasks_are_named(
 
 
 class _Once:
-    """What the driver calls; pickled, it is the real thing again, as in a task's own Python."""
+    """Returns a fixed answer in the driver. Unpickled in a task, it is the real function again."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         self._answer = answer
@@ -152,7 +155,7 @@ def _real_versions() -> Callable[[], dict[str, Any]]:
     return _versions
 
 
-def test_tasks_that_fail_are_told_once(
+def test_failing_tasks_are_reported_once(
     found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> dict[str, Any]:
@@ -164,7 +167,7 @@ def test_tasks_that_fail_are_told_once(
     findings = found(train={"workers": 2}, output={"path": "out"})
     assert findings["tasks"].note.startswith("tasks fail: ModuleNotFoundError: No module named 'no_such_module'; make")
     assert findings["network"].verdict == NOT_CHECKED
-    assert findings["output path"].found == "written to from here alone"
+    assert findings["output path"].found == "written to from here only"
 
 
 def test_job_that_hangs_is_cancelled(found: Callable[..., dict[str, Finding]], spark: SparkSession) -> None:
@@ -174,7 +177,7 @@ def test_job_that_hangs_is_cancelled(found: Callable[..., dict[str, Finding]], s
         time.sleep(60)
         return {}
 
-    examiner = doctor._Doctor(DoctorSettings(timeout_s=patience), lambda what: None)
+    examiner = doctor._Doctor(DoctorSettings(timeout_s=patience), lambda name: None)
     examiner._spark = spark
     start = time.monotonic()
     examiner._check("Spark", "tasks", lambda: str(examiner._ask_tasks(sleep)))
@@ -183,7 +186,7 @@ def test_job_that_hangs_is_cancelled(found: Callable[..., dict[str, Finding]], s
     while examiner._examination.unfinished:
         assert time.monotonic() - start < 40
         time.sleep(0.1)
-    # Its slots are free again.
+    # Its task slots are free again.
     assert cluster.ask_tasks(spark, FitSettings(), cluster._versions)[0]["python"]
 
 
@@ -211,12 +214,12 @@ def test_job_ends_with_status_0_where_all_is_well(
     assert "│ Python " in captured.out
 
 
-def test_job_does_not_wait_for_what_was_left_behind(
+def test_job_does_not_wait_for_a_hanging_check(
     found: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(machine, "check_petastorm", lambda: time.sleep(30) or "")
     ended: list[int] = []
-    monkeypatch.setattr(job.os, "_exit", ended.append)
+    monkeypatch.setattr("os._exit", ended.append)
     assert job.main(["--timeout_s", "8"]) == 2
     assert ended == [2]
     assert "no answer for timeout_s=8" in capsys.readouterr().out
@@ -232,7 +235,7 @@ def test_without_spark_the_rest_is_checked(
     monkeypatch.setattr("pipelines.spark.session.spark_session", refuse)
     findings = found(data={"path": image_set.folder.uri}, train={"workers": 2}, output={"path": "out"})
     assert findings["Spark"].note == "Spark did not start: no free port"
-    not_checked = {what for what, finding in findings.items() if finding.verdict == NOT_CHECKED}
+    not_checked = {name for name, finding in findings.items() if finding.verdict == NOT_CHECKED}
     assert {"tasks", "task slots", "GPUs", "network", "files from tasks", "store from tasks"} <= not_checked
     assert findings["image files"].verdict == OK
-    assert findings["output path"].found == "written to from here alone"
+    assert findings["output path"].found == "written to from here only"

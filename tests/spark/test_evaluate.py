@@ -1,4 +1,4 @@
-"""Evaluating a registered model: the figures of scikit-learn, what MLflow keeps, and what is refused."""
+"""Evaluate a registered model: figures that equal scikit-learn's, the MLflow run, and refusals."""
 
 import json
 import shutil
@@ -63,7 +63,7 @@ def evaluation(evaluated: Evaluated) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def in_memory(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The test digits by image_id, with what the model in this process makes of them."""
+    """The rows of the test digits, with the predictions of the model in this process."""
     connect(trained.tracking)
     model = fetch_model("models:/digits@champion", tmp_path_factory.mktemp("model"))
     rows = pd.concat(pd.read_parquet(url) for url in trained.image_set.files("test")).reset_index(drop=True)
@@ -76,7 +76,8 @@ def in_memory(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> pd.
     return rows
 
 
-def test_figures_are_those_of_scikit_learn(evaluation: Evaluation, in_memory: pd.DataFrame) -> None:
+@pytest.mark.main_path
+def test_figures_equal_scikit_learn(evaluation: Evaluation, in_memory: pd.DataFrame) -> None:
     labels, probabilities = in_memory.label, np.stack(in_memory.probabilities)
     predicted = probabilities.argmax(axis=1)
     metrics = evaluation.metrics()
@@ -93,7 +94,7 @@ def test_figures_are_those_of_scikit_learn(evaluation: Evaluation, in_memory: pd
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
-def test_calibration_is_that_of_the_definition(evaluation: Evaluation, in_memory: pd.DataFrame) -> None:
+def test_calibration_error_follows_its_definition(evaluation: Evaluation, in_memory: pd.DataFrame) -> None:
     confidence = np.stack(in_memory.probabilities).max(axis=1)
     right = np.stack(in_memory.probabilities).argmax(axis=1) == in_memory.label
     bins = np.minimum((confidence * 15).astype(int), 14)
@@ -123,7 +124,8 @@ def test_worst_mistakes_come_first_with_their_pictures(evaluation: Evaluation, i
         assert (decode_image(mistake.picture, ImageSpec(28, 28, 1)) == in_memory.pixels[row]).all()
 
 
-def test_run_keeps_figures_files_and_what_was_compared(trained: Trained, evaluated: Evaluated, tmp_path: Path) -> None:
+@pytest.mark.main_path
+def test_run_keeps_metrics_files_and_inputs(trained: Trained, evaluated: Evaluated, tmp_path: Path) -> None:
     connect(trained.tracking)
     client = mlflow.MlflowClient()
     run = client.get_run(evaluated.run_id)
@@ -147,7 +149,7 @@ def test_run_keeps_figures_files_and_what_was_compared(trained: Trained, evaluat
     assert report.count("<figure>") == MISTAKES
 
 
-# --- a set whose images are encoded, and a model with classes of its own
+# --- a set with encoded images, and a model with other classes
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +167,10 @@ def photos(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ima
 
 @pytest.fixture(scope="module")
 def by_shade(photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> TrackingSettings:
-    """A store whose model `shades` tells dark from light, calls classes in another order, and knows one more."""
+    """A store with the model `shades`: it knows dark, light and a third class, in another order than the set."""
     import keras
 
-    # The darker the likelier dark; of the set's classes dark and light it makes 2 and 0.
+    # A darker image is likelier dark. The labels of dark and light are 2 and 0 in the model, but 0 and 1 in the set.
     image = keras.Input((28, 28, 1), dtype="uint8")
     shade = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
     dense = keras.layers.Dense(3)
@@ -184,7 +186,7 @@ def by_shade(photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Trac
     return tracking
 
 
-def test_classes_meet_by_name(spark: SparkSession, photos: ImageSet, by_shade: TrackingSettings) -> None:
+def test_classes_are_matched_by_name(spark: SparkSession, photos: ImageSet, by_shade: TrackingSettings) -> None:
     found = evaluate(spark, settings_of(photos, by_shade, "models:/shades/1", corruptions=[])).evaluation
     test = photos.splits["test"]
     assert found.confusion.classes == ("dark", "light", "emu")
@@ -192,7 +194,7 @@ def test_classes_meet_by_name(spark: SparkSession, photos: ImageSet, by_shade: T
     assert (found.accuracy, found.top_5_accuracy, dict(found.robustness), found.mistakes) == (1.0, None, {}, ())
 
 
-def test_image_that_cannot_be_decoded_is_wrong_and_told(
+def test_undecodable_image_counts_as_wrong(
     spark: SparkSession, photos: ImageSet, by_shade: TrackingSettings, tmp_path: Path
 ) -> None:
     damaged = open_image_set(str(shutil.copytree(photos.folder.root, tmp_path / "set")))
@@ -206,10 +208,10 @@ def test_image_that_cannot_be_decoded_is_wrong_and_told(
     assert (found.confusion.rows, found.confusion.right) == (rows, rows - 1)
     assert found.failed_by_code == {"not_an_image": 1}
     assert found.reliability.counts.sum() == rows - 1
-    assert Page(Path(evaluated.report).read_text()).says("", "1 image could not be decoded, and count as wrong")
+    assert Page(Path(evaluated.report).read_text()).says("", "1 image could not be decoded and counts as wrong")
 
 
-def test_set_made_for_another_model_and_unknown_model_are_refused(
+def test_unfitting_set_and_unknown_model_are_refused(
     spark: SparkSession, photos: ImageSet, by_shade: TrackingSettings, tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(photos.folder.root, tmp_path / "set"))

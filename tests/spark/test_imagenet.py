@@ -1,4 +1,4 @@
-"""A network of keras.applications with its own 1,000 classes: registered, and what score makes of images with it."""
+"""A model of keras.applications with its own 1,000 classes: it is registered, and scores images."""
 
 import json
 import re
@@ -27,10 +27,10 @@ SIDE = 32
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[keras.Model, Path]:
-    """A network of random weights with a file of them, and names of its classes where Keras keeps its downloads."""
+    """A model with random weights, and the file of those weights. The class names are in Keras' download folder."""
     keras.utils.set_random_seed(0)
     network = keras.applications.MobileNetV2(weights=None, input_shape=(SIDE, SIDE, 3), classifier_activation=None)
-    # As they are, they would give every image one class.
+    # With the initial weights of the head, every image would get the same class.
     head = network.layers[-1]
     head.set_weights([np.random.default_rng(0).normal(0, 5, weight.shape) for weight in head.get_weights()])
     network.save_weights(tmp_path / "whole.weights.h5")
@@ -50,7 +50,7 @@ def settings(folder: Path, weights: Path | str, **sections: dict) -> ImagenetSet
     )
 
 
-def test_score_names_the_classes_that_the_network_gives(
+def test_score_names_the_classes_of_the_model(
     spark: SparkSession, weights: tuple[keras.Model, Path], tmp_path: Path
 ) -> None:
     network, file = weights
@@ -76,16 +76,16 @@ def test_score_names_the_classes_that_the_network_gives(
     assert [row["label_name"] for row in rows] == [f"thing_{label}" for label in expected]
 
 
-def test_names_that_are_not_one_a_class_are_refused(weights: tuple[keras.Model, Path], tmp_path: Path) -> None:
+def test_wrong_number_of_class_names_is_refused(weights: tuple[keras.Model, Path], tmp_path: Path) -> None:
     _, file = weights
     index = tmp_path / "keras" / "models" / "imagenet_class_index.json"
     index.write_text(json.dumps({"0": ["n0", "only"]}))
-    with pytest.raises(ConfigError, match=r"mobilenet_v2 has 1000 classes, their file 1 names"):
+    with pytest.raises(ConfigError, match=r"mobilenet_v2 has 1000 classes, but Keras' file \S+ has 1 names"):
         register_imagenet(settings(tmp_path, file))
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_weights_that_are_not_there_are_refused(weights: tuple[keras.Model, Path], tmp_path: Path) -> None:
+def test_missing_weights_are_refused(weights: tuple[keras.Model, Path], tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.h5"
     with pytest.raises(ConfigError, match=re.escape(f"model.weights={missing} is not there; expected imagenet")):
         register_imagenet(settings(tmp_path, missing))

@@ -1,4 +1,4 @@
-"""Images -> image set, through a real Spark session."""
+"""Ingest images into an image set with a real Spark session."""
 
 import hashlib
 import json
@@ -60,6 +60,7 @@ def rejects_of(folder: Path) -> dict[str, str]:
     return {row["path"]: row["code"] for row in rows}
 
 
+@pytest.mark.main_path
 def test_every_digit_is_kept_with_its_pixels_and_label(digits: ImageSet) -> None:
     assert digits.counts == Counts(
         found=TRAIN_DIGITS + TEST_DIGITS, kept=TRAIN_DIGITS + TEST_DIGITS, duplicate=0, rejected=0
@@ -76,13 +77,15 @@ def test_every_digit_is_kept_with_its_pixels_and_label(digits: ImageSet) -> None
         assert row.image_id == hashlib.sha256(images[number].tobytes()).hexdigest()
 
 
+@pytest.mark.main_path
 def test_training_digits_are_divided_by_hash(digits: ImageSet) -> None:
     train, val = digits.splits["train"].rows, digits.splits["val"].rows
     assert train + val == TRAIN_DIGITS
-    # Binomial(600, 0.1): 60 within four standard deviations of 7.3.
+    # Binomial(600, 0.1) has mean 60 and standard deviation 7.3. Allow four of them.
     assert 31 <= val <= 89
 
 
+@pytest.mark.main_path
 def test_statistics_are_those_of_the_train_pixels(digits: ImageSet) -> None:
     images = pd.read_parquet(Path(digits.folder.root) / "train").image
     pixels = np.frombuffer(b"".join(images), np.uint8) / 255
@@ -115,7 +118,7 @@ def test_duckdb_reads_the_set_alone(digits: ImageSet) -> None:
     assert [count for _, count in rows] == list(digits.splits["train"].class_counts)
 
 
-def test_row_groups_have_the_size_asked_for(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
+def test_row_groups_have_the_given_size(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
     settings = idx_settings(digits_idx, tmp_path / "set", rows_per_file=400, row_group_mb=50 * 784 / 1e6)
     image_set = ingest(spark, settings)
     assert len(image_set.split("train").files) == 4
@@ -126,7 +129,7 @@ def test_row_groups_have_the_size_asked_for(spark: SparkSession, digits_idx: Pat
         assert 0 < sizes[-1] <= 50
 
 
-def test_same_source_gives_the_same_set_however_it_is_cut(
+def test_rows_per_file_does_not_change_the_set(
     spark: SparkSession, digits: ImageSet, digits_idx: Path, tmp_path: Path
 ) -> None:
     again = ingest(spark, idx_settings(digits_idx, tmp_path / "again", rows_per_file=100))
@@ -134,7 +137,7 @@ def test_same_source_gives_the_same_set_however_it_is_cut(
     assert {s: split.rows for s, split in again.splits.items()} == {s: split.rows for s, split in digits.splits.items()}
 
 
-def test_a_new_image_moves_no_earlier_one(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+def test_new_image_moves_no_earlier_image(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     settings = {"split": SplitSettings(val_fraction=0.3, test_fraction=0.3)}
     before = ingest(spark, folder_settings(photos, tmp_path / "before", **settings))
     Image.new("RGB", (20, 20), (1, 2, 3)).save(photos / "dark" / "000a.png")
@@ -152,6 +155,7 @@ def test_a_new_image_moves_no_earlier_one(spark: SparkSession, photos: Path, tmp
     assert moved == set()
 
 
+@pytest.mark.main_path
 def test_class_folders_give_classes_and_pixels(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     roundabout = tmp_path / "elsewhere" / ".." / photos.name
@@ -172,6 +176,7 @@ def test_class_folders_give_classes_and_pixels(spark: SparkSession, photos: Path
     assert levels == pytest.approx({0: 60, 1: 190}, abs=3)
 
 
+@pytest.mark.main_path
 def test_bad_images_are_rejected_one_by_one(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     (photos / "dark" / "empty.jpg").write_bytes(b"")
     (photos / "light" / "empty_too.png").write_bytes(b"")
@@ -193,7 +198,7 @@ def test_bad_images_are_rejected_one_by_one(spark: SparkSession, photos: Path, t
         "unsorted2.png": "unknown_label",
         "dark/.hidden.jpg": "unreadable",
     }
-    # light/deeper/x.jpg is a copy of an image that is kept.
+    # light/deeper/x.jpg is a copy of a kept image.
     assert image_set.counts == Counts(found=28, kept=20, duplicate=1, rejected=7)
 
 
@@ -210,14 +215,12 @@ def test_too_many_rejects_publish_nothing_and_keep_the_rejects(
     assert [path.name for path in (tmp_path / "set").rglob("*") if path.is_file()] == [
         path.name for path in (tmp_path / "set" / "rejects").iterdir()
     ]
-    # What is left is no obstacle for the next try.
+    # The rejects of the failed ingest do not block the next one.
     image_set = ingest(spark, folder_settings(photos, tmp_path / "set", rejects=RejectsSettings(max_fraction=0.5)))
     assert image_set.counts.rejected == len(rejects_of(tmp_path / "set")) == 5
 
 
-def test_existing_set_is_kept_unless_overwriting_is_asked_for(
-    spark: SparkSession, digits_idx: Path, tmp_path: Path
-) -> None:
+def test_existing_set_is_kept_without_overwrite(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
     first = ingest(spark, idx_settings(digits_idx, tmp_path / "set"))
     assert ingest(spark, idx_settings(digits_idx, tmp_path / "set")) == first
     assert open_image_set(str(tmp_path / "set")).files("train") == first.files("train")
@@ -246,10 +249,10 @@ def test_damaged_idx_is_refused_in_one_line(spark: SparkSession, digits_idx: Pat
     source = shutil.copytree(digits_idx, tmp_path / "source")
     images = source / "t10k-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-100])
-    # A task that is under way when another fails may write its file yet: let there be no other.
+    # Leave only one file: a second task could still write its part file after the first one fails.
     for other in source.glob("train-*"):
         other.unlink()
-    # The header is whole: only the task that parses the file can tell.
+    # The header is complete, so only the task that parses the file notices the damage.
     with pytest.raises(
         SourceError, match="t10k-images-idx3-ubyte has 156716 bytes, its header asks for 156816"
     ) as error:
@@ -269,15 +272,13 @@ def test_source_without_images_is_refused(spark: SparkSession, tmp_path: Path, w
     assert not (tmp_path / "set").exists()
 
 
-def test_size_must_be_given_where_the_source_has_none(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+def test_source_without_image_size_needs_the_settings(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     settings = folder_settings(photos, tmp_path / "set").model_copy(update={"image": ImageSettings(height=16)})
     with pytest.raises(ConfigError, match=r"image\.height and image\.width"):
         ingest(spark, settings)
 
 
-def test_digits_can_be_brought_to_another_size_and_colour(
-    spark: SparkSession, digits_idx: Path, tmp_path: Path
-) -> None:
+def test_digits_can_get_another_size_and_colour(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
     settings = idx_settings(digits_idx, tmp_path / "set").model_copy(
         update={"image": ImageSettings(height=14, width=20, channels=3)}
     )
@@ -289,7 +290,7 @@ def test_digits_can_be_brought_to_another_size_and_colour(
     assert (pixels[..., 0] == pixels[..., 2]).all()
 
 
-def test_part_that_has_vanished_is_never_published(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
+def test_missing_part_file_is_never_published(spark: SparkSession, digits_idx: Path, tmp_path: Path) -> None:
     old = ingest(spark, idx_settings(digits_idx, tmp_path / "set"))
     lost = Path(old.folder.root) / old.split("train").files[0].path
     lost.rename(tmp_path / "kept")
@@ -307,8 +308,8 @@ def test_set_is_kept_when_the_job_fails_after_its_commit(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # Clearing away the old files is what comes after the commit.
-    monkeypatch.setattr("cnnlib.storage.folder.discard", interrupted)
+    # After the commit, the job removes the old files.
+    monkeypatch.setattr("cnnlib.storage.folder.remove_own_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ingest(spark, idx_settings(digits_idx, tmp_path / "set", overwrite=True))
     image_set = open_image_set(str(tmp_path / "set"))

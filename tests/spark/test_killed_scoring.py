@@ -1,4 +1,4 @@
-"""Scorings whose driver, executors or Python workers are killed: the old predictions or the new, never a mixture."""
+"""Kill the driver, executors or Python workers of scorings: the old or the new predictions stay, never a mixture."""
 
 import json
 import random
@@ -6,22 +6,18 @@ import shutil
 from itertools import cycle, islice
 from pathlib import Path
 
-import pytest
-
 from cnnlib.config import PredictionSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
 from tests.conftest import write_photos
 from tests.spark import own_process
 from tests.spark.conftest import Trained
 from tests.spark.killed_scoring import KILLS_OF_WORKERS, left_by, one_ahead
 
-pytestmark = pytest.mark.slow
-
 KILLS_OF_DRIVERS = 10
 KILLS_OF_STREAMS = 4
 
 
 def pair_of(trained: Trained, output: Path) -> tuple[ScoreSettings, ScoreSettings]:
-    """Two scorings, of other images, to one place."""
+    """Return the settings of two scorings of different images with the same output path."""
     fewer, more = (
         ScoreSettings(
             model="models:/digits@champion",
@@ -34,7 +30,7 @@ def pair_of(trained: Trained, output: Path) -> tuple[ScoreSettings, ScoreSetting
     return fewer, more
 
 
-def test_killed_driver_leaves_whole_predictions_each_time(trained: Trained, tmp_path: Path) -> None:
+def test_killed_driver_leaves_whole_predictions(trained: Trained, tmp_path: Path) -> None:
     output = tmp_path / "out"
     pair = pair_of(trained, output)
     scorings = one_ahead(islice(cycle(pair), KILLS_OF_DRIVERS + 3))
@@ -56,21 +52,21 @@ def test_killed_driver_leaves_whole_predictions_each_time(trained: Trained, tmp_
         *named,
         "summary.json",
     }
-    # Of jobs that are done nothing would be proved.
+    # The kills prove something only if enough of them came before the commit.
     assert sum(before == after for before, after in zip(found, found[1:], strict=False)) >= KILLS_OF_DRIVERS / 3
 
 
-def test_killed_workers_and_executors_leave_whole_predictions_each_time(trained: Trained, tmp_path: Path) -> None:
+def test_killed_workers_leave_whole_predictions(trained: Trained, tmp_path: Path) -> None:
     pair = pair_of(trained, tmp_path / "out")
     (tmp_path / "settings.json").write_text(json.dumps([settings.model_dump(mode="json") for settings in pair]))
-    told = own_process.run("killed_scoring", tmp_path)
-    assert told["whole"] == [True] * KILLS_OF_WORKERS
-    # Early in a job there may be no worker yet.
-    assert told["hits"] >= KILLS_OF_WORKERS / 2
-    assert told["last is right"]
-    assert told["left behind"] == []
-    # What Spark tries again comes to its end.
-    assert told["ends"].count("well") >= KILLS_OF_WORKERS / 2
+    result = own_process.run("killed_scoring", tmp_path)
+    assert result["whole"] == [True] * KILLS_OF_WORKERS
+    # Early in a job there may be no Python worker to kill yet.
+    assert result["hits"] >= KILLS_OF_WORKERS / 2
+    assert result["last is right"]
+    assert result["left behind"] == []
+    # Spark repeats the lost tasks, so most jobs finish.
+    assert result["ends"].count("well") >= KILLS_OF_WORKERS / 2
 
 
 def test_killed_stream_scores_each_file_once(trained: Trained, tmp_path: Path) -> None:

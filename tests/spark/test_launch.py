@@ -1,4 +1,4 @@
-"""Ranks on Spark's barrier tasks: placed, told apart when they fail, and gone whatever happens."""
+"""Launch ranks on Spark's barrier tasks: their start, their failures, and that none of them stays behind."""
 
 import os
 import signal
@@ -18,16 +18,16 @@ from pipelines.spark.progress import Progress
 from pipelines.tracking.store import connect
 from pipelines.tracking.tracker import LATEST_TAG, Tracker
 from pipelines.train.workers import start_deadline, train_on_workers
-from pipelines.train.workers.failure_signal import listen
+from pipelines.train.workers.connections import listen
 from pipelines.train.workers.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
-from pipelines.train.workers.train_on_workers import _launched, fit_on_workers
+from pipelines.train.workers.train_on_workers import fit_on_workers, launch_once
 from tests.spark.conftest import Trained
 from tests.spark.probes import PROBE_FILE, Probes, all_gone, eventually
 
 
 @pytest.fixture(scope="module")
 def cluster(spark: SparkSession) -> SparkSession:
-    """The session, whose workers were sent the probe as --py-files sends a project."""
+    """The session, after the probe was sent to its Python workers as by --py-files."""
     spark.sparkContext.addPyFile(str(PROBE_FILE))
     return spark
 
@@ -56,21 +56,21 @@ def test_each_rank_is_a_fresh_process_that_ends_with_its_task(cluster: SparkSess
     assert not any(Path(report["folder"]).exists() for report in reports)
 
 
-def test_a_rank_knows_its_place(cluster: SparkSession, probes: Probes) -> None:
+def test_rank_gets_its_number_and_all_addresses(cluster: SparkSession, probes: Probes) -> None:
     reports = [one.result for one in launch(cluster, probes.plan("end", "end"))]
     assert [report["rank"] for report in reports] == [0, 1]
     (addresses,) = {tuple(report["addresses"]) for report in reports}
     assert len(set(addresses)) == 2
     assert {address.split(":")[0] for address in addresses} == {"127.0.0.1"}
     assert [report["cpus"] for report in reports] == [1, 1]
-    # A GPU that Spark did not assign must not be seen.
+    # A rank must not see a GPU that Spark did not assign to it.
     assert [(report["gpu"], report["environment"]) for report in reports] == [
         (False, {"CUDA_VISIBLE_DEVICES": "", "SPARKCNN_TEST": "set"})
     ] * 2
 
 
 @pytest.mark.parametrize("acts", [("suffer", "fail"), ("fail", "suffer"), ("fail", "ignore")], ids=str)
-def test_first_failure_is_told_from_what_it_causes(
+def test_first_failure_is_found_among_its_consequences(
     cluster: SparkSession, probes: Probes, acts: tuple[str, str]
 ) -> None:
     outcomes = launch(cluster, probes.plan(*acts))
@@ -100,8 +100,8 @@ def test_refusal_of_a_rank_is_no_failure(cluster: SparkSession, probes: Probes) 
     assert kept.outcome == STOPPED
 
 
-def test_ports_are_given_back(cluster: SparkSession, probes: Probes) -> None:
-    # Two a rank; what one launch kept would be missing in the next.
+def test_launch_releases_its_ports(cluster: SparkSession, probes: Probes) -> None:
+    # Each rank uses two ports. If a launch kept one, the next launch would lack it.
     ports = (40310, 40313)
     for acts in (("end", "end"), ("fail", "wait"), ("end", "end")):
         outcomes = launch(cluster, probes.plan(*acts, ports=ports))
@@ -120,7 +120,7 @@ def test_taken_ports_are_named_before_anything_starts(cluster: SparkSession, pro
     assert probes.reports() == []
 
 
-def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkSession, probes: Probes) -> None:
+def test_lost_task_leaves_no_rank_and_the_next_launch_works(cluster: SparkSession, probes: Probes) -> None:
     ranks: list[psutil.Process] = []
 
     def kill_a_task() -> None:
@@ -128,7 +128,7 @@ def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkS
         ranks[0].parent().kill()
 
     killer = during(kill_a_task)
-    (lost,) = _launched(cluster, probes.plan("wait", "wait"))
+    (lost,) = launch_once(cluster, probes.plan("wait", "wait"))
     killer.join()
     assert lost.outcome == LOST
     assert "\n" not in lost.message
@@ -137,7 +137,7 @@ def test_lost_task_takes_its_rank_along_and_another_launch_works(cluster: SparkS
     assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
 
 
-def test_slots_that_another_job_holds_are_not_waited_for(
+def test_launch_fails_while_another_job_holds_the_slots(
     cluster: SparkSession, probes: Probes, fit: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slots = task_slots(cluster)
@@ -148,7 +148,7 @@ def test_slots_that_another_job_holds_are_not_waited_for(
     def hold(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
             yield batch
-            # Spark tells of running tasks when another of the same job ends.
+            # Spark reports running tasks only when another task of the same job ends.
             number = batch["id"][0]
             if number > 0:
                 (tmp_path / f"held {number}").touch()
@@ -158,8 +158,9 @@ def test_slots_that_another_job_holds_are_not_waited_for(
     holder = during(job.collect)
     eventually(lambda: len(list(tmp_path.glob("held *"))) == slots)
     with monkeypatch.context() as patch:
-        patch.setattr(start_deadline, "SECONDS_TO_BEGIN", 2.0)
-        with pytest.raises(HostError, match="not begun the tasks of train.workers=2, .* in 2 s; .* wait for free ones"):
+        patch.setattr(start_deadline, "SECONDS_TO_START", 2.0)
+        not_started = "did not start the tasks of train.workers=2 within 2 s; .* wait for free ones"
+        with pytest.raises(HostError, match=not_started):
             launch(cluster, probes.plan("end", "end"))
         with pytest.raises(HostError, match=r"wait for free ones; then go on with --train\.resume \w{32}$"):
             fit(probes.plan("end", "end"), latest=3)
@@ -170,19 +171,19 @@ def test_slots_that_another_job_holds_are_not_waited_for(
     assert {one.outcome for one in launch(cluster, probes.plan("end", "end"))} == {DONE}
 
 
-# --- what the driver makes of it
+# --- the driver's reaction
 
 
 @pytest.fixture
 def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`fit_on_workers` without a restart, which launches a plan of the test's, or is told outcomes."""
+    """`fit_on_workers` without a restart. It launches the plan of a test, or gets outcomes without a launch."""
 
     def run(plan: LaunchPlan | list[RankOutcome], workers: int = 2, max_restarts: int = 0, latest: int = 0) -> None:
-        def told(spark: SparkSession, _: LaunchPlan) -> list[RankOutcome]:
+        def launch_or_return(spark: SparkSession, _: LaunchPlan) -> list[RankOutcome]:
             run.launches += 1
             return launch(spark, plan) if isinstance(plan, LaunchPlan) else plan
 
-        monkeypatch.setattr(train_on_workers, "launch", told)
+        monkeypatch.setattr(train_on_workers, "launch", launch_or_return)
         fit = trained.settings.train.model_copy(update={"workers": workers, "max_restarts": max_restarts})
         uri = connect(trained.tracking)
         tracker = Tracker(mlflow.MlflowClient(uri).create_run("0").info.run_id, "0", uri)
@@ -195,40 +196,39 @@ def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch
     return run
 
 
-def test_error_quotes_the_last_lines_of_the_rank_that_failed_first(fit, probes: Probes) -> None:
+def test_error_quotes_the_rank_that_failed_first(fit, probes: Probes) -> None:
     with pytest.raises(TrainingError, match="train.max_restarts=0 is used up") as error:
         fit(probes.plan("suffer", "fail"))
     assert error.value.message.startswith("rank 1 on 127.0.0.1 ended with exit status 1, and ")
     assert error.value.quoted == (*(f"line {number}" for number in range(11, 30)), "the disk is full")
 
 
-def test_refusal_reaches_the_driver_as_the_error_that_the_rank_raised(fit, probes: Probes) -> None:
+def test_driver_raises_the_error_of_a_refusing_rank(fit, probes: Probes) -> None:
     with pytest.raises(ConfigError) as error:
         fit(probes.plan("wait", "refuse"), max_restarts=2)
     assert (type(error.value), error.value.message) == (ConfigError, "train.epochs is odd")
 
 
-def test_training_does_not_begin_again_where_slots_are_gone(
+def test_training_does_not_restart_without_slots(
     fit, cluster: SparkSession, probes: Probes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_on_workers, "SECONDS_FOR_NEW_EXECUTORS", 0.0)
     slots = task_slots(cluster)
     with pytest.raises(TrainingError) as error:
         fit(probes.plan("fail", "suffer"), workers=slots + 1, max_restarts=2)
-    says = f"Spark can now run {slots} tasks at once where train.workers={slots + 1} are needed; when it has its "
+    says = f"Spark can now run only {slots} of the train.workers={slots + 1} tasks at once; when it has its "
     assert says in error.value.message
     assert error.value.quoted[-1] == "the disk is full"
     assert fit.launches == 1
 
 
-def test_ranks_that_end_with_different_weights_are_told(fit) -> None:
+def test_ranks_with_different_weights_are_an_error(fit) -> None:
     ended = [RankOutcome(rank, DONE, result={"weights_sha256": digest}) for rank, digest in enumerate("aab")]
     with pytest.raises(TrainingError, match="the ranks ended with 2 different sets of weights; report this fault"):
         fit(ended)
     fit(ended[:2])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [False, True], ids=["let tasks run out", "interrupt tasks"])
 def test_cancelled_job_leaves_no_rank(cluster: SparkSession, probes: Probes, interrupt: bool) -> None:
     ranks: list[psutil.Process] = []
@@ -239,14 +239,13 @@ def test_cancelled_job_leaves_no_rank(cluster: SparkSession, probes: Probes, int
 
     cluster.sparkContext.setInterruptOnCancel(interrupt)
     canceller = during(cancel)
-    (lost,) = _launched(cluster, probes.plan("wait", "wait"))
+    (lost,) = launch_once(cluster, probes.plan("wait", "wait"))
     canceller.join()
     assert lost.outcome == LOST
     assert all_gone(ranks)
 
 
-@pytest.mark.slow
-def test_interrupt_leaves_no_rank_and_a_session_that_serves(cluster: SparkSession, probes: Probes) -> None:
+def test_interrupt_leaves_no_rank_and_a_usable_session(cluster: SparkSession, probes: Probes) -> None:
     ranks: list[psutil.Process] = []
 
     def interrupt() -> None:

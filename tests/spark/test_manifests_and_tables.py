@@ -1,4 +1,4 @@
-"""Manifests and tables: sources that name each image, with its label, split and group."""
+"""Manifests and tables: sources that name each image with its label, split and group."""
 
 import json
 from pathlib import Path
@@ -37,6 +37,7 @@ def write_manifest(path: Path, kind: str, entries: list[dict[str, str | None]]) 
     return manifest
 
 
+@pytest.mark.main_path
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_manifest_gives_label_split_and_group(spark: SparkSession, photos: Path, tmp_path: Path, kind: str) -> None:
     elsewhere = tmp_path / "elsewhere, 100%.png"
@@ -70,7 +71,7 @@ def test_manifest_never_leads_outside(spark: SparkSession, photos: Path, tmp_pat
         "../secret.png": "unreadable",
         "dark/../../secret.png": "unreadable",
         "linked/secret.png": "unreadable",
-        # To fsspec, what follows :: is no part of the name.
+        # fsspec does not take the text after :: as a part of the name.
         "linked/secret.png::x": "unreadable",
         "dark/000.png::x": "unreadable",
         f"{photos}/dark/000.png::x": "unreadable",
@@ -106,10 +107,10 @@ def test_image_named_twice_under_two_labels_is_a_conflict(spark: SparkSession, p
     [
         ([{"file": "a.png", "label": "x"}], "no column path"),
         ([{"path": "a.png"}], "no column label"),
-        ([{"path": "a.png", "label": "x", "split": "valid"}], "1 rows with split valid; take train, val, test"),
+        ([{"path": "a.png", "label": "x", "split": "valid"}], "1 rows with split valid; use train, val, test"),
     ],
 )
-def test_manifest_that_cannot_be_understood_is_refused(
+def test_malformed_manifest_is_refused(
     spark: SparkSession, tmp_path: Path, entries: list[dict[str, str | None]], says: str
 ) -> None:
     manifest = write_manifest(tmp_path, "csv", entries)
@@ -119,9 +120,9 @@ def test_manifest_that_cannot_be_understood_is_refused(
     assert not (tmp_path / "set").exists()
 
 
-def test_manifest_of_no_images_or_of_ragged_lines_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_empty_or_ragged_manifest_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     manifest = tmp_path / "images.csv"
-    for text, says in (("path,label\n", "of no images"), ("path,label\na.png,x\nb.png\n", "cannot be read by Spark")):
+    for text, says in (("path,label\n", "has no images"), ("path,label\na.png,x\nb.png\n", "cannot be read by Spark")):
         manifest.write_text(text)
         with pytest.raises(SourceError, match=says) as error:
             ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
@@ -144,7 +145,7 @@ def test_group_in_two_splits_is_refused(spark: SparkSession, photos: Path, tmp_p
         for n, split in enumerate(["train", "val", "", "train", "test", "", "", "", "", ""])
     ]
     manifest = write_manifest(photos, "csv", entries)
-    with pytest.raises(SourceError, match="has images of group g1 in test and val; a group is never divided"):
+    with pytest.raises(SourceError, match="has images of group g1 in test and val, but a group is never divided"):
         ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
 
 
@@ -153,7 +154,7 @@ def test_group_in_two_splits_is_refused(spark: SparkSession, photos: Path, tmp_p
 
 @pytest.fixture
 def table(spark: SparkSession, photos: Path, tmp_path: Path) -> Path:
-    """What Auto Loader would have written: Spark's binaryFile columns, and some of our own."""
+    """A table as Auto Loader writes it: the columns of Spark's binaryFile, and two more."""
     rows = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", "true")
@@ -179,12 +180,13 @@ def test_table_takes_its_label_from_the_path(spark: SparkSession, table: Path, t
     assert image_set.classes == ("dark", "light")
     assert image_set.counts == Counts(found=20, kept=20, duplicate=0, rejected=0)
     assert all(image_set.classes[label] in path for path, label in label_of(tmp_path / "set").items())
-    # The others are divided between train and val: some images are set apart as test.
+    # Some images are given as test, so the others are divided between train and val only.
     assert [path for path, split in split_of(tmp_path / "set").items() if split == "test"] == [
         path for path in split_of(tmp_path / "set") if "000" in path
     ]
 
 
+@pytest.mark.main_path
 def test_table_is_read_by_its_name(spark: SparkSession, table: Path, tmp_path: Path) -> None:
     spark.read.parquet(str(table)).createOrReplaceTempView("photographs")
     settings = settings_of("table", "photographs", tmp_path / "set", source={"label_column": "odd"})

@@ -1,4 +1,4 @@
-"""Training and scoring against a real MLflow server, over HTTP."""
+"""Train and score with a real MLflow server, over HTTP."""
 
 import json
 import threading
@@ -23,8 +23,6 @@ from pipelines.train.flow import train
 from tests.conftest import TEST_DIGITS
 from tests.spark.conftest import Trained
 from tests.spark.mlflow_server import Server
-
-pytestmark = pytest.mark.slow
 
 AWAY_SECONDS = 60
 
@@ -69,14 +67,14 @@ def test_run_model_and_alias_live_on_the_server(
 
 
 def saving_time(checkpoint: Path) -> float:
-    """When Keras saved the model of a checkpoint, as `time.time()` rounded down."""
+    """Return the time at which Keras saved the model of a checkpoint, as `time.time()` rounded down to seconds."""
     with zipfile.ZipFile(checkpoint / "model.keras") as archive:
         saved = json.loads(archive.read("metadata.json"))["date_saved"]
     return datetime.strptime(saved, "%Y-%m-%d@%H:%M:%S").timestamp()
 
 
 class CutsAnswersShort(BaseHTTPRequestHandler):
-    """Hands requests on to a server, and breaks off in the middle of the first answer to each kind of them."""
+    """Passes requests on to a server, and truncates the first answer to each kind of request."""
 
     server_url: str
     cut: set[tuple[str, str]]
@@ -96,7 +94,7 @@ class CutsAnswersShort(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = hand_on
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def cutting_server(server: str) -> Iterator[str]:
         thread.join()
 
 
-def test_answers_that_are_cut_short_cost_nothing(server: str, cutting_server: str, tmp_path: Path) -> None:
+def test_truncated_answers_are_retried(server: str, cutting_server: str, tmp_path: Path) -> None:
     client = mlflow.MlflowClient(server)
     run = client.create_run("0")
     tracker = Tracker(run.info.run_id, "0", cutting_server)
@@ -118,7 +116,7 @@ def test_answers_that_are_cut_short_cost_nothing(server: str, cutting_server: st
     checkpoint.mkdir()
     (checkpoint / "state.json").write_text("{}")
 
-    # MLflow 2 takes artifacts to the store that is in use, not to the client's.
+    # MLflow 2 uploads artifacts to the global store, not to the store of the client.
     use_store(cutting_server)
     tracker.log_settings({"train.epochs": 1})
     tracker.log_epoch(1, {"loss": 0.5})
@@ -136,7 +134,7 @@ def test_answers_that_are_cut_short_cost_nothing(server: str, cutting_server: st
 
 
 @pytest.mark.parametrize(("workers", "epochs", "away_seconds"), [(0, 5, AWAY_SECONDS), (1, 12, 6)], ids=str)
-def test_server_that_is_away_costs_nothing(
+def test_training_survives_a_server_outage(
     spark: SparkSession,
     trained: Trained,
     mlflow_server: Server,
@@ -146,10 +144,10 @@ def test_server_that_is_away_costs_nothing(
     epochs: int,
     away_seconds: float,
 ) -> None:
-    # MLflow tries again after 6, 18, 42 and 90 s. By itself it would after 60 and 124 s: just before the return, and
-    # long after it.
+    # With this factor MLflow tries again after 6, 18, 42 and 90 s. Its default is 60 and 124 s: just before the server
+    # returns, and long after that.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "3")
-    told: list[str] = []
+    printed: list[str] = []
     latest: list[int] = []
     returned: list[float] = []
 
@@ -161,7 +159,7 @@ def test_server_that_is_away_costs_nothing(
 
     class Watched(Progress):
         def say(self, text: str) -> None:
-            told.append(text)
+            printed.append(text)
             if text.startswith(f"epoch 2/{epochs}:"):
                 mlflow_server.kill()
                 back.start()
@@ -186,11 +184,11 @@ def test_server_that_is_away_costs_nothing(
     saved = [folder / f"epoch-{epoch:04d}" for epoch in range(1, epochs + 1)]
     assert sorted(folder.iterdir()) == saved
     assert all(len(list(checkpoint.iterdir())) == 2 for checkpoint in saved)
-    # Training went on meanwhile: if it waited for its uploads, the epoch after the latest would be the last one saved.
+    # Training continued during the outage. If it waited for uploads, it would have saved only one more epoch by then.
     assert saving_time(saved[latest[0] + 1]) < returned[0] - 1
-    lines = [line.split(":")[0] for line in told if line.startswith("epoch")]
+    lines = [line.split(":")[0] for line in printed if line.startswith("epoch")]
     in_order = [f"epoch {epoch}/{epochs}" for epoch in range(1, epochs + 1)]
-    # The driver hears of workers over the server, which keeps the last lines.
+    # The driver reads the progress of workers from the server, which keeps only their last lines.
     assert lines == (in_order if not workers else [line for line in in_order if line in lines])
     assert lines[-1] == in_order[-1]
     assert client.get_run(model.run_id).info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""The notebooks, top to bottom, on a few hundred images."""
+"""Run the notebooks from top to bottom on a few hundred images."""
 
 import runpy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 class Widgets:
-    """What Databricks offers as `dbutils.widgets`, with values that a user has typed in."""
+    """Stands in for `dbutils.widgets` of Databricks, with the values that a user typed."""
 
     def __init__(self, typed: dict[str, str]) -> None:
         self._typed = typed
@@ -28,7 +28,7 @@ class Widgets:
 
 
 class Dbutils:
-    """What Databricks puts into a notebook's globals."""
+    """Stands in for `dbutils`, which Databricks puts into the globals of a notebook."""
 
     def __init__(self, **typed: str) -> None:
         self.widgets = Widgets(typed)
@@ -42,7 +42,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
     return lambda name, **typed: runpy.run_path(str(NOTEBOOKS / name), {"dbutils": Dbutils(**typed)})
 
 
-def test_all_run_top_to_bottom(
+@pytest.mark.main_path
+def test_notebooks_run_top_to_bottom(
     spark: SparkSession, digits_idx: Path, run: Callable[..., dict], capsys: pytest.CaptureFixture
 ) -> None:
     ingested = run("01_ingest.py", source_format="idx", source_path=str(digits_idx), val_fraction="0.2")
@@ -71,12 +72,13 @@ def test_architectures_run_without_spark_or_images(run: Callable[..., dict], tmp
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"costs.png", "gradients.png"}
 
 
+@pytest.mark.main_path
 @pytest.mark.parametrize("notebook", sorted(path.name for path in NOTEBOOKS.glob("*.py")))
-def test_format_is_that_of_databricks(notebook: str) -> None:
+def test_notebook_has_databricks_format(notebook: str) -> None:
     text = (NOTEBOOKS / notebook).read_text()
     assert text.startswith("# Databricks notebook source\n# MAGIC %md\n")
     cells = text.split("\n# COMMAND ----------\n")
     assert len(cells) > 4
-    # No logic of their own: nothing is defined, and nothing branches.
+    # A notebook has no logic of its own: it defines nothing, and has no branches.
     for word in ("def ", "class ", "if ", "while ", "try:"):
         assert not any(line.startswith(word) for line in text.splitlines()), word

@@ -1,4 +1,4 @@
-"""Ranks on executors of their own with GPUs that are not there, and through Spark Connect."""
+"""Other kinds of sessions: executors in their own JVMs with GPUs that do not exist, and Spark Connect."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,6 @@ import pyspark
 import pytest
 
 from tests.spark.own_process import run
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +17,19 @@ def on_cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def over_connect(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if int(pyspark.__version__.partition(".")[0]) < 4:
-        pytest.skip("pyspark 3.5 brings no Spark Connect server")
+        pytest.skip("pyspark 3.5 has no Spark Connect server")
     return run("spark_connect", tmp_path_factory.mktemp("connect"))
 
 
-def outcomes(told: list[dict[str, Any]]) -> list[str]:
-    return [one["outcome"] for one in told]
+def outcomes(ranks: list[dict[str, Any]]) -> list[str]:
+    return [rank["outcome"] for rank in ranks]
 
 
-def test_each_rank_sees_the_one_gpu_that_spark_assigned_to_its_task(on_cluster: dict[str, Any]) -> None:
+def test_each_rank_sees_only_its_assigned_gpu(on_cluster: dict[str, Any]) -> None:
     assert outcomes(on_cluster["with GPUs"]) == ["done"] * 4
     reports = [one["result"] for one in on_cluster["with GPUs"]]
     assert all(report["gpu"] for report in reports)
-    # Two executors of two tasks: a folder below each one's own, GPUs 0 and 1 in each.
+    # Two executors run two tasks each. Each executor has its own folder, and the GPUs 0 and 1.
     seen = sorted(
         (Path(report["folder"]).parents[1], report["environment"]["CUDA_VISIBLE_DEVICES"]) for report in reports
     )
@@ -44,18 +42,18 @@ def test_ranks_that_ask_for_no_gpu_see_none(on_cluster: dict[str, Any]) -> None:
     assert [(report["gpu"], report["environment"]["CUDA_VISIBLE_DEVICES"]) for report in reports] == [(False, "")] * 2
 
 
-def test_assigned_gpu_that_tensorflow_does_not_find_is_refused(on_cluster: dict[str, Any]) -> None:
+def test_gpu_that_tensorflow_cannot_find_is_refused(on_cluster: dict[str, Any]) -> None:
     (rank,) = on_cluster["real"]
     assert (rank["outcome"], rank["result"]["refused"]) == ("refused", "HostError")
     assert rank["result"]["message"].startswith("Spark assigned GPU 0 to rank 0, but TensorFlow finds no such GPU;")
 
 
-def test_executors_that_are_about_to_come_are_waited_for_and_others_are_not(on_cluster: dict[str, Any]) -> None:
+def test_only_starting_executors_are_waited_for(on_cluster: dict[str, Any]) -> None:
     assert on_cluster["early"] == ""
     assert on_cluster["too many"].startswith("train.workers=5 exceeds the 4 tasks that this Spark can run at once")
 
 
-def test_lost_executor_leaves_no_rank_and_its_successor_serves(on_cluster: dict[str, Any]) -> None:
+def test_lost_executor_leaves_no_rank_and_is_replaced(on_cluster: dict[str, Any]) -> None:
     (lost,) = on_cluster["executor lost"]
     assert lost["outcome"] == "lost"
     assert "ExecutorLostFailure" in lost["message"]
@@ -64,19 +62,20 @@ def test_lost_executor_leaves_no_rank_and_its_successor_serves(on_cluster: dict[
     assert outcomes(on_cluster["again"]) == ["done"] * 4
 
 
-def test_connect_launches_with_the_processors_of_a_task(over_connect: dict[str, Any]) -> None:
+def test_connect_launches_with_the_cores_of_a_task(over_connect: dict[str, Any]) -> None:
     assert outcomes(over_connect["launched"]) == ["done"] * 2
     assert [one["result"]["cpus"] for one in over_connect["launched"]] == [2, 2]
 
 
-def test_connect_names_what_cannot_be_had(over_connect: dict[str, Any]) -> None:
+def test_connect_names_missing_resources(over_connect: dict[str, Any]) -> None:
     assert (over_connect["two"], over_connect["store"], over_connect["runs here"]) == ("", "", True)
     assert over_connect["three"].startswith(
         "train.workers=3 exceeds the 2 tasks that this Spark can run at once (local"
     )
     assert over_connect["GPUs"].startswith("train.gpus_per_worker=1, but Spark schedules no GPU to a task")
-    assert over_connect["not begun"].startswith("Spark has not begun the tasks of train.workers=3, which must all run")
-    # What Spark itself says where nothing could be known before.
+    not_started = "Spark did not start the tasks of train.workers=3 within 3 s; they must all run"
+    assert over_connect["not begun"].startswith(not_started)
+    # This is Spark's own error, for sessions whose task slots are not known before.
     assert over_connect["too few slots"].startswith("train.workers=3 exceeds the tasks that this Spark can run at once")
 
 
@@ -88,7 +87,7 @@ def test_connect_scores(over_connect: dict[str, Any]) -> None:
     assert over_connect["scored"] == [{"rows": 20, "scored": 20, "failed": 0}] * 2
 
 
-def test_connect_evaluates_both_of_a_promotion(over_connect: dict[str, Any]) -> None:
+def test_connect_evaluates_challenger_and_champion(over_connect: dict[str, Any]) -> None:
     assert over_connect["gates"] == [
         ["accuracy", True],
         ["recall of each class", True],

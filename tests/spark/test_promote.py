@@ -1,4 +1,4 @@
-"""Promotion: gates on real versions, who moved the alias and why, rollback, and two at once."""
+"""Promotion: gates on real versions, who moved the alias and why, rollback, and two jobs at once."""
 
 import json
 import re
@@ -25,8 +25,8 @@ from cnnlib.errors import ConfigError, GateError, ModelError, PromotionError
 from jobs import promote as job
 from pipelines.evaluate import gate_checks
 from pipelines.evaluate.promote import Promotion, promote, roll_back
-from pipelines.tracking.aliases import find_version, move_alias, version_with
-from pipelines.tracking.registry import TrainedOn, log_sealed_model
+from pipelines.tracking.aliases import move_alias, version_with
+from pipelines.tracking.registry import TrainedOn, find_version, log_sealed_model
 from pipelines.tracking.store import connect
 from pipelines.tracking.tracker import Tracker
 from pipelines.train.flow import TrainedModel, train
@@ -41,7 +41,7 @@ WEAK, STRONG = "1", "2"
 
 @pytest.fixture(scope="module")
 def rivals(spark: SparkSession, trained: Trained) -> dict[str, TrainedModel]:
-    """Two trained versions: the first has hardly learnt, the second is as good as 600 digits allow; no champion."""
+    """Two trained versions without a champion: the first has learnt little, the second as much as 600 digits allow."""
     register = RegisterSettings(name=NAME, alias=None)
     weak = trained.settings.model_copy(
         update={"register": register, "optimizer": OptimizerSettings(learning_rate=3e-5)}
@@ -59,7 +59,7 @@ def no_champion(request: pytest.FixtureRequest, trained: Trained) -> None:
 
 
 def asked(trained: Trained, challenger: str | None, **more: object) -> PromoteSettings:
-    # The machine is shared: what both models of one architecture take is compared elsewhere.
+    # Other tests use the machine too, so two equally fast models can seem different. Another test compares speeds.
     more.setdefault("gates", GateSettings(min_speed=0.2))
     return PromoteSettings(model=NAME, challenger=challenger, tracking=trained.tracking, **more)
 
@@ -73,13 +73,14 @@ def gates_by_name(promotion: Promotion) -> dict[str, bool]:
     return {gate.name: gate.passed for gate in promotion.gates}
 
 
-def test_first_champion_needs_parity_alone(spark: SparkSession, trained: Trained, rivals: object) -> None:
+def test_first_champion_needs_only_parity(spark: SparkSession, trained: Trained, rivals: object) -> None:
     promotion = promote(spark, asked(trained, WEAK))
     assert gates_by_name(promotion) == {"parity": True}
     assert (promotion.before, promotion.now, champion()) == (None, WEAK, WEAK)
 
 
-def test_better_version_takes_the_alias_and_says_why(
+@pytest.mark.main_path
+def test_better_version_takes_the_alias_with_a_reason(
     spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
 ) -> None:
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", WEAK)
@@ -104,11 +105,12 @@ def test_better_version_takes_the_alias_and_says_why(
     page = Page(report)
     assert [row[0] for row in page.rows["gates"][1:]] == [gate.name for gate in promotion.gates]
     assert page.says("", f"{NAME} version {STRONG}")
-    # The claim has gone.
+    # The claim of the promotion is gone.
     assert [name for name in mlflow.MlflowClient().get_registered_model(NAME).tags if "promotion" in name] == []
 
 
-def test_worse_version_is_told_by_how_much_and_the_alias_stays(
+@pytest.mark.main_path
+def test_worse_version_fails_and_the_alias_stays(
     spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
 ) -> None:
     move_alias(find_version(NAME, STRONG), "champion", rivals[STRONG].run_id, "for the test")
@@ -141,7 +143,7 @@ def test_job_ends_with_status_4_and_the_table_says_which_gate(
     capsys: pytest.CaptureFixture,
 ) -> None:
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", STRONG)
-    monkeypatch.setattr(job, "job_session", lambda name: nullcontext(spark))
+    monkeypatch.setattr("pipelines.spark.session.job_session", lambda name: nullcontext(spark))
     named = ["--model", NAME, "--challenger", WEAK, "--tracking.uri", str(trained.tracking.uri)]
     assert job.main([*named, "--gates.min_speed", "0.2"]) == 4
     said = capsys.readouterr()
@@ -149,8 +151,8 @@ def test_job_ends_with_status_4_and_the_table_says_which_gate(
     assert rows["accuracy"] == rows["recall of each class"] == "NO"
     assert rows["speed"] == rows["parity"] == "yes"
     assert rows["now"] == f"version {STRONG}"
-    (told,) = [line for line in said.err.splitlines() if line.startswith("sparkcnn promote: ")]
-    assert f"version {WEAK} did not pass 2 of 4 gates (accuracy: lower by" in told
+    (line,) = [line for line in said.err.splitlines() if line.startswith("sparkcnn promote: ")]
+    assert f"version {WEAK} did not pass 2 of 4 gates (accuracy: lower by" in line
 
 
 def test_gates_can_be_left_out_and_speed_is_measured(spark: SparkSession, trained: Trained, rivals: object) -> None:
@@ -159,11 +161,11 @@ def test_gates_can_be_left_out_and_speed_is_measured(spark: SparkSession, traine
     promotion = promote(spark, asked(trained, WEAK, gates=only_speed, data=PromotionDataSettings(split="val")))
     (gate,) = promotion.gates
     assert (gate.name, gate.passed) == ("speed", False)
-    # The same network: neither three times as fast as the other.
+    # Both have the same architecture, so neither is three times as fast as the other.
     assert 1 / 3 < float(gate.found.split()[0]) < 3
 
 
-def test_version_that_is_not_what_its_run_trained_fails_parity(
+def test_version_that_differs_from_its_run_fails_parity(
     spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel], tmp_path: Path
 ) -> None:
     import keras
@@ -194,6 +196,7 @@ def test_version_that_is_not_what_its_run_trained_fails_parity(
     assert champion() is None
 
 
+@pytest.mark.main_path
 def test_rollback_brings_back_the_version_before(trained: Trained, rivals: dict[str, TrainedModel]) -> None:
     for version in (WEAK, STRONG):
         move_alias(find_version(NAME, version), "champion", rivals[version].run_id, "for the test")
@@ -201,27 +204,29 @@ def test_rollback_brings_back_the_version_before(trained: Trained, rivals: dict[
     promotion = roll_back(back)
     assert (promotion.before, promotion.now, champion()) == (STRONG, WEAK, WEAK)
     promotion.check()
-    told = find_version(NAME, STRONG).tags["sparkcnn.champion.rolled_back"]
-    assert told.startswith(f"to version {WEAK} by ")
-    assert told.endswith(": complaints")
-    with pytest.raises(PromotionError, match="rivals version 1 has it, and no tag says which had it before"):
+    tag = find_version(NAME, STRONG).tags["sparkcnn.champion.rolled_back"]
+    assert tag.startswith(f"to version {WEAK} by ")
+    assert tag.endswith(": complaints")
+    with pytest.raises(
+        PromotionError, match="rivals version 1 has the alias, and no tag names the version that had it before"
+    ):
         roll_back(back)
     assert champion() == WEAK
 
 
-def test_alias_that_moved_meanwhile_stays_where_it_is(
+def test_alias_that_another_job_moved_stays(
     spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = gate_checks.Contest.hold
+    run = gate_checks.GateChecks.run
 
     def disturbed(*arguments: object) -> object:
-        given = hold(*arguments)
+        given = run(*arguments)
         mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", WEAK)
         return given
 
     before = find_version(NAME, STRONG).tags
-    monkeypatch.setattr(gate_checks.Contest, "hold", disturbed)
-    with pytest.raises(PromotionError, match="was moved from version None to 1 meanwhile, and stays there"):
+    monkeypatch.setattr(gate_checks.GateChecks, "run", disturbed)
+    with pytest.raises(PromotionError, match="was moved from version None to 1 during this promotion, and stays there"):
         promote(spark, asked(trained, STRONG))
     assert champion() == WEAK
     assert find_version(NAME, STRONG).tags == before
@@ -232,10 +237,10 @@ def test_alias_that_moved_meanwhile_stays_where_it_is(
     [
         ({"challenger": "99"}, ModelError, "rivals has no version 99"),
         ({"challenger": "nobody"}, ModelError, "rivals has no version nobody"),
-        ({"challenger": STRONG}, ConfigError, "challenger=2 is rivals@champion already"),
+        ({"challenger": STRONG}, ConfigError, "challenger=2 is already rivals@champion; name another version"),
     ],
 )
-def test_nothing_to_promote_is_told(
+def test_nothing_to_promote_is_refused(
     spark: SparkSession, trained: Trained, rivals: object, settings: dict, kind: type[Exception], message: str
 ) -> None:
     mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", STRONG)
@@ -244,18 +249,17 @@ def test_nothing_to_promote_is_told(
     assert champion() == STRONG
 
 
-def test_of_two_that_want_an_alias_one_gets_it_and_the_other_is_told(tmp_path: Path) -> None:
-    told = own_process.run("racing_promotions", tmp_path)
-    pairs = list(zip(told["outcomes"]["1"], told["outcomes"]["2"], strict=True))
+def test_only_one_of_two_promotions_gets_the_alias(tmp_path: Path) -> None:
+    result = own_process.run("racing_promotions", tmp_path)
+    pairs = list(zip(result["outcomes"]["1"], result["outcomes"]["2"], strict=True))
     assert [pair.count("moved") for pair in pairs] == [1] * len(pairs)
-    # At once; or in the end, where the winner has gone already.
-    why = re.compile("being promoted by another job|was moved from version None to . meanwhile")
+    # The loser is refused at once, or at the end if the winner has already finished.
+    why = re.compile("being promoted by another job|was moved from version None to . during this promotion")
     assert all(outcome == "moved" or why.search(outcome) for pair in pairs for outcome in pair)
-    assert told["champions"] == ["1" if pair[0] == "moved" else "2" for pair in pairs]
-    assert told["tags"] == told["loser's tags"] == [{}] * len(pairs)
+    assert result["champions"] == ["1" if pair[0] == "moved" else "2" for pair in pairs]
+    assert result["tags"] == result["loser's tags"] == [{}] * len(pairs)
 
 
-@pytest.mark.slow
 def test_two_jobs_at_once_on_a_server(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.start()

@@ -1,4 +1,4 @@
-"""What a user can get wrong about paths: one clear line, exit status 2, and nothing changed."""
+"""Mistakes in paths: each gives one clear line and exit status 2, and changes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from jobs import ingest, score, train
 def refusal(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> Callable[..., str]:
-    """Run a job in an empty working folder, which must refuse, and give the one line that it says."""
+    """Run a job in an empty working folder, assert that it refuses, and return the only line that it prints."""
     monkeypatch.chdir(tmp_path)
     import_tensorflow_quietly()
 
@@ -40,11 +40,11 @@ def test_output_below_a_file(refusal: Callable[..., str], tmp_path: Path) -> Non
     assert line.startswith(f"sparkcnn ingest: output.path={tmp_path}/mine/set cannot be written (Not a directory)")
 
 
-def test_output_with_files_of_somebody_else(refusal: Callable[..., str], tmp_path: Path) -> None:
+def test_output_with_foreign_files(refusal: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     line = refusal(ingest.main, "--source.format", "mnist", "--output.path", "mine", "--output.overwrite", "true")
-    assert "holds files that are not ours, such as thesis.txt" in line
+    assert "has files that sparkcnn did not write, such as thesis.txt" in line
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
 
 
@@ -54,12 +54,12 @@ def test_missing_image_set(refusal: Callable[..., str], tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_store_in_a_folder_that_is_not_there(refusal: Callable[..., str], tmp_path: Path) -> None:
+def test_store_in_a_missing_folder(refusal: Callable[..., str], tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/nowhere/mlflow.db"
     line = refusal(score.main, "--model", "models:/a@b", "--output.path", "out", "--tracking.uri", uri)
-    assert (
-        line
-        == f"sparkcnn score: tracking.uri={uri} cannot be used: {tmp_path}/nowhere is no folder that can be written"
+    assert line == (
+        f"sparkcnn score: tracking.uri={uri} cannot be used: {tmp_path}/nowhere is not a folder that can be written; "
+        "create it, or change its rights"
     )
 
 
@@ -76,7 +76,7 @@ def test_store_that_is_no_database(refusal: Callable[..., str], tmp_path: Path) 
     [
         ("sqlite:///", "{folder} is a folder; name a file in it"),
         ("postgresql://127.0.0.1:9/mlflow", "No module named 'psycopg"),
-        ("http://[nowhere", "is no URI: Invalid IPv6 URL"),
+        ("http://[nowhere", "is not a URI: Invalid IPv6 URL"),
         ("mysterious://store", "mysterious"),
     ],
 )
@@ -87,8 +87,8 @@ def test_store_that_cannot_be_opened(refusal: Callable[..., str], tmp_path: Path
     assert says.format(folder=tmp_path) in line
 
 
-def test_model_that_a_new_store_does_not_have(refusal: Callable[..., str], tmp_path: Path) -> None:
-    # MLflow makes the store in some fifty steps, and would tell of each.
+def test_model_that_is_missing_in_a_new_store(refusal: Callable[..., str], tmp_path: Path) -> None:
+    # MLflow creates the store in about fifty steps, and would print a line for each.
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     line = refusal(score.main, "--model", "models:/a@b", "--output.path", "out", "--tracking.uri", uri)
-    assert line.startswith(f"sparkcnn score: model=models:/a@b cannot be had from {uri}: ")
+    assert line.startswith(f"sparkcnn score: model=models:/a@b cannot be read from {uri}: ")

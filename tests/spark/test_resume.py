@@ -1,4 +1,4 @@
-"""Training that was interrupted goes on in its run, exactly; and never in another's."""
+"""Resume an interrupted training: it continues exactly, in its own run, and never in another one."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def small_groups(spark: SparkSession, digits_idx: Path, tmp_path_factory: pytest
 
 @dataclass(frozen=True)
 class Command:
-    """`sparkcnn train` in a process of its own."""
+    """`sparkcnn train` in another process."""
 
     folder: Path
     arguments: tuple[str, ...]
@@ -47,7 +47,7 @@ class Command:
         return f"sqlite:///{self.folder}/mlflow.db"
 
     def start(self, *more: str) -> subprocess.Popen[str]:
-        log = open(self.folder / "log", "a")  # noqa: SIM115  (the process has it)
+        log = open(self.folder / "log", "a")  # noqa: SIM115  (the process writes to it)
         return subprocess.Popen([*TRAIN, *self.arguments, "--tracking.uri", self.uri, *more], stdout=log, stderr=log)
 
     def run(self, *more: str) -> Run:
@@ -59,14 +59,14 @@ class Command:
         return run
 
     def progress(self, process: subprocess.Popen[str]) -> Iterator[Run]:
-        """The run as it stands, again and again while the process lives."""
+        """Yield the current state of the run again and again while the process lives."""
         client = mlflow.MlflowClient(self.uri)
         while True:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
                 return
             if (self.folder / "mlflow.db").exists():
-                # It may be in the making still.
+                # The store may not be complete yet.
                 with suppress(mlflow.MlflowException):
                     yield from client.search_runs(["1"])
 
@@ -78,8 +78,7 @@ class Command:
         return read_checkpoint(Path(path))[0].get_weights()
 
 
-@pytest.mark.slow
-def test_killed_after_epoch_2_and_resumed_it_ends_with_the_same_weights(small_groups: ImageSet, tmp_path: Path) -> None:
+def test_killed_and_resumed_training_gets_the_same_weights(small_groups: ImageSet, tmp_path: Path) -> None:
     arguments = (
         *("--data.path", small_groups.folder.uri, "--train.workers", "1", "--train.deterministic", "true"),
         *("--train.epochs", "4", "--train.patience", "0", "--train.worker_batch_size", "2", "--train.seed", "4"),
@@ -96,7 +95,7 @@ def test_killed_after_epoch_2_and_resumed_it_ends_with_the_same_weights(small_gr
             break
     assert process.wait() == -signal.SIGKILL
     interrupted = killed.only_run()
-    assert interrupted.info.status == "RUNNING"  # nobody was left to say otherwise
+    assert interrupted.info.status == "RUNNING"  # The killed process could not change it.
     resumed = killed.run("--train.resume", "auto")
 
     assert resumed.info.run_id == interrupted.info.run_id
@@ -113,7 +112,7 @@ def test_killed_after_epoch_2_and_resumed_it_ends_with_the_same_weights(small_gr
 def interrupted(
     spark: SparkSession, trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TrainSettings, str]:
-    """A training of 2 epochs whose run says that it failed after them: (its settings, the run's id)."""
+    """A training of 2 epochs with a run that is marked as failed after them: (settings, id of the run)."""
     folder = tmp_path_factory.mktemp("interrupted")
     settings = trained.settings.model_copy(
         update={
@@ -131,22 +130,24 @@ def resumed(settings: TrainSettings, resume: str, **train_settings: object) -> T
     return settings.model_copy(update={"train": settings.train.model_copy(update={"resume": resume, **train_settings})})
 
 
-def test_run_that_lacks_only_its_registration_gets_it(spark: SparkSession, interrupted: tuple) -> None:
+@pytest.mark.main_path
+def test_resume_registers_a_finished_training(spark: SparkSession, interrupted: tuple) -> None:
     settings, run_id = interrupted
     model = train(spark, resumed(settings, run_id))
     assert (model.run_id, len(model.history["loss"])) == (run_id, 2)
     client = mlflow.MlflowClient(settings.tracking.uri)
     assert client.get_run(run_id).info.status == "FINISHED"
     assert len(client.get_metric_history(run_id, "loss")) == 2
-    with pytest.raises(ConfigError, match=f"train.resume={run_id} is finished already"):
+    with pytest.raises(ConfigError, match=f"train.resume={run_id} has already finished"):
         train(spark, resumed(settings, run_id))
     client.set_terminated(run_id, "FAILED")
 
 
-def test_metrics_that_did_not_reach_the_run_are_logged_on_resume(spark: SparkSession, trained: Trained) -> None:
+@pytest.mark.main_path
+def test_resume_logs_missing_metrics(spark: SparkSession, trained: Trained) -> None:
     settings = trained.settings.model_copy(update={"register": RegisterSettings()})
     client = mlflow.MlflowClient(settings.tracking.uri)
-    # As a training leaves it that dies between the upload of a checkpoint and its metrics.
+    # Make a run like that of a training that died between the upload of a checkpoint and its metrics.
     first = trained.model.run_id
     run = client.create_run("1", tags={k: v for k, v in client.get_run(first).data.tags.items() if "sparkcnn" in k})
     for name, value in described_settings(settings, connect(settings.tracking)).items():
@@ -168,7 +169,7 @@ def test_metrics_that_did_not_reach_the_run_are_logged_on_resume(spark: SparkSes
 )
 def test_changed_setting_is_named(spark: SparkSession, interrupted: tuple, changed: dict, says: str) -> None:
     settings, run_id = interrupted
-    with pytest.raises(ConfigError, match=f"train.resume={run_id} was started otherwise: .*{says}"):
+    with pytest.raises(ConfigError, match=f"train.resume={run_id} was started with other settings or images: .*{says}"):
         train(spark, resumed(settings, run_id, **changed))
     assert mlflow.MlflowClient(settings.tracking.uri).get_run(run_id).info.status == "FAILED"
 
@@ -194,11 +195,11 @@ def test_same_path_with_other_images_is_named(
 
 def test_unknown_run_is_named(spark: SparkSession, interrupted: tuple) -> None:
     settings, _ = interrupted
-    with pytest.raises(ConfigError, match="train.resume=nobody is no run of this store"):
+    with pytest.raises(ConfigError, match="train.resume=nobody is not a run of this store"):
         train(spark, resumed(settings, "nobody"))
 
 
-def test_auto_without_a_fitting_run_starts_anew(spark: SparkSession, interrupted: tuple) -> None:
+def test_auto_resume_without_a_fitting_run_starts_a_new_one(spark: SparkSession, interrupted: tuple) -> None:
     settings, run_id = interrupted
     model = train(spark, resumed(settings, "auto", epochs=1))
     assert model.run_id != run_id

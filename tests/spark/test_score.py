@@ -1,4 +1,4 @@
-"""Images and a registered model -> predictions, every row accounted for."""
+"""Score images with a registered model: every row of the input gets a row in the predictions."""
 
 import hashlib
 import json
@@ -59,9 +59,8 @@ def rows_of(predictions: Predictions) -> pd.DataFrame:
     return pd.read_parquet(f"{predictions.path}/predictions")
 
 
-def test_every_row_has_the_prediction_that_the_model_gives(
-    trained: Trained, predictions: Predictions, tmp_path: Path
-) -> None:
+@pytest.mark.main_path
+def test_every_row_has_the_prediction_of_the_model(trained: Trained, predictions: Predictions, tmp_path: Path) -> None:
     test = pd.concat(pd.read_parquet(url) for url in trained.image_set.files("test")).sort_values("image_id")
     connect(trained.tracking)
     classifier = open_sealed(fetch_model("models:/digits@champion", tmp_path).folder)
@@ -76,7 +75,8 @@ def test_every_row_has_the_prediction_that_the_model_gives(
     assert rows.error.isna().all()
 
 
-def test_name_version_and_hash_stand_in_every_row(trained: Trained, predictions: Predictions, tmp_path: Path) -> None:
+@pytest.mark.main_path
+def test_every_row_has_model_name_version_and_hash(trained: Trained, predictions: Predictions, tmp_path: Path) -> None:
     rows = rows_of(predictions)
     connect(trained.tracking)
     folder = fetch_model(f"models:/digits/{trained.model.version}", tmp_path).folder
@@ -87,8 +87,8 @@ def test_name_version_and_hash_stand_in_every_row(trained: Trained, predictions:
     assert rows.scored_at.nunique() == 1
 
 
-def test_predicted_classes_stand_beside_those_trained_on(trained: Trained, predictions: Predictions) -> None:
-    stability = predictions.stability
+def test_drift_compares_predicted_with_trained_classes(trained: Trained, predictions: Predictions) -> None:
+    stability = predictions.drift
     assert stability is not None
     train = np.array(trained.image_set.split("train").class_counts)
     predicted = rows_of(predictions).label.value_counts(normalize=True).reindex(range(10), fill_value=0)
@@ -105,6 +105,7 @@ def test_predicted_classes_stand_beside_those_trained_on(trained: Trained, predi
     np.testing.assert_allclose(sealed.card.confidence_shares, shares)
 
 
+@pytest.mark.main_path
 def test_summary_counts_add_up(predictions: Predictions) -> None:
     summary = json.loads(Path(predictions.path, "summary.json").read_text())
     assert summary["counts"] == {"rows": TEST_DIGITS, "scored": TEST_DIGITS, "failed": 0}
@@ -121,7 +122,7 @@ def test_run_of_the_scoring_names_model_input_and_counts(trained: Trained, predi
     connect(trained.tracking)
     run = mlflow.MlflowClient().get_run(predictions.mlflow_run)
     assert run.info.status == "FINISHED"
-    stability = predictions.stability
+    stability = predictions.drift
     assert stability is not None
     assert run.data.metrics | {"images_per_second": 0} == {
         "rows": TEST_DIGITS,
@@ -150,7 +151,7 @@ def test_duckdb_reads_the_predictions_alone(predictions: Predictions) -> None:
     assert counts == [(TEST_DIGITS,)]
 
 
-def test_accuracy_is_that_of_pandas(spark: SparkSession, trained: Trained, predictions: Predictions) -> None:
+def test_accuracy_equals_pandas(spark: SparkSession, trained: Trained, predictions: Predictions) -> None:
     test = pd.concat(pd.read_parquet(url) for url in trained.image_set.files("test"))
     joined = test.merge(rows_of(predictions), on="image_id", suffixes=("_true", "_predicted"))
     expected = (joined.label_true == joined.label_predicted).mean()
@@ -169,7 +170,7 @@ def test_all_splits_can_be_scored(spark: SparkSession, trained: Trained, tmp_pat
     assert result.counts["rows"] == trained.image_set.counts.kept
 
 
-def test_source_that_was_never_ingested_gives_the_same_predictions(
+def test_raw_source_gives_the_same_predictions(
     spark: SparkSession, trained: Trained, predictions: Predictions, digits_idx: Path, tmp_path: Path
 ) -> None:
     source = ScoreInputSettings(format="idx", path=str(digits_idx))
@@ -189,13 +190,14 @@ def test_table_without_rows_gives_predictions_without_rows(
     assert score(spark, settings(trained, tmp_path / "out", input=source)).counts["rows"] == 0
 
 
-def test_image_that_cannot_be_read_gets_an_error_and_the_others_a_prediction(
+@pytest.mark.main_path
+def test_unreadable_image_gets_an_error_others_a_prediction(
     spark: SparkSession, trained: Trained, tmp_path: Path
 ) -> None:
     photos = write_photos(tmp_path / "photos", per_class=20)
     (photos / "dark" / "bad.jpg").write_text("no image")
     (photos / "dark" / "empty.jpg").write_bytes(b"")
-    # Scoring counts every file, copies too: each is a row of the input.
+    # Scoring keeps copies, because every file is a row of the input.
     (photos / "light" / "copy.jpg").write_bytes((photos / "dark" / "001.jpg").read_bytes())
     source = ScoreInputSettings(format="image_folder", path=str(photos))
     result = score(spark, settings(trained, tmp_path / "out", input=source))
@@ -208,9 +210,7 @@ def test_image_that_cannot_be_read_gets_an_error_and_the_others_a_prediction(
     assert rows.loc["light/copy.jpg"].probability == rows.loc["dark/001.jpg"].probability
 
 
-def test_more_failures_than_allowed_end_with_status_3_and_keep_the_others(
-    spark: SparkSession, trained: Trained, tmp_path: Path
-) -> None:
+def test_too_many_failures_end_with_status_3(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", per_class=2)
     (photos / "dark" / "bad.jpg").write_text("no image")
     source = ScoreInputSettings(format="image_folder", path=str(photos))
@@ -225,7 +225,7 @@ def test_more_failures_than_allowed_end_with_status_3_and_keep_the_others(
     assert (run.info.status, run.data.metrics["failed_not_an_image"]) == ("FAILED", 1)
 
 
-def test_job_ends_with_status_3_and_tells_all_the_same(
+def test_job_ends_with_status_3_after_its_table(
     spark: SparkSession,
     trained: Trained,
     tmp_path: Path,
@@ -234,7 +234,7 @@ def test_job_ends_with_status_3_and_tells_all_the_same(
 ) -> None:
     photos = write_photos(tmp_path / "photos", per_class=2)
     (photos / "dark" / "bad.jpg").write_text("no image")
-    monkeypatch.setattr(job, "job_session", lambda name: nullcontext(spark))
+    monkeypatch.setattr("pipelines.spark.session.job_session", lambda name: nullcontext(spark))
     source = ["--input.format", "image_folder", "--input.path", str(photos)]
     places = ["--output.path", str(tmp_path / "out"), "--tracking.uri", str(trained.tracking.uri)]
     assert job.main(["--model", "models:/digits@champion", *source, *places, "--score.max_failed_fraction", "0.1"]) == 3
@@ -245,7 +245,7 @@ def test_job_ends_with_status_3_and_tells_all_the_same(
     assert "predicted against trained on" in said.out
     assert "1 of 5 rows have no prediction" in said.err
 
-    # What has no prediction stays so, though the next night finds nothing wrong.
+    # The predictions stay incomplete, even if the next run has no failures of its own.
     every_night = ["--score.mode", "incremental"]
     assert job.main(["--model", "models:/digits@champion", *source, *places, *every_night]) == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["complete"] is False
@@ -255,11 +255,11 @@ def test_job_ends_with_status_3_and_tells_all_the_same(
     ("image", "named"),
     [
         ({"height": 32, "width": 32}, r"\(32, 32, 1, 'stretch'\).*\(28, 28, 1, 'stretch'\)"),
-        # The size is right, but not what was done to get there.
+        # The size fits, but the way of resizing does not.
         ({"resize": "fit_and_pad"}, r"\(28, 28, 1, 'fit_and_pad'\).*\(28, 28, 1, 'stretch'\)"),
     ],
 )
-def test_image_set_made_otherwise_is_refused_and_both_specs_named(
+def test_image_set_with_another_spec_is_refused(
     spark: SparkSession, trained: Trained, digits_idx: Path, tmp_path: Path, image: dict, named: str
 ) -> None:
     other: ImageSet = ingest(
@@ -306,10 +306,10 @@ def cut_off(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lose, cut_off])
-def test_damaged_image_set_is_told_in_one_line(
+def test_damaged_image_set_is_reported_in_one_line(
     spark: SparkSession, trained: Trained, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    # In one file: a task that is under way when that of another fails may write its predictions yet.
+    # Write only one file: a second task could still write its predictions after the first one fails.
     images, labels, splits = np.zeros((20, 28, 28, 1), np.uint8), [0] * 20, ["test"] * 20
     image_set = write_image_set(tmp_path / "set", images, labels, splits, classes=trained.image_set.classes, files=1)
     damaged = Path(image_set.folder.root)
@@ -321,9 +321,7 @@ def test_damaged_image_set_is_told_in_one_line(
     assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
-def test_existing_predictions_are_kept_unless_overwriting_is_asked_for(
-    spark: SparkSession, trained: Trained, tmp_path: Path
-) -> None:
+def test_existing_predictions_are_kept_without_overwrite(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     first = score(spark, settings(trained, tmp_path / "out"))
     with pytest.raises(OutputExistsError):
         score(spark, settings(trained, tmp_path / "out"))
@@ -349,9 +347,9 @@ def test_worker_loads_the_model_once_for_all_its_tasks(spark: SparkSession, trai
         rows = sum(len(classifier.predict_pixels(images)) for images in pixels)
         return os.getpid(), rows, int(worker_model._loaded is not before)
 
-    tasks = pd.DataFrame(run_on_partitions(images.places, loads), columns=["pid", "rows", "loads"])
+    tasks = pd.DataFrame(run_on_partitions(images.rows, loads), columns=["pid", "rows", "loads"])
     assert tasks.rows.sum() == TEST_DIGITS
-    # More tasks than workers: a worker that ran several has loaded the model for the first of them at most.
+    # There are more tasks than Python workers, and each worker loads the model at most once.
     assert tasks.pid.nunique() < len(tasks)
     assert tasks.groupby("pid").loads.sum().max() <= 1
 
@@ -363,22 +361,24 @@ def test_damaged_weights_are_refused_by_every_worker(spark: SparkSession, traine
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    # A card of another name, or the sound model that the session has already would be taken.
+    # Change the card too: models are shipped by its hash, and the session already has the sound model.
     card = model.folder / "artifacts/sealed/model.json"
     card.write_text(card.read_text() + " ")
     archive = ship_model(spark, model.folder)
-    with pytest.raises(ModelError, match="has SHA-256 .*, registered was") as error:
+    with pytest.raises(ModelError, match="has SHA-256 .*, but .* was registered") as error:
         run_on_partitions(spark.range(2), lambda batches, task, attempt: worker_classifier(archive))
     assert "\n" not in error.value.message
 
 
-def test_registry_knows_the_weights_apart_from_the_files(trained: Trained, tmp_path: Path) -> None:
+def test_weights_must_match_the_hash_in_the_registry(trained: Trained, tmp_path: Path) -> None:
     connect(trained.tracking)
     client = mlflow.MlflowClient()
     tag = client.get_model_version("digits", "1").tags[SHA256_TAG]
     client.set_model_version_tag("digits", "1", SHA256_TAG, "0" * 64)
     try:
-        with pytest.raises(ModelError, match=f"has weights with SHA-256 {tag}, registered was {'0' * 64}"):
+        with pytest.raises(
+            ModelError, match=f"weights of models:/digits/1 have SHA-256 {tag}, but {'0' * 64} was registered"
+        ):
             fetch_model("models:/digits/1", tmp_path)
     finally:
         client.set_model_version_tag("digits", "1", SHA256_TAG, tag)

@@ -1,4 +1,4 @@
-"""Scoring what is new: night after night into the same predictions."""
+"""Score only new images, run after run, into the same predictions."""
 
 import hashlib
 import json
@@ -20,9 +20,8 @@ from tests.spark.conftest import Trained
 from tests.spark.test_score import rows_of, settings
 
 
-def test_flat_folder_is_scored_and_what_is_new_in_it_later(
-    spark: SparkSession, trained: Trained, tmp_path: Path
-) -> None:
+@pytest.mark.main_path
+def test_incremental_score_takes_only_new_files(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(write_photos(tmp_path / "classes", per_class=4) / "dark", photos)
     asked = PredictionSettings(mode="incremental", top_k=3)
@@ -43,7 +42,7 @@ def test_flat_folder_is_scored_and_what_is_new_in_it_later(
     assert second.counts == {"rows": 6, "scored": 1, "failed": 1, "skipped": 4}
     after = rows_of(second).sort_values("path", ignore_index=True)
     assert after.path.tolist() == [*before.path, "004.jpg", "005.jpg"]
-    # Labels are floats beside one that is null.
+    # pandas reads labels as floats if one of them is null.
     pd.testing.assert_frame_equal(after[:4], before, check_dtype=False)
     assert json.loads(Path(second.path, "summary.json").read_text())["counts"] == second.counts
 
@@ -76,7 +75,7 @@ def test_new_version_scores_again_when_asked(spark: SparkSession, trained: Train
 
 
 def retrained(folder: Path, to: Path) -> Path:
-    """Another model of the same kind: the same folder, with weights that have all grown a little."""
+    """Copy a sealed model to another folder with slightly larger weights."""
     import keras
 
     shutil.copytree(folder, to)
@@ -93,12 +92,14 @@ def retrained(folder: Path, to: Path) -> Path:
 def test_predictions_with_other_columns_are_not_mixed(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     first = score(spark, settings(trained, tmp_path / "out"))
     asked = PredictionSettings(mode="incremental", probabilities=True)
-    with pytest.raises(OutputExistsError, match="columns image_id, .*, and these would have .*, probabilities; ask"):
+    with pytest.raises(
+        OutputExistsError, match="columns image_id, .*, but this job would write .*, probabilities; ask"
+    ):
         score(spark, settings(trained, tmp_path / "out", score=asked))
     assert len(rows_of(first)) == TEST_DIGITS
 
 
-def test_adding_and_replacing_at_once_is_refused(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+def test_incremental_with_overwrite_is_refused(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     asked = settings(trained, tmp_path / "out", score=PredictionSettings(mode="incremental"))
     both = PredictionsOutputSettings(path=str(tmp_path / "out"), overwrite=True)
     with pytest.raises(ConfigError, match="choose one of them"):

@@ -1,4 +1,4 @@
-"""Scoring a folder that grows: each file exactly once, also where a job dies."""
+"""Score a folder that grows: each file exactly once, even if a job dies."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.spark.test_score import rows_of, settings
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with four photos, one of them in a folder of its own, and a file that is none."""
+    """A folder with four photos and a text file. One of the photos is in a subfolder."""
     folder = tmp_path / "photos [new]"
     shutil.copytree(write_photos(tmp_path / "classes", per_class=8) / "dark", folder)
     for number in range(4, 8):
@@ -34,6 +34,7 @@ def asked(trained: Trained, photos: Path, output: Path, **more: object) -> Score
     return settings(trained, output, input=source, score=PredictionSettings(mode="stream", **more))
 
 
+@pytest.mark.main_path
 def test_each_file_is_scored_once(spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path) -> None:
     every_night = asked(trained, photos, tmp_path / "out", max_failed_fraction=0.5)
     first = score(spark, every_night)
@@ -44,7 +45,7 @@ def test_each_file_is_scored_once(spark: SparkSession, trained: Trained, photos:
     assert nothing.counts == {"rows": 0, "scored": 0, "failed": 0}
     assert sorted(rows_of(nothing).path) == sorted(rows_of(first).path)
 
-    # By file: the same content under another name is a file that came.
+    # Files are told apart by name: the same content under another name is a new file.
     shutil.copy(photos / "000.png", photos / "later" / "004.png")
     (photos / "005.jpg").write_bytes(b"no image")
     third = score(spark, every_night)
@@ -56,7 +57,7 @@ def test_each_file_is_scored_once(spark: SparkSession, trained: Trained, photos:
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_job_that_dies_about_its_commit_leaves_each_file_once(
+def test_job_killed_at_its_commit_scores_each_file_once(
     spark: SparkSession,
     trained: Trained,
     photos: Path,
@@ -79,12 +80,12 @@ def test_job_that_dies_about_its_commit_leaves_each_file_once(
     again = score(spark, every_night)
     assert again.counts["rows"] == (0 if published else 4)
     assert sorted(rows_of(again).path) == ["000.png", "002.png", "003.jpg", "later/001.JPG"]
-    # What comes later is not mistaken for the batch that was given twice.
+    # A later file is not mistaken for the repeated batch.
     shutil.copy(photos / "000.png", photos / "004.png")
     assert score(spark, every_night).counts["rows"] == 1
 
 
-def test_files_are_scored_again_when_asked_and_once(
+def test_rescore_reads_each_file_again_once(
     spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
 ) -> None:
     score(spark, asked(trained, photos, tmp_path / "out"))
@@ -94,30 +95,30 @@ def test_files_are_scored_again_when_asked_and_once(
     assert score(spark, again).counts == {"rows": 1, "scored": 1, "failed": 0, "skipped": 0}
 
 
-def test_predictions_that_are_gone_are_told(
+def test_stream_refuses_missing_predictions(
     spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
 ) -> None:
     every_night = asked(trained, photos, tmp_path / "out")
     score(spark, every_night)
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(OutputExistsError, match="is of files whose predictions are not at output.path"):
+    with pytest.raises(OutputExistsError, match="has files whose predictions are not at output.path"):
         score(spark, every_night)
     elsewhere = asked(trained, photos, tmp_path / "out", checkpoint=str(tmp_path / "anew"))
     assert score(spark, elsewhere).counts["rows"] == 4
 
 
-def test_file_that_is_older_than_those_seen_is_scored_too(
+def test_stream_scores_a_file_with_an_older_date(
     spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
 ) -> None:
     every_night = asked(trained, photos, tmp_path / "out")
     score(spark, every_night)
-    # As mv, cp -p and rsync bring it.
+    # mv, cp -p and rsync keep old modification times like this.
     shutil.copy(photos / "000.png", photos / "old.png")
     os.utime(photos / "old.png", (1e9, 1e9))
     assert score(spark, every_night).counts["rows"] == 1
 
 
-def test_image_that_another_stream_has_scored_gets_no_second_row(
+def test_image_scored_by_another_stream_gets_one_row(
     spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
 ) -> None:
     every_night = asked(trained, photos, tmp_path / "out")
@@ -128,7 +129,7 @@ def test_image_that_another_stream_has_scored_gets_no_second_row(
     assert len(rows_of(score(spark, every_night))) == 5
 
 
-def test_predictions_that_were_made_anew_are_not_those_of_the_stream(
+def test_stream_refuses_overwritten_predictions(
     spark: SparkSession, trained: Trained, photos: Path, tmp_path: Path
 ) -> None:
     every_night = asked(trained, photos, tmp_path / "out")
@@ -136,11 +137,13 @@ def test_predictions_that_were_made_anew_are_not_those_of_the_stream(
     (photos / "000.png").unlink()
     whole = settings(trained, tmp_path / "out", input=every_night.input)
     score(spark, whole.model_copy(update={"output": whole.output.model_copy(update={"overwrite": True})}))
-    with pytest.raises(OutputExistsError, match="is of files whose predictions are not at output.path"):
+    with pytest.raises(OutputExistsError, match="has files whose predictions are not at output.path"):
         score(spark, every_night)
 
 
-def test_only_a_folder_is_watched(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+def test_stream_needs_a_folder(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
     of_a_set = settings(trained, tmp_path / "out", score=PredictionSettings(mode="stream"))
-    with pytest.raises(ConfigError, match="it takes input.format=image_folder and a path"):
+    with pytest.raises(
+        ConfigError, match="received input.format=image_set and .*; use input.format=image_folder and a path"
+    ):
         score(spark, of_a_set)

@@ -1,4 +1,4 @@
-"""A registered model gives the same predictions wherever it is loaded: here, in Spark SQL, behind HTTP, elsewhere."""
+"""A registered model gives the same predictions everywhere: in MLflow, Spark SQL, HTTP, and without this project."""
 
 import base64
 import json
@@ -29,32 +29,32 @@ from tests.spark.probes import eventually
 
 MODEL = "models:/digits@champion"
 IMAGES = 1000
-# A file that no decoder takes is a row like any other.
+# A file that cannot be decoded also gets a row.
 BROKEN = b"not an image"
 
 
 @pytest.fixture(scope="module")
 def digits() -> np.ndarray:
-    """(1000, 28, 28, 1) uint8."""
+    """Images (1000, 28, 28, 1) uint8."""
     return parse_idx(read_mnist_file("t10k-images-idx3-ubyte.gz"), "images")[-IMAGES:, :, :, None]
 
 
 @pytest.fixture(scope="module")
 def files(digits: np.ndarray) -> list[bytes]:
-    """The same as PNG, and one that is broken."""
+    """The same images as PNG files, and one broken file."""
     return [*map(encode_png, digits), BROKEN]
 
 
 @pytest.fixture(scope="module")
 def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model as MLflow stores it."""
+    """The folder of the model as MLflow stores it."""
     connect(trained.tracking)
     return fetch_model(MODEL, tmp_path_factory.mktemp("model")).folder
 
 
 @pytest.fixture(scope="module")
 def expected(folder: Path, digits: np.ndarray) -> np.ndarray:
-    """What Keras itself gives for the digits in memory: probabilities (1000, 10)."""
+    """The probabilities (1000, 10) that Keras itself computes for the digits."""
     import keras
 
     model = keras.saving.load_model(folder / "artifacts/sealed/model.keras")
@@ -62,7 +62,7 @@ def expected(folder: Path, digits: np.ndarray) -> np.ndarray:
 
 
 def check(rows: pd.DataFrame, expected: np.ndarray) -> None:
-    """Rows in the order of `files` are what Keras gives, and the broken one has an error and nothing else."""
+    """Assert that the rows, in the order of `files`, equal Keras, and that the broken one has only an error."""
     *good, broken = rows.to_dict("records")
     assert [row["label"] for row in good] == expected.argmax(axis=1).tolist()
     assert [row["label_name"] for row in good] == [str(label) for label in expected.argmax(axis=1)]
@@ -74,6 +74,7 @@ def check(rows: pd.DataFrame, expected: np.ndarray) -> None:
     assert all(broken[name] is None or broken[name] != broken[name] for name in ("label", "label_name", "probability"))
 
 
+@pytest.mark.main_path
 def test_loaded_by_mlflow(files: list[bytes], expected: np.ndarray) -> None:
     check(mlflow.pyfunc.load_model(MODEL).predict(pd.DataFrame({"image": files})), expected)
 
@@ -86,7 +87,7 @@ def test_arrays_instead_of_files(trained: Trained, digits: np.ndarray, expected:
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ({"picture": [b"?"]}, r"missing inputs \['image'\]"),
         ({"image": [0.5]}, "Incompatible input types for column image"),
@@ -97,10 +98,10 @@ def test_arrays_instead_of_files(trained: Trained, digits: np.ndarray, expected:
         ({"image": ["a.png"]}, "the model takes encoded files as bytes, or arrays .* received str"),
     ],
 )
-def test_input_of_another_kind_is_refused(trained: Trained, table: dict[str, list], told: str) -> None:
+def test_input_of_another_kind_is_refused(trained: Trained, table: dict[str, list], message: str) -> None:
     connect(trained.tracking)
-    # The package that travels with the model has errors of its own.
-    with pytest.raises(Exception, match=told):
+    # The code inside the model has its own exception classes.
+    with pytest.raises(Exception, match=message):
         mlflow.pyfunc.load_model(MODEL).predict(pd.DataFrame(table))
 
 
@@ -125,7 +126,7 @@ def test_in_a_query_of_spark(
     spark: SparkSession, trained: Trained, files: list[bytes], expected: np.ndarray, tmp_path: Path
 ) -> None:
     (tmp_path / "images").mkdir()
-    # A batch without a broken image, one with some, and one of broken ones alone.
+    # One batch has no broken image, one has some, and one has only broken images.
     images = pd.DataFrame({"number": range(len(files) + 2), "content": [*files, BROKEN, BROKEN]})
     for name, part in (("good", images[:500]), ("mixed", images[500 : IMAGES + 1]), ("broken", images[IMAGES + 1 :])):
         part.to_parquet(tmp_path / "images" / f"{name}.parquet")
@@ -143,7 +144,7 @@ def test_in_a_query_of_spark(
 
 @pytest.fixture
 def served(trained: Trained, tmp_path: Path) -> Iterator[str]:
-    """The address of `mlflow models serve`."""
+    """The URL of a running `mlflow models serve`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -151,7 +152,7 @@ def served(trained: Trained, tmp_path: Path) -> Iterator[str]:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", MODEL, "--env-manager", "local"]
             + ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-            # It starts uvicorn by its name.
+            # The server starts uvicorn by its name, so PATH must have it.
             env=os.environ
             | {
                 "MLFLOW_TRACKING_URI": trained.tracking.uri or "",
@@ -177,7 +178,6 @@ def answers(port: int) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_behind_http(served: str, files: list[bytes], expected: np.ndarray) -> None:
     rows = [[base64.b64encode(file).decode()] for file in files]
     answer = requests.post(served, json={"dataframe_split": {"columns": ["image"], "data": rows}}, timeout=60)
@@ -195,8 +195,7 @@ mlflow.pyfunc.load_model(sys.argv[1]).predict(pd.DataFrame({"image": files})).to
 """
 
 
-@pytest.mark.slow
-def test_in_an_environment_of_its_requirements_alone(
+def test_in_an_environment_with_only_its_requirements(
     folder: Path, files: list[bytes], expected: np.ndarray, tmp_path: Path
 ) -> None:
     python = tmp_path / "venv/bin/python"

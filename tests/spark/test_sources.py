@@ -1,4 +1,4 @@
-"""Every source, read by real Spark: each image found once, with label, split and group, or what is wrong with it."""
+"""Every source format, read by Spark: each image appears once, with its label and split, or as a reject."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def png(seed: int, side: int = 20) -> bytes:
 # --- class folders
 
 
-def test_given_splits_of_folders_stand(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+def test_split_folders_give_the_splits(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     for split, names in {"train": ["000", "001"], "val": ["002"], "test": ["003"]}.items():
         for class_name in ("dark", "light"):
             for name in names:
@@ -51,12 +51,13 @@ def test_given_splits_of_folders_stand(spark: SparkSession, photos: Path, tmp_pa
     assert {name: split.rows for name, split in image_set.splits.items()} == {"train": 4, "val": 2, "test": 2}
 
 
+@pytest.mark.main_path
 def test_every_format_is_found_and_read(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     for number, kind in enumerate(["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"]):
         picture = Image.fromarray(noise(20, 20, 3, number))
         picture.save(tmp_path / "in" / "a" / f"x.{kind.lower()}", kind)
-    # Content decides, not the name.
+    # The content decides about the format, not the name.
     (tmp_path / "in" / "a" / "png_in_truth.JPG").write_bytes(png(9))
     (tmp_path / "in" / "a" / "notes.txt").write_text("no image by its name")
     image_set = ingest(spark, settings_of("image_folder", tmp_path / "in", tmp_path / "set"))
@@ -72,13 +73,13 @@ def test_many_small_files_in_many_folders_make_few_tasks(spark: SparkSession, tm
     (tmp_path / "in" / "class 41").symlink_to(tmp_path / "in" / "class 00" / "deeper")
     image_set = ingest(spark, settings_of("image_folder", tmp_path / "in", tmp_path / "set"))
     assert len(image_set.classes) == 41
-    # The folder that is linked to has its images a second time, in a class of their own.
+    # The linked folder contributes its images a second time, in another class.
     assert image_set.counts == Counts(found=1230, kept=1170, duplicate=60, rejected=0)
     assert image_set.conflicting == 60
     assert len(image_set.splits["train"].files) <= 6
 
 
-def test_classes_that_are_numbers_are_in_their_order(spark: SparkSession, tmp_path: Path) -> None:
+def test_numeric_classes_are_in_numeric_order(spark: SparkSession, tmp_path: Path) -> None:
     for number in (10, 9, 0):
         (tmp_path / "in" / str(number)).mkdir(parents=True)
         (tmp_path / "in" / str(number) / "a.png").write_bytes(png(number))
@@ -115,7 +116,7 @@ def grow(file: Path) -> None:
         (grow, "too_many_bytes", "it has grown beyond the limit of 100000 bytes"),
     ],
 )
-def test_file_that_changes_meanwhile_is_a_reject(
+def test_file_that_changes_during_ingest_is_rejected(
     spark: SparkSession, photos: Path, tmp_path: Path, change: Callable[[Path], None], code: str, says: str
 ) -> None:
     from cnnlib.config import RejectsSettings
@@ -127,7 +128,7 @@ def test_file_that_changes_meanwhile_is_a_reject(
     whole = flow.make_writable
 
     def change_a_file(*arguments: object) -> None:
-        # Between the listing and the reading.
+        # This runs between the listing and the reading.
         change(photos / "dark" / "004.png")
         whole(*arguments)
 
@@ -141,7 +142,7 @@ def test_file_that_changes_meanwhile_is_a_reject(
 
 
 def test_file_of_too_many_bytes_is_never_read(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
-    # More than a row of Spark's can hold, but for the zeros on no disk.
+    # The file is larger than a row of Spark may be. It is sparse, so it needs no disk space.
     with (photos / "dark" / "huge.jpg").open("wb") as file:
         file.truncate(3 * 2**30)
     (photos / "dark" / "large.png").write_bytes(png(1, side=300))
@@ -160,7 +161,7 @@ def test_file_of_too_many_bytes_is_never_read(spark: SparkSession, photos: Path,
 
 
 def write_cifar(folder: Path) -> np.ndarray:
-    """Two batches of 20 and a test batch of 10 of CIFAR-10's format: (50, 32, 32, 3) uint8."""
+    """Write two batches of 20 images and a test batch of 10 in the format of CIFAR-10: (50, 32, 32, 3) uint8."""
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     records = [bytes([i % 10]) + image.transpose(2, 0, 1).tobytes() for i, image in enumerate(pixels)]
@@ -229,7 +230,7 @@ def test_empty_source_is_refused_in_one_line(spark: SparkSession, tmp_path: Path
     assert not (tmp_path / "set").exists()
 
 
-def test_names_that_hadoop_would_take_for_patterns(spark: SparkSession, tmp_path: Path) -> None:
+def test_file_names_that_look_like_hadoop_patterns_are_read(spark: SparkSession, tmp_path: Path) -> None:
     names = ["a b.png", "a%20b.png", "ünï.png", "x{1,2}.png", "[z].png", "q?.png", "s*.png", "#.png", "back\\slash.png"]
     (tmp_path / "in" / "a:b").mkdir(parents=True)
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Work that runs in Spark's tasks."""
+"""Functions that run in Spark tasks."""
 
 from collections.abc import Iterable
 
@@ -7,13 +7,12 @@ import pytest
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
-from pipelines.spark.session import INTERRUPT_ON_CANCEL
-from pipelines.spark.tasks import run_on_partitions
+from pipelines.spark.tasks import INTERRUPT_ON_CANCEL, run_on_partitions
 
 
 @pytest.mark.parametrize("set_before", [None, "true"])
 def test_tasks_are_cancelled_without_an_interrupt(spark: SparkSession, set_before: str | None) -> None:
-    """An interrupt amid the start of a Python worker ends all workers, those of the next job among them."""
+    """An interrupt during the start of a Python worker would end all Python workers, also those of the next job."""
     spark.sparkContext.setLocalProperty(INTERRUPT_ON_CANCEL, set_before)
 
     def work(batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> str | None:

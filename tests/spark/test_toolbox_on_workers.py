@@ -1,4 +1,4 @@
-"""The training toolbox in the driver and on two workers: augmentation, transfer, and a loss that runs away."""
+"""The training toolbox in the driver and on two workers: augmentation, transfer, and divergence."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ TOOLBOX = {
 
 
 def training(trained: Trained, **sections: object) -> TrainSettings:
-    """The settings of `trained` with other sections, in the same store; nothing is registered."""
+    """Return the settings of `trained` with other sections and the same store, without registration."""
     values = trained.settings.model_dump() | {"register": {}}
     for name, section in sections.items():
         values[name] = values[name] | section
@@ -39,7 +39,7 @@ def training(trained: Trained, **sections: object) -> TrainSettings:
 
 
 def checkpoint_of(model: TrainedModel, trained: Trained, epoch: int, folder: Path) -> dict[str, list[np.ndarray]]:
-    """The weights of a run's checkpoint, by layer."""
+    """Return the weights of a checkpoint of a run, by layer."""
     tracker = Tracker(model.run_id, "", connect(trained.settings.tracking))
     network, _ = read_checkpoint(tracker.fetch_checkpoint(epoch, folder))
     return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
@@ -47,13 +47,15 @@ def checkpoint_of(model: TrainedModel, trained: Trained, epoch: int, folder: Pat
 
 @pytest.fixture(scope="module")
 def registered(spark: SparkSession, trained: Trained) -> str:
-    """The alias of a model to begin with."""
+    """The URI of a registered model to start from."""
     train(spark, training(trained, train={"epochs": 1}, register={"name": "toolbox", "alias": "base"}))
     return "models:/toolbox@base"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_all_of_it_trains(spark: SparkSession, trained: Trained, registered: str, workers: int, tmp_path: Path) -> None:
+def test_whole_toolbox_trains(
+    spark: SparkSession, trained: Trained, registered: str, workers: int, tmp_path: Path
+) -> None:
     settings = training(
         trained,
         model={"weights": registered},
@@ -62,11 +64,11 @@ def test_all_of_it_trains(spark: SparkSession, trained: Trained, registered: str
     )
     model = train(spark, settings)
     run = mlflow.MlflowClient(connect(settings.tracking)).get_run(model.run_id)
-    # The alias as it was; and every setting of the toolbox.
+    # The run has the version that the alias named, and every setting of the toolbox.
     assert run.data.params["model.weights"] == "models:/toolbox/1"
     assert run.data.params["augment.mixup"] == "0.1"
     assert run.data.params["transfer.layers"] == "1"
-    # One step of the cosine before its end.
+    # The second epoch ends one step before the end of the cosine.
     assert model.history["learning_rate"][1] < 0.5 * model.history["learning_rate"][0]
     first, last = (checkpoint_of(model, trained, epoch, tmp_path) for epoch in (1, 2))
     moved = [
@@ -77,7 +79,7 @@ def test_all_of_it_trains(spark: SparkSession, trained: Trained, registered: str
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loss_that_runs_away_ends_the_job_with_the_ids_of_the_step(
+def test_diverging_loss_ends_with_the_image_ids_of_its_step(
     spark: SparkSession, trained: Trained, workers: int
 ) -> None:
     settings = training(
@@ -94,7 +96,7 @@ def test_loss_that_runs_away_ends_the_job_with_the_ids_of_the_step(
     assert set(ids) <= known
 
 
-def test_what_a_training_warns_of_is_said_at_its_end(spark: SparkSession, trained: Trained) -> None:
+def test_warnings_are_in_the_result_and_in_the_run(spark: SparkSession, trained: Trained) -> None:
     slow = training(trained, train={"epochs": 2, "patience": 0}, optimizer={"name": "sgd", "learning_rate": 1e-7})
     model = train(spark, slow)
     assert model.warnings[0].startswith("the learning rate may be too low: after 2 epochs loss is 2.")
@@ -102,10 +104,8 @@ def test_what_a_training_warns_of_is_said_at_its_end(spark: SparkSession, traine
     assert run.data.tags[WARNINGS_TAG].splitlines() == list(model.warnings)
 
 
-def test_weights_that_are_not_registered_are_refused_before_anything_starts(
-    spark: SparkSession, trained: Trained
-) -> None:
-    with pytest.raises(ModelError, match=r"model=models:/nothing@champion cannot be had"):
+def test_missing_starting_weights_are_refused(spark: SparkSession, trained: Trained) -> None:
+    with pytest.raises(ModelError, match=r"model=models:/nothing@champion cannot be read"):
         train(spark, training(trained, model={"weights": "models:/nothing@champion"}))
     with pytest.raises(ConfigError, match=r"model\.weights=nowhere is not there"):
         train(spark, training(trained, model={"weights": "nowhere"}))
@@ -118,7 +118,7 @@ def test_sweep_suggests_a_rate_that_learns(spark: SparkSession, trained: Trained
         spark,
         training(trained, train={"workers": workers, "worker_batch_size": 16, "find_rate": True}, optimizer=sgd),
     )
-    # Where the loss fell, and far from where it ran away.
+    # At this rate the loss fell. It diverged only at much higher rates.
     assert 1e-3 < found.suggested < 1.0
     assert found.sweep.rates[0] == pytest.approx(1e-7)
     assert list(found.sweep.rates) == sorted(found.sweep.rates)

@@ -1,4 +1,4 @@
-"""Image set -> MLflow run and registered model."""
+"""Train on an image set: the MLflow run and the registered model."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def val_pixels(image_set: ImageSet) -> np.ndarray:
 
 
 def check_champion_is_epoch(epoch: int, model: TrainedModel, image_set: ImageSet, folder: Path) -> None:
-    """The registered model predicts what that epoch's checkpoint predicts."""
+    """Assert that the registered model predicts the same as the checkpoint of this epoch."""
     checkpoint = mlflow.artifacts.download_artifacts(
         run_id=model.run_id, artifact_path=f"checkpoints/epoch-{epoch:04d}", dst_path=str(folder)
     )
@@ -55,14 +55,16 @@ def check_champion_is_epoch(epoch: int, model: TrainedModel, image_set: ImageSet
     assert predicted["label"].tolist() == logits.argmax(axis=1).tolist()
 
 
+@pytest.mark.main_path
 def test_every_setting_is_a_parameter_of_the_run(trained: Trained, client: mlflow.MlflowClient) -> None:
     params = client.get_run(trained.model.run_id).data.params
     described = {name: str(value) for name, value in flatten(trained.settings).items() if name != "train.resume"}
-    # And what follows from them.
+    # The run also has the values that are computed from the settings.
     assert params == described | {"global_batch_size": "32", "scaled_learning_rate": "0.001"}
     assert params["train.seed"] == "5"
 
 
+@pytest.mark.main_path
 @pytest.mark.parametrize("metric", ["loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"])
 def test_every_epoch_has_its_metrics(trained: Trained, client: mlflow.MlflowClient, metric: str) -> None:
     logged = client.get_metric_history(trained.model.run_id, metric)
@@ -70,11 +72,12 @@ def test_every_epoch_has_its_metrics(trained: Trained, client: mlflow.MlflowClie
     assert len(logged) == EPOCHS
 
 
+@pytest.mark.main_path
 def test_every_epoch_has_a_checkpoint_that_loads(trained: Trained, client: mlflow.MlflowClient, tmp_path: Path) -> None:
     run_id = trained.model.run_id
     names = [artifact.path for artifact in client.list_artifacts(run_id, "checkpoints")]
     assert names == [f"checkpoints/epoch-{epoch:04d}" for epoch in range(1, EPOCHS + 1)]
-    # The last checkpoint has the last epoch's validation accuracy: it is that epoch's model, optimizer and all.
+    # The last checkpoint has the validation accuracy of the last epoch, so it is the model of that epoch.
     folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=names[-1], dst_path=str(tmp_path))
     model = keras.saving.load_model(Path(folder) / "model.keras")
     images, labels = zip(*read_split(trained.image_set, "val"), strict=True)
@@ -96,15 +99,16 @@ def test_run_accounts_for_every_image_and_keeps_the_report(
 ) -> None:
     run_id, counts = trained.model.run_id, trained.image_set.counts
     tags = client.get_run(run_id).data.tags
-    told = {name: tags[f"sparkcnn.images.{name}"] for name in vars(counts)}
-    assert told == {name: str(count) for name, count in vars(counts).items()}
+    tagged = {name: tags[f"sparkcnn.images.{name}"] for name in vars(counts)}
+    assert tagged == {name: str(count) for name, count in vars(counts).items()}
     artifact = mlflow.artifacts.download_artifacts(
         run_id=run_id, artifact_path="image_set/report.html", dst_path=str(tmp_path)
     )
     assert trained.image_set.fingerprint in Path(artifact).read_text()
 
 
-def test_best_epoch_is_registered_with_signature_example_and_alias(
+@pytest.mark.main_path
+def test_best_epoch_is_registered_with_signature_and_alias(
     trained: Trained, client: mlflow.MlflowClient, tmp_path: Path
 ) -> None:
     version = client.get_model_version_by_alias("digits", "champion")
@@ -117,10 +121,8 @@ def test_best_epoch_is_registered_with_signature_example_and_alias(
     check_champion_is_epoch(trained.model.best_epoch, trained.model, trained.image_set, tmp_path)
 
 
-def test_best_epoch_is_registered_where_it_is_not_the_last(
-    spark: SparkSession, trained: Trained, tmp_path: Path
-) -> None:
-    # The lowest accuracy in training is that of the first epoch.
+def test_best_epoch_is_registered_even_if_not_the_last(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+    # The first epoch has the lowest training accuracy, and "min" makes that the best.
     lowest = trained.settings.train.model_copy(update={"epochs": 2, "monitor": "accuracy", "direction": "min"})
     tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
     model = train(spark, trained.settings.model_copy(update={"tracking": tracking, "train": lowest}))
@@ -153,18 +155,18 @@ def test_without_a_name_nothing_is_registered(spark: SparkSession, trained: Trai
     model = train(spark, settings)
     assert model.version is None
     assert mlflow.MlflowClient().search_registered_models() == []
-    assert fetch_model(model.model_uri, tmp_path / "model").version is None
+    assert fetch_model(model.model_uri, tmp_path / "model").scored_with.version is None
 
 
 @pytest.mark.skipif(not hasattr(mlflow.MlflowClient, "create_prompt"), reason="MLflow 2 has no prompts")
-def test_model_that_the_registry_refuses_is_registered_later(
+def test_model_that_the_registry_refused_is_registered_later(
     spark: SparkSession, trained: Trained, tmp_path: Path
 ) -> None:
     tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
     short = trained.settings.train.model_copy(update={"epochs": 1})
     settings = trained.settings.model_copy(update={"tracking": tracking, "train": short})
     client = mlflow.MlflowClient(connect(tracking))
-    # Prompts and models share their names.
+    # Prompts and models use the same names in the registry.
     client.create_prompt("digits")
     with pytest.raises(TrackingError) as error:
         train(spark, settings)
@@ -191,8 +193,8 @@ def test_folder_that_is_no_image_set_starts_no_run(spark: SparkSession, tmp_path
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_silent_server_is_named_before_training(spark: SparkSession, trained: Trained) -> None:
-    # Port 9 is the discard service, which nothing here offers.
+def test_silent_server_is_refused_before_training(spark: SparkSession, trained: Trained) -> None:
+    # Nothing listens on port 9, the discard service.
     settings = trained.settings.model_copy(update={"tracking": TrackingSettings(uri="http://127.0.0.1:9")})
     with pytest.raises(TrackingError, match=r"tracking\.uri=http://127\.0\.0\.1:9 does not answer"):
         train(spark, settings)
@@ -225,7 +227,7 @@ def test_set_of_png_files_is_trained_on_and_registered(
         register=RegisterSettings(name="digits-as-png", alias=None),
     )
     model = train(spark, settings)
-    # The pixels are those of the raw set, and the order of its rows by the same seed: so is the model.
+    # The pixels, the seed and so the order of the rows equal those of the raw set. So the models are equal too.
     assert model.history["val_loss"] == pytest.approx(trained.model.history["val_loss"], rel=1e-3)
     card = fetch_model(f"models:/digits-as-png/{model.version}", tmp_path / "model").card
     assert sum(card.confidence_shares) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Training on Spark's workers: one run, equal ranks, a model like any other, and no fear of SIGKILL."""
+"""Train on workers: one run, equal ranks, a model as from one process, and recovery from SIGKILL."""
 
 import json
 import random
@@ -33,7 +33,7 @@ from tests.spark.probes import TIMEOUT_S, all_gone, eventually
 from tests.unit.image_sets import write_image_set
 
 KILLS = 10
-# About as long as an epoch takes.
+# An epoch takes about this long.
 MOST_SECONDS_TO_KILL = 1.0
 RANK_METRICS = [
     f"rank_{rank}/{name}" for rank in (0, 1) for name in ("images_per_second", "step_seconds", "data_wait_share")
@@ -41,7 +41,7 @@ RANK_METRICS = [
 
 
 def ranks_here() -> list[psutil.Process]:
-    """The ranks' processes below this one."""
+    """Return the rank processes below this process."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -53,7 +53,7 @@ def ranks_here() -> list[psutil.Process]:
 
 
 def mnist_set(folder: Path, train_rows: int, val_rows: int) -> ImageSet:
-    """The first images of MNIST's training files to train on, the first of its test files to validate."""
+    """Write an image set: the first images of MNIST's training files as train, the first of its test files as val."""
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
     parts = [
         [parse_idx(read_mnist_file(f"{stem}-{kind}.gz"), kind)[:rows] for kind in kinds]
@@ -72,7 +72,7 @@ def mnist_set(folder: Path, train_rows: int, val_rows: int) -> ImageSet:
 
 
 def on_workers(trained: Trained, folder: Path, **fit: object) -> TrainSettings:
-    """The settings of `trained` for two workers with half its batch each, in a store of their own."""
+    """Return the settings of `trained` for two workers with half the batch each, and with another store."""
     values = trained.settings.train.model_dump() | {"workers": 2, "worker_batch_size": 16} | fit
     return trained.settings.model_copy(
         update={
@@ -83,7 +83,7 @@ def on_workers(trained: Trained, folder: Path, **fit: object) -> TrainSettings:
 
 
 def architecture(folder: Path) -> object:
-    """What a .keras file says of its layers, loss and optimizer; without the addresses that objects had in memory."""
+    """Return the layers, loss and optimizer of a .keras file, without the addresses of objects in memory."""
     with zipfile.ZipFile(next(folder.rglob("*.keras"))) as archive:
         return json.loads(
             archive.read("config.json"),
@@ -95,16 +95,17 @@ def architecture(folder: Path) -> object:
 def together(
     spark: SparkSession, trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TrainSettings, TrainedModel, str]:
-    """(settings, model, what the driver told) of a training on two workers."""
+    """(settings, model, output of the driver) of a training on two workers."""
     folder = tmp_path_factory.mktemp("together")
     settings = on_workers(trained, folder)
-    with open(folder / "told", "w+") as told, pytest.MonkeyPatch.context() as patch:
-        # A line at every look.
+    with open(folder / "output", "w+") as output, pytest.MonkeyPatch.context() as patch:
+        # Print a line at every look.
         patch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-        model = train(spark, settings, Progress(Console(file=told, width=200)))
-    return settings, model, (folder / "told").read_text()
+        model = train(spark, settings, Progress(Console(file=output, width=200)))
+    return settings, model, (folder / "output").read_text()
 
 
+@pytest.mark.main_path
 def test_one_run_has_every_epoch_of_every_rank_once(together) -> None:
     settings, model, _ = together
     uri = connect(settings.tracking)
@@ -120,25 +121,26 @@ def test_one_run_has_every_epoch_of_every_rank_once(together) -> None:
     assert np.sum(of_ranks, axis=0) == pytest.approx(model.history["images_per_second"])
 
 
-def test_driver_tells_every_epoch_that_rank_0_finished(together) -> None:
-    settings, model, told = together
-    lines = [line for line in told.splitlines() if line.startswith("epoch ")]
+def test_driver_prints_every_epoch_of_rank_0(together) -> None:
+    settings, model, output = together
+    lines = [line for line in output.splitlines() if line.startswith("epoch ")]
     assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}/3" for epoch in (1, 2, 3)]
     assert f"val_accuracy {model.history['val_accuracy'][-1]:.4f}" in lines[-1]
 
 
 def test_driver_shows_the_steps_of_rank_0(together, trained: Trained) -> None:
-    settings, _, told = together
+    settings, _, output = together
     title = "train lenet on 2 workers"
-    steps = [line for line in told.splitlines() if line.startswith(f"{title}: ") and " steps, epoch " in line]
+    steps = [line for line in output.splitlines() if line.startswith(f"{title}: ") and " steps, epoch " in line]
     done = [int(line.removeprefix(f"{title}: ").split("/")[0]) for line in steps]
     assert done == sorted(done)
-    # 32 images on both together.
+    # Both workers together take 32 images per step.
     total = settings.train.epochs * -(-trained.image_set.split("train").rows // 32)
     assert f"{title}: {total}/{total} steps, epoch 3/3: " in steps[-1]
 
 
-def test_it_learns_as_one_process_does(together, trained: Trained) -> None:
+@pytest.mark.main_path
+def test_two_workers_learn_as_well_as_one_process(together, trained: Trained) -> None:
     _, model, _ = together
     assert max(model.history["val_accuracy"]) == pytest.approx(max(trained.model.history["val_accuracy"]), abs=0.1)
 
@@ -170,7 +172,8 @@ def test_model_and_checkpoints_show_no_trace_of_the_workers(together, trained: T
     assert kept[0] == kept[1]
 
 
-def test_nothing_is_left_of_the_ranks(together) -> None:
+@pytest.mark.main_path
+def test_no_rank_process_is_left(together) -> None:
     assert ranks_here() == []
 
 
@@ -183,7 +186,7 @@ def test_nothing_is_left_of_the_ranks(together) -> None:
     ],
     ids=["slots", "GPUs", "row groups"],
 )
-def test_what_cannot_be_had_is_refused_before_a_run_starts(
+def test_missing_resources_are_refused_before_a_run(
     spark: SparkSession, trained: Trained, tmp_path: Path, fit: dict, kind: type[Exception], message: str
 ) -> None:
     settings = on_workers(trained, tmp_path, **fit)
@@ -203,9 +206,9 @@ def test_what_cannot_be_had_is_refused_before_a_run_starts(
 
 @contextmanager
 def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[None]:
-    """SIGKILL one of the ranks by chance while the body trains, each time that an epoch more was published.
+    """Kill a random rank with SIGKILL after each published epoch while the body trains, `kills` times in all.
 
-    `killed` gets the epoch under way each time.
+    Appends to `killed` the epoch that was interrupted.
     """
     stop = threading.Event()
     pick = random.Random(0)
@@ -218,11 +221,11 @@ def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[N
             runs = client.search_runs([experiment.experiment_id]) if experiment else []
             latest = int(runs[0].data.tags.get(LATEST_TAG, 0)) if runs else 0
             ranks = ranks_here()
-            # Its first epoch is under way as soon as rank 0 has told of a step.
-            told = json.loads(runs[0].data.tags.get(PROGRESS_TAG) or "{}") if runs else {}
-            if len(ranks) < 2 or "done" not in told or latest < after:
+            # The first epoch has begun as soon as rank 0 has reported a step.
+            reported = json.loads(runs[0].data.tags.get(PROGRESS_TAG) or "{}") if runs else {}
+            if len(ranks) < 2 or "done" not in reported or latest < after:
                 continue
-            # Anywhere in the epoch, or early in the one after it.
+            # This hits any moment of the epoch, or the start of the next one.
             if stop.wait(pick.uniform(0, MOST_SECONDS_TO_KILL)):
                 return
             latest = int(client.get_run(runs[0].info.run_id).data.tags.get(LATEST_TAG, 0))
@@ -245,7 +248,7 @@ def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[N
 
 @pytest.fixture(scope="module")
 def busy_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """As many images as take a second or so an epoch, so that a kill falls into its middle."""
+    """Enough images for an epoch of about one second, so that kills hit the middle of an epoch."""
     return mnist_set(tmp_path_factory.mktemp("busy") / "set", 8000, 500)
 
 
@@ -258,9 +261,8 @@ def busy_settings(image_set: ImageSet, folder: Path, **fit: object) -> TrainSett
     )
 
 
-@pytest.mark.slow
-def test_ten_kills_in_mid_epoch_cost_no_epoch(spark: SparkSession, busy_set: ImageSet, tmp_path: Path) -> None:
-    epochs = KILLS + 8  # more than one may end between two kills
+def test_ten_kills_lose_no_epoch(spark: SparkSession, busy_set: ImageSet, tmp_path: Path) -> None:
+    epochs = KILLS + 8  # More than one epoch may finish between two kills.
     settings = busy_settings(busy_set, tmp_path, epochs=epochs, max_restarts=KILLS)
     killed: list[int] = []
     with killer(settings, KILLS, killed):
@@ -278,8 +280,7 @@ def test_ten_kills_in_mid_epoch_cost_no_epoch(spark: SparkSession, busy_set: Ima
     assert ranks_here() == []
 
 
-@pytest.mark.slow
-def test_kill_without_a_restart_is_told_in_time(spark: SparkSession, busy_set: ImageSet, tmp_path: Path) -> None:
+def test_kill_without_restart_ends_the_job_in_time(spark: SparkSession, busy_set: ImageSet, tmp_path: Path) -> None:
     settings = busy_settings(busy_set, tmp_path, epochs=500, max_restarts=0)
     killed: list[int] = []
     times: list[float] = []
@@ -301,12 +302,11 @@ def test_kill_without_a_restart_is_told_in_time(spark: SparkSession, busy_set: I
     assert all_gone(ranks_here())
 
 
-@pytest.mark.slow
-def test_two_workers_of_64_learn_what_one_of_128_does(spark: SparkSession, tmp_path: Path) -> None:
+def test_two_workers_of_64_learn_as_well_as_one_of_128(spark: SparkSession, tmp_path: Path) -> None:
     image_set = mnist_set(tmp_path / "set", 15_000, 5000)
     reached = []
     for workers, batch in ((0, 128), (2, 64)):
-        # The best of eight epochs, which is what is registered: a single epoch of a single seed is up to a point off.
+        # Compare the best of eight epochs, which is registered. A single epoch can differ by one percentage point.
         settings = busy_settings(image_set, tmp_path, epochs=8, workers=workers, worker_batch_size=batch)
         reached.append(max(train(spark, settings).history["val_accuracy"]))
     assert reached[1] == pytest.approx(reached[0], abs=0.003)

@@ -1,4 +1,4 @@
-"""`tune` on images that are learnt in seconds: its trials' runs, its files, and what a kill leaves of it."""
+"""`tune` on images that a model learns in seconds: its trials, its files, and resuming after a kill."""
 
 import csv
 import os
@@ -34,7 +34,7 @@ HAS_SPARK_STUDY = (
 )
 needs_spark_study = pytest.mark.skipif(not HAS_SPARK_STUDY, reason="this MLflow has no study on Spark")
 
-# At the low rate nothing is learnt; sgd has no beta_1, and fails.
+# At the low rate a model learns nothing. sgd has no beta_1, so it fails.
 SPACE = {
     "optimizer.learning_rate": "choice(1e-7,1e-3)",
     "optimizer.name": "choice(adam,nadam,sgd)",
@@ -59,7 +59,7 @@ def settings_of(image_set: ImageSet, folder: Path, space: dict[str, str], **tuni
 
 
 @pytest.mark.skipif(HAS_SPARK_STUDY, reason="this MLflow has a study on Spark")
-def test_without_a_spark_study_what_is_needed_is_told(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
+def test_missing_spark_study_is_refused(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="tune needs MLflow's study on Spark .* install MLflow 3"):
         tune(spark, settings_of(striped, tmp_path, SPACE))
 
@@ -78,8 +78,9 @@ def nested(client: mlflow.MlflowClient, run_id: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
+@pytest.mark.main_path
 @needs_spark_study
-def test_each_trial_is_a_nested_run_with_its_settings_and_epochs(tuned: tuple, striped: ImageSet) -> None:
+def test_each_trial_is_a_nested_run(tuned: tuple, striped: ImageSet) -> None:
     result, client = tuned
     runs = {run.info.run_id: run for run in nested(client, result.run_id)}
     assert len(runs) == len(result.trials) == 12
@@ -99,7 +100,7 @@ def test_each_trial_is_a_nested_run_with_its_settings_and_epochs(tuned: tuple, s
 
 
 @needs_spark_study
-def test_trials_that_learn_nothing_are_pruned_and_those_that_cannot_train_failed(tuned: tuple) -> None:
+def test_bad_trials_are_pruned_and_impossible_ones_fail(tuned: tuple) -> None:
     result, client = tuned
     by_state = {state: [t for t in result.trials if t.state == state] for state in ("complete", "pruned", "failed")}
     assert [trial.epochs for trial in by_state["complete"]] == [3] * len(by_state["complete"])
@@ -117,8 +118,9 @@ def test_trials_that_learn_nothing_are_pruned_and_those_that_cannot_train_failed
         assert client.get_run(trial.run_id).info.status == "FAILED"
 
 
+@pytest.mark.main_path
 @needs_spark_study
-def test_best_trial_is_the_best_and_its_settings_are_a_file_that_train_takes(tuned: tuple) -> None:
+def test_settings_of_the_best_trial_are_a_file_for_train(tuned: tuple) -> None:
     result, client = tuned
     best = result.trials[0]
     complete = [trial for trial in result.trials if trial.state == "complete"]
@@ -133,7 +135,7 @@ def test_best_trial_is_the_best_and_its_settings_are_a_file_that_train_takes(tun
 
 
 @needs_spark_study
-def test_files_are_kept_twice(tuned: tuple, tmp_path: Path) -> None:
+def test_files_are_in_folder_and_run(tuned: tuple, tmp_path: Path) -> None:
     result, client = tuned
     for name in ("best.yaml", "trials.csv", "importance.png"):
         kept = Path(client.download_artifacts(result.run_id, name, str(tmp_path)))
@@ -147,10 +149,10 @@ def test_files_are_kept_twice(tuned: tuple, tmp_path: Path) -> None:
 
 
 @needs_spark_study
-def test_study_whose_trials_all_fail_says_why(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
+def test_study_without_a_complete_trial_says_why(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     space = SPACE | {"optimizer.name": "choice(sgd)"}
     settings = settings_of(striped, tmp_path, space, trials=3, parallel=2)
-    with pytest.raises(TrainingError, match="no trial of 3 came to its end; the first says: ConfigError: .*beta"):
+    with pytest.raises(TrainingError, match="none of 3 trials is complete; the first one says: ConfigError: .*beta"):
         tune(spark, settings)
     client = mlflow.MlflowClient(settings.tracking.uri)
     (study,) = [r for r in client.search_runs(["1"]) if "mlflow.parentRunId" not in r.data.tags]
@@ -158,9 +160,7 @@ def test_study_whose_trials_all_fail_says_why(spark: SparkSession, striped: Imag
 
 
 @needs_spark_study
-def test_value_that_gives_no_model_is_told_before_anything_is_tried(
-    spark: SparkSession, striped: ImageSet, tmp_path: Path
-) -> None:
+def test_unbuildable_value_is_refused_before_any_trial(spark: SparkSession, striped: ImageSet, tmp_path: Path) -> None:
     space = SPACE | {"model.options.activation": "choice(relu,rleu)"}
     with pytest.raises(ConfigError, match="model.options.activation=rleu cannot be trained: "):
         tune(spark, settings_of(striped, tmp_path, space))
@@ -168,8 +168,7 @@ def test_value_that_gives_no_model_is_told_before_anything_is_tried(
 
 
 @needs_spark_study
-@pytest.mark.slow
-def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_path: Path) -> None:
+def test_killed_study_resumes_and_keeps_finished_trials(striped: ImageSet, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     arguments = (
         *("--data.path", striped.folder.uri, "--model.name", "mlp", "--train.epochs", "30", "--train.patience", "0"),
@@ -188,7 +187,7 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
     def study_and_trials() -> tuple[Run | None, list[Run]]:
         try:
             runs = client.search_runs([client.get_experiment_by_name("sparkcnn").experiment_id])
-        except (AttributeError, MlflowException):  # in the making still
+        except (AttributeError, MlflowException):  # The store is not complete yet.
             return None, []
         studies = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         return (studies[0], nested(client, studies[0].info.run_id)) if studies else (None, [])
@@ -203,7 +202,7 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         study, before = study_and_trials()
-        # One that has most of its epochs before it, so that it cannot end before the kill reaches it.
+        # Wait for a trial at the beginning of its epochs, so that it cannot finish before the kill.
         if has(before, "FINISHED") and any(0 < epochs_of(run) <= 5 for run in before if run.info.status == "RUNNING"):
             break
         assert process.poll() is None, (tmp_path / "log").read_text()
@@ -223,9 +222,9 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
     assert has(before, "FINISHED") < has(after, "FINISHED")
     assert len(has(after, "FINISHED")) == 4
     assert has(after, "FAILED") == lost
-    # One that was killed as it began has drawn nothing yet.
+    # A trial that was killed at its start has not drawn settings yet.
     drawn = [run.data.params["optimizer.learning_rate"] for run in after if run.data.params]
-    assert len(set(drawn)) == len(drawn) >= 4  # none was tried twice
+    assert len(set(drawn)) == len(drawn) >= 4  # No settings were tried twice.
     with open(tmp_path / "results" / "trials.csv") as file:
         rows = list(csv.DictReader(file))
     assert {row["run_id"] for row in rows} == has(after, "FINISHED")
@@ -233,8 +232,7 @@ def test_killed_study_goes_on_and_keeps_what_has_ended(striped: ImageSet, tmp_pa
 
 
 @needs_spark_study
-@pytest.mark.slow
-def test_lost_executor_costs_a_trial_that_is_made_up_for_and_gpus_are_looked_for(tmp_path: Path) -> None:
+def test_lost_trial_is_repeated_and_missing_gpu_is_an_error(tmp_path: Path) -> None:
     found = run("tune_cluster", tmp_path)
     trials = {run_id: (state, epochs) for run_id, state, epochs in found["trials"]}
     assert list(trials.values()) == [("complete", EPOCHS)] * 3
@@ -244,6 +242,6 @@ def test_lost_executor_costs_a_trial_that_is_made_up_for_and_gpus_are_looked_for
     assert {statuses[run_id] for run_id in lost} == {"FAILED"}
     assert {statuses[run_id] for run_id in trials} == {"FINISHED"}
     assert found["refused"].startswith(
-        "no trial of 1 came to its end; the first says: HostError: Spark assigned GPU 5 to a task of the study, "
+        "none of 1 trials is complete; the first one says: HostError: Spark assigned GPU 5 to a task of the study, "
         "but TensorFlow finds no such GPU;"
     )

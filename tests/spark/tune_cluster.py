@@ -1,6 +1,7 @@
-"""Run by test_tune.py in a process of its own: studies on executors in JVMs of their own.
+"""Studies on executors in their own JVMs. test_tune.py runs this in another process.
 
-One of them is killed in the first study; the second's have GPUs that are not there. Prints one line of JSON.
+In the first study, one executor is killed. In the second study, the executors have GPUs that do not exist. Prints one
+line of JSON.
 """
 
 import json
@@ -36,7 +37,7 @@ GATED = Path(__file__).with_name("gated_model.py")
 
 
 def session(**settings: str) -> SparkSession:
-    """Two executors of one core each."""
+    """Start a session with two executors of one core each."""
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     cluster = {"spark.master": "local-cluster[2,1,1024]", "spark.ui.enabled": "false"}
     return spark_session(**cluster, **settings)
@@ -54,18 +55,18 @@ def settings_of(image_set: ImageSet, folder: Path, trials: int, epochs: int, **m
 
 
 def kill_the_executor_of_a_trial(folder: Path) -> None:
-    """Kill one of two executors, and its worker, with SIGKILL while each has begun a trial; let the others train."""
+    """Kill one of two executors and its Python worker during its trial. Then open the gate for the other trials."""
     try:
         eventually(lambda: len(list(folder.glob("waits *"))) == 2)
         worker = psutil.Process(int(next(folder.glob("waits *")).name.removeprefix("waits ")))
         executor = next(one for one in worker.parents() if "CoarseGrainedExecutorBackend" in " ".join(one.cmdline()))
-        # Its Python worker would train on for a while, and might end its trial.
+        # Without its executor, the Python worker would train on for a while, and might finish the trial.
         lost = [executor, *executor.children(recursive=True)]
         for process in lost:
             process.kill()
         psutil.wait_procs(lost)
     finally:
-        # What did not come to pass is seen by the test, rather than waited for.
+        # Open the gate even after an error, so that the test fails instead of waiting.
         (folder / "open").touch()
 
 
@@ -74,7 +75,7 @@ def main(folder: Path) -> dict[str, object]:
     gated = {"name": f"{GATED.stem}:model", "options": {"folder": str(folder)}}
     lost = settings_of(image_set, folder, trials=3, epochs=EPOCHS, **gated)
     client = mlflow.MlflowClient(lost.tracking.uri)
-    client.search_experiments()  # the store is made, by one alone
+    client.search_experiments()  # Create the store here, before several processes could try that.
     spark = session()
     spark.sparkContext.addPyFile(str(GATED))
     killer = threading.Thread(target=kill_the_executor_of_a_trial, args=[folder])

@@ -1,6 +1,6 @@
-"""Files of a few KB that ask for gigabytes or for hours. Run as a program, it decodes all and tells what that took.
+"""Files of a few KB that make a decoder use gigabytes or hours. Each must be refused with the code beside it.
 
-Each must be refused, by the code that stands beside it.
+Run as a program, this module decodes all of them and prints the time and memory that this took.
 """
 
 import json
@@ -20,14 +20,17 @@ SPEC = ImageSpec(8, 8, 3)
 
 
 def handmade_gif(screen: tuple[int, int], frame: tuple[int, int], disposal: int = 0) -> bytes:
-    """`screen` and `frame` as (width, height)."""
+    """Make a GIF with a screen and a frame of these sizes, (width, height)."""
     header = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
     control = b"!\xf9\x04" + bytes([disposal << 2, 0, 0, 0, 0])
     return header + control + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x4c\x01\0;"
 
 
 def handmade_tiff(width: int, height: int, data: bytes, **tags: tuple[int, ...]) -> bytes:
-    """8-bit grey; more tags as t278=(rows per strip,), each a tuple of 4-byte integers. `data` begins at byte 8."""
+    """Make an 8-bit grey TIFF. `data` begins at byte 8.
+
+    More tags are given by number, as t278=(rows per strip,). Each is a tuple of 4-byte integers.
+    """
     fields = {256: (width,), 257: (height,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
     fields |= {int(name[1:]): values for name, values in tags.items()}
     blob, entries = data, b""
@@ -40,13 +43,13 @@ def handmade_tiff(width: int, height: int, data: bytes, **tags: tuple[int, ...])
 
 
 def handmade_bmp(width: int, height: int, compression: int = 0, data: bytes = b"") -> bytes:
-    """8 bits, 256 colours."""
+    """Make a BMP of 8 bits and 256 colours."""
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, compression, len(data), 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + header + bytes(range(256)) * 4 + data
 
 
 def webp_canvas(width: int, height: int) -> bytes:
-    """An animation of two small frames that says it lies on a large canvas."""
+    """Make an animation of two small frames that declares a large canvas."""
     frames = [Image.fromarray(noise(seed=seed)) for seed in (0, 1)]
     content = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
     content[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
@@ -54,7 +57,7 @@ def webp_canvas(width: int, height: int) -> bytes:
 
 
 def large_lossless_webp() -> bytes:
-    """16,383 x 16,383 by the header of the lossless format, which has 14 bits a side."""
+    """Make a lossless WebP whose header declares 16,383 x 16,383 pixels. The header has 14 bits per side."""
     chunk = b"VP8L" + struct.pack("<I", 6) + b"\x2f" + struct.pack("<I", 0x0FFFFFFF - (1 << 14) - 1) + b"\0"
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
@@ -67,14 +70,14 @@ def large_jpeg() -> bytes:
 
 
 def jpeg_of_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan comes over and over."""
+    """Make a progressive JPEG that repeats its last scan."""
     content = encoded(Image.fromarray(noise()), "JPEG", progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * count + content[-2:]
 
 
 def jpeg_of_channel_scans(count: int) -> bytes:
-    """A baseline JPEG whose first scan has one of three channels; what follows matters not."""
+    """Make a baseline JPEG whose first scan has one of three channels. The content of the others does not matter."""
     content = noisy_jpeg()
     scan = content.index(b"\xff\xda")
     one_channel = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0"
@@ -88,7 +91,7 @@ def jpeg_of_exif_parts(count: int) -> bytes:
 
 
 def bombs() -> dict[str, tuple[str, bytes]]:
-    """Name -> (code, content)."""
+    """Return (expected code, content) by name."""
     pixels = "too_many_pixels"
     strips = {"t273": (8,) * 40_000, "t279": (100,) * 40_000, "t278": (9,)}
     tile = zlib.compress(bytes(16_000 * 16_000), 9)
@@ -123,7 +126,7 @@ def code_of(content: bytes) -> str:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held; macOS counts it in bytes, Linux in KB."""
+    """Return the most memory that this process has used. macOS counts it in bytes, Linux in KB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 

@@ -1,4 +1,4 @@
-"""A real browser looking at a page."""
+"""Look at a page with a real browser."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 
-# Chromium writes it out with what the script found: of each frame, its width, the page's, and unseen pictures.
+# The script writes into the title, for each frame: its width, the overflow of the page, and the pictures not shown.
 FRAMES = """<!DOCTYPE html>
 <iframe src="report.html" width="400" height="800"></iframe>
 <iframe src="report.html" width="1280" height="800"></iframe>
@@ -25,7 +25,7 @@ onload = () => document.title = [...document.querySelectorAll("iframe")].map(fra
 
 
 def faults_in_browser(html: str, folder: Path) -> list[str]:
-    """What is wrong with a page on a telephone and on a desk: overflow, pictures that do not show, complaints."""
+    """Return the faults of a page at the width of a phone and of a desktop: overflow, missing pictures, messages."""
     (folder / "report.html").write_text(html, encoding="utf-8")
     (folder / "frames.html").write_text(FRAMES)
     ended = subprocess.run(

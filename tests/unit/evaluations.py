@@ -1,4 +1,4 @@
-"""Evaluations for the tests, made of counts."""
+"""Make evaluations for the tests from counts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from tests.unit.report_pages import HOSTILE, contents_of
 def evaluation_of(
     classes: Sequence[str], counts: Sequence[Sequence[int]], *, of_set: int | None = None, **changes: Any
 ) -> Evaluation:
-    """An evaluation with these counts; the first `of_set` classes are the image set's, the model's own the others."""
+    """Make an evaluation with these counts. The first `of_set` classes are the image set's, the others the model's."""
     names = tuple(classes)
     images = contents_of(names[:of_set], [10] * len(names[:of_set]), test=[5] * len(names[:of_set])).image_set
     evaluation = Evaluation(
@@ -33,7 +33,7 @@ def evaluation_of(
 
 
 def eventful_evaluation(classes: int = 6) -> Evaluation:
-    """With something of everything: hostile names, failures, weak classes, damage that costs, mistakes."""
+    """Make an evaluation with hostile names, failures, weak classes, costly corruptions and mistakes."""
     names = (HOSTILE, "$x^2$ {{ 7 * 7 }}", "猫", *(f"class {number}" for number in range(3, classes)))
     counts = np.eye(classes, dtype=int) * 50
     counts[0, 1:4] = (12, 9, 6)

@@ -1,4 +1,4 @@
-"""What the tests of the feed share: small sets whose rows can be told apart, and reading one through tf.data."""
+"""Helpers of the feed's tests: small sets whose rows all differ, and how to read one through tf.data."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ CLASSES = tuple("abcdefghij")
 ROWS = 1000
 VAL_ROWS = 60
 
-# Rows of different contents: (rows, 4, 4, 1) uint8.
+# All rows differ: (rows, 4, 4, 1) uint8.
 IMAGES = np.random.default_rng(0).integers(0, 256, (ROWS + VAL_ROWS, 4, 4, 1), dtype=np.uint8)
 LABELS = [number % 10 for number in range(len(IMAGES))]
 
@@ -25,18 +25,18 @@ LABELS = [number % 10 for number in range(len(IMAGES))]
 Row = tuple[bytes, int]
 TRAIN: list[Row] = [(image.tobytes(), label) for image, label in zip(IMAGES[:ROWS], LABELS, strict=False)]
 
-# Megabytes of 200 of these images: what is shuffled, where it is not to be all.
+# The size of 200 of these images: a pool smaller than the set.
 POOL_MB = 200 * 16 / 2**20
 
 
 def write(path: Path, **options) -> ImageSet:
-    """1,000 train images, and 60 for val."""
+    """Write a set of 1,000 train and 60 val images."""
     splits = ["train"] * ROWS + ["val"] * VAL_ROWS
     return write_image_set(path, IMAGES, LABELS, splits, classes=CLASSES, **options)
 
 
 def batches_of(dataset, steps: int | None = None) -> list[list[Row]]:
-    """One pass, or its first steps: the rows of each batch, in order."""
+    """Return the rows of each batch in order, for one pass or its first `steps` steps."""
     return [
         [(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
         for images, labels in (dataset if steps is None else dataset.take(steps)).as_numpy_iterator()
@@ -48,7 +48,7 @@ def rows_of(batches: list[list[Row]]) -> list[Row]:
 
 
 def within(seconds: float, work: Callable[[], object]) -> None:
-    """Run `work`, but wait no longer for it: what hangs fails here, not the whole suite."""
+    """Run `work` for at most this long, so that one hanging test fails instead of stopping the whole suite."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -78,7 +78,7 @@ def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 class StuckFileSystem(LocalFileSystem):
-    """A local file system of which, once `stuck` is set, files whose path has `names` are never opened."""
+    """A local file system. While `stuck` is set, opening a file whose path contains `names` waits for `freed`."""
 
     cachable = False
     names = ""

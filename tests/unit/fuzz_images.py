@@ -1,8 +1,8 @@
-"""Damaged image files without end, made from those in tests/data/images, and what the decoder makes of each.
+"""Damage the files in tests/data/images at random, and decode these mutants.
 
 `python -m tests.unit.fuzz_images --mutants 100000 --seed 1` (or `make fuzz MUTANTS=100000 SEED=1`) ends with exit
-status 1 where a mutant gave neither pixels nor an ImageError of a known code, or took too long or too much memory.
-A mutant is made from the seed and its own number: `--first N --mutants 1` gives number N again.
+status 1 if a mutant gave neither pixels nor an ImageError with a known code, or took too much time or memory. A mutant
+depends on the seed and its number: `--first N --mutants 1` makes number N again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.unit.pictures import with_mended_checksums
 FOLDER = Path(__file__).parents[1] / "data" / "images"
 FORMATS = (".jpg", ".png", ".gif", ".webp", ".tif", ".bmp")
 
-# So that memory can be bound tightly: a mutant may declare any size.
+# A mutant may declare any size. A low limit on the pixels allows a low limit on the memory.
 LIMITS = Limits(max_pixels=1_000_000)
 MAX_SECONDS = 2.0
 MAX_GROWTH_MB = 100.0
@@ -34,7 +34,7 @@ INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x
 
 
 def originals() -> list[tuple[str, bytes]]:
-    """(name, content) of every file, in the order of their names."""
+    """Return (name, content) of every file, sorted by name."""
     return [(path.name, path.read_bytes()) for path in sorted(FOLDER.iterdir()) if path.suffix in FORMATS]
 
 
@@ -49,7 +49,7 @@ def set_bytes(random: np.random.Generator, content: bytearray) -> None:
 
 
 def set_number(random: np.random.Generator, content: bytearray) -> None:
-    """Overwrite 2 or 4 bytes of the header."""
+    """Overwrite 2 or 4 bytes of the header with a number."""
     kind = random.choice(["<H", ">H", "<I", ">I"])
     position = random.integers(0, min(len(content), 200))
     number = struct.pack(kind, int(random.choice(INTERESTING)) % 256 ** struct.calcsize(kind))
@@ -57,7 +57,7 @@ def set_number(random: np.random.Generator, content: bytearray) -> None:
 
 
 def set_tiff_field(random: np.random.Generator, content: bytearray) -> None:
-    """Overwrite a tag, type, count or value of the first directory of a TIFF; a number of any other file."""
+    """Overwrite a tag, type, count or value in the first directory of a TIFF. In another file, overwrite a number."""
     order = ">" if content[:2] == b"MM" else "<"
     if content[:4] not in (b"II*\0", b"MM\0*") or len(content) < 8:
         return set_number(random, content)
@@ -80,7 +80,7 @@ def cut(random: np.random.Generator, content: bytearray) -> None:
 
 
 def move_slice(random: np.random.Generator, content: bytearray) -> None:
-    """Remove a slice, and perhaps put it, one or many times, elsewhere."""
+    """Copy a slice to another position, once or many times, or remove it."""
     start, length = random.integers(0, len(content)), int(random.integers(1, 64))
     piece = bytes(content[start : start + length])
     if random.random() < 0.5:
@@ -90,7 +90,7 @@ def move_slice(random: np.random.Generator, content: bytearray) -> None:
 
 
 def mutant(seed: int, number: int, files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
-    """(name of what it was made from, content). The same seed and number give the same bytes."""
+    """Make a mutant: (name of its original, content). The same seed and number give the same bytes."""
     random = np.random.default_rng([seed, number])
     name, original = files[random.integers(0, len(files))]
     content = bytearray(original)
@@ -108,9 +108,9 @@ def mutant(seed: int, number: int, files: list[tuple[str, bytes]]) -> tuple[str,
 
 
 def outcome_of(content: bytes, number: int) -> str:
-    """A code of an ImageError, "pixels", or what else happened, which is a mistake of the decoder's."""
+    """Decode a mutant. Return "pixels" or the code of an ImageError; anything else is a mistake of the decoder."""
     resize = ("stretch", "fit_and_pad", "shorter_side_and_crop", "none")[number % 4]
-    # The pictures' own size, without resizing, and another one.
+    # Without resizing, use the size of the originals.
     height, width = (24, 32) if resize == "none" else (10, 13)
     spec = ImageSpec(height, width, (1, 3)[number // 4 % 2], resize)  # type: ignore[arg-type]
     try:
@@ -127,8 +127,8 @@ def outcome_of(content: bytes, number: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mutants", type=int, default=100_000)
-    parser.add_argument("--first", type=int, default=0, help="the first mutant's number")
-    parser.add_argument("--seed", type=int, default=None, help="a random one if not given")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("--seed", type=int, default=None, help="seed of all mutants; the time by default")
     options = parser.parse_args()
     seed = int(time.time()) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
@@ -141,7 +141,7 @@ def main() -> int:
     mistakes = []
     for number in range(options.first, options.first + options.mutants):
         name, content = mutant(seed, number, files)
-        # The last line that stands here when the process dies tells which mutant killed it.
+        # If the process dies, its last line of output shows which mutant killed it.
         print(f"mutant {number} of {name}".ljust(79), end="\r" if sys.stdout.isatty() else "\n", flush=True)
         faulthandler.dump_traceback_later(HANG_S, exit=True)
         started = time.process_time()

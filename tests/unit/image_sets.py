@@ -1,7 +1,9 @@
-"""Small image sets, written by the real writer but without Spark, and the rows that a source would give for them."""
+"""Small image sets, written by the real writer without Spark, and rows as a source would give them."""
 
+import doctest
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -51,16 +53,24 @@ SOURCE_SCHEMA = pa.schema(
 
 
 def source_row(content: bytes, class_name: str | None, /, **columns: Any) -> dict[str, Any]:
-    """A row as a source gives it; `columns` set others than the plain case's."""
+    """Return a row as a source gives it. `columns` replace the default values."""
     path = f"{class_name}/{hashlib.sha256(content).hexdigest()[:8]}"
-    plain = dict.fromkeys(SOURCE_SCHEMA.names) | {
+    defaults = dict.fromkeys(SOURCE_SCHEMA.names) | {
         FILE: path,
         PATH: path,
         CONTENT: content,
         CLASS_NAME: class_name,
         SIZE_BYTES: len(content),
     }
-    return plain | columns
+    return defaults | columns
+
+
+def run_examples(function: Callable[..., Any]) -> doctest.TestResults:
+    """Run the examples in a docstring, also those marked +SKIP because they need a set; return (failed, run)."""
+    function = inspect.unwrap(function)
+    text = (function.__doc__ or "").replace("# doctest: +SKIP", "")
+    examples = doctest.DocTestParser().get_doctest(text, dict(function.__globals__), function.__name__, None, None)
+    return doctest.DocTestRunner().run(examples)
 
 
 def in_batches(rows: Sequence[dict[str, Any]], size: int = 100) -> list[pa.RecordBatch]:
@@ -71,7 +81,7 @@ def in_batches(rows: Sequence[dict[str, Any]], size: int = 100) -> list[pa.Recor
 
 
 def plan_for(path: Path, spec: ImageSpec, classes: tuple[str, ...], **options: Any) -> WritePlan:
-    """The plan of an ingest of arrays of the spec's shape; `options` set other fields."""
+    """Return the plan of an ingest of arrays with the spec's shape. `options` replace the default values."""
     values = {
         "folder": open_folder(str(path)),
         "run_id": new_run_id(),
@@ -84,60 +94,60 @@ def plan_for(path: Path, spec: ImageSpec, classes: tuple[str, ...], **options: A
     return WritePlan(**(values | options))
 
 
-def ledger_rows(plan: WritePlan, shares: Sequence[WrittenImages]) -> list[dict[str, Any]]:
-    """What the tasks have noted, in order."""
+def ledger_rows(plan: WritePlan, written: Sequence[WrittenImages]) -> list[dict[str, Any]]:
+    """Read the ledger rows of all tasks, in order."""
     return [
         row
-        for share in shares
-        for file in share.files.get(LEDGER, ())
+        for of_task in written
+        for file in of_task.files.get(LEDGER, ())
         for row in pq.read_table(plan.folder.fs.open(plan.folder.path(file.path))).to_pylist()
     ]
 
 
 def as_written(row: dict[str, Any]) -> dict[str, Any]:
-    """A ledger's row decided as if it were alone: an image is kept where its task has put it."""
+    """Decide a ledger row as if there were no other image: it is kept in the split that its task gave it."""
     kept = row[CODE] is None
     split = row[PART].split("/")[0] if kept else None
     return row | {OUTCOME: KEPT if kept else REJECTED, SPLIT: split, CONFLICTING: False}
 
 
 def rewritten_parts_of(
-    plan: WritePlan, shares: Sequence[WrittenImages], decided: Sequence[dict[str, Any]] | None = None
+    plan: WritePlan, written: Sequence[WrittenImages], decided: Sequence[dict[str, Any]] | None = None
 ) -> RewrittenParts:
-    """Settle in one task; `decided` are the ledger's rows, in the order of their data files."""
-    rows = [as_written(row) for row in ledger_rows(plan, shares)] if decided is None else decided
+    """Rewrite the part files in one task. `decided` are the ledger rows; by default each is decided `as_written`."""
+    rows = [as_written(row) for row in ledger_rows(plan, written)] if decided is None else decided
     rows = sorted(rows, key=lambda row: (row[PART] or "", row["row"] or 0))
-    files = reduce(add, shares, WrittenImages()).files
+    files = reduce(add, written, WrittenImages()).files
     parts = {file.path: file for split in SPLITS for file in files.get(split, ())}
-    settle_plan = RewritePlan(plan.folder, plan.run_id, plan.classes, parts, plan.rows_per_row_group, plan.spec)
-    return rewrite_parts(settle_plan, [pa.RecordBatch.from_pylist(rows, schema=LEDGER_SCHEMA)], 99, 0)
+    rewrite_plan = RewritePlan(plan.folder, plan.run_id, plan.classes, parts, plan.rows_per_row_group, plan.spec)
+    return rewrite_parts(rewrite_plan, [pa.RecordBatch.from_pylist(rows, schema=LEDGER_SCHEMA)], 99, 0)
 
 
-def image_set_of(shares: Sequence[WrittenImages], plan: WritePlan) -> ImageSet:
-    """What an ingest would publish of its tasks' shares, if no image depended on another."""
-    settled = rewritten_parts_of(plan, shares)
-    tally = settled.tally
-    mean, std = tally.channel_statistics(plan.spec)
+def image_set_of(written: Sequence[WrittenImages], plan: WritePlan) -> ImageSet:
+    """Return the image set that an ingest would publish of its tasks' images, if no image depended on another."""
+    rewritten = rewritten_parts_of(plan, written)
+    summary = rewritten.summary
+    mean, std = summary.channel_statistics(plan.spec)
     return ImageSet(
         folder=plan.folder,
         classes=plan.classes,
         image=plan.spec,
-        counts=Counts(tally.found, tally.outcomes[KEPT], 0, tally.outcomes[REJECTED]),
+        counts=Counts(summary.found, summary.outcomes[KEPT], 0, summary.outcomes[REJECTED]),
         splits={
             split: Split(
-                tally.rows(split),
-                tuple(tally.class_counts[split, name] for name in plan.classes),
-                tuple(sorted(settled.files.get(split, ()), key=lambda file: file.path)),
+                summary.rows(split),
+                tuple(summary.class_counts[split, name] for name in plan.classes),
+                tuple(sorted(rewritten.files.get(split, ()), key=lambda file: file.path)),
             )
             for split in SPLITS
         },
         mean=mean,
         std=std,
         settings={},
-        fingerprint=tally.fingerprint(plan.spec, plan.classes, plan.quality),
-        rejected_by_code=dict(tally.rejected),
-        rejects=tuple(settled.files.get(REJECTS, ())),
-        ledger=tuple(settled.files[LEDGER]),
+        fingerprint=summary.fingerprint(plan.spec, plan.classes, plan.quality),
+        rejected_by_code=dict(summary.rejected),
+        rejects=tuple(rewritten.files.get(REJECTS, ())),
+        ledger=tuple(rewritten.files[LEDGER]),
         source_digest="digest",
     )
 
@@ -152,19 +162,19 @@ def write_image_set(
     files: int = 3,
     rows_per_row_group: int = 50,
 ) -> ImageSet:
-    """Write and publish (rows, height, width, channels) uint8 with their labels, row i into splits[i]."""
+    """Write and publish images (rows, height, width, channels) uint8 with their labels; row i goes into splits[i]."""
     plan = plan_for(path, ImageSpec(*images.shape[1:]), classes, rows_per_row_group=rows_per_row_group)
     rows = [
         source_row(image.tobytes(), classes[label], **{GIVEN_SPLIT: split})
         for image, label, split in zip(images, labels, splits, strict=True)
     ]
-    # Task after task takes the next rows, so that the published order is the given one.
+    # Each task takes the next rows, so the published order is the given one.
     bounds = np.linspace(0, len(rows), files + 1).astype(int)
-    shares = [
+    written = [
         write_images(plan, in_batches(rows[start:stop]), task, attempt=0)
         for task, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False))
     ]
-    image_set = image_set_of(shares, plan)
+    image_set = image_set_of(written, plan)
     publish(image_set)
     return image_set
 
@@ -178,9 +188,9 @@ def write_train_split(
     classes: tuple[str, ...],
     row_groups: Sequence[Sequence[int]],
 ) -> ImageSet:
-    """Publish images as they are to be stored, all in train; `row_groups` has the rows of each, file by file."""
+    """Publish stored images, all in train. `row_groups` has the rows of each row group, file by file."""
     folder, run_id = open_folder(str(path)), new_run_id()
-    (path / "train").mkdir()
+    (path / "train").mkdir(parents=True)
     files, start = [], 0
     for task, sizes in enumerate(row_groups):
         name = f"train/{part_name(run_id, task, 0)}"

@@ -1,10 +1,10 @@
-"""Which threads are the feed's and petastorm's: those that must be gone when a reader is closed."""
+"""Find the threads of the feed and of petastorm: none of them may outlive its reader."""
 
 import threading
 
 
 def petastorm_threads() -> list[threading.Thread]:
-    """petastorm's workers, and the threads, its own and the feed's, that hand row groups out to them."""
+    """List petastorm's workers and all threads that hand row groups out to them, petastorm's own and the feed's."""
     return [
         thread
         for thread in threading.enumerate()

@@ -1,4 +1,4 @@
-"""Small image files, sound and unsound, made for the tests."""
+"""Make small image files for the tests, intact and damaged ones."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ from PIL import Image
 
 GREY, RGB, GREY_AND_ALPHA = 0, 2, 4
 
-# Some colours, each 8 x 8 pixels, so that a JPEG of them keeps to whole blocks.
+# Images of these colours have 8 x 8 pixels, so a JPEG of them has whole blocks.
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -37,7 +37,7 @@ def oriented(orientation: int) -> Image.Exif:
 
 
 def noise(height: int = 24, width: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """(height, width, channels) uint8."""
+    """Return random pixels (height, width, channels) uint8."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
@@ -54,7 +54,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def handmade_png(width: int, height: int, *, bits: int = 8, colour_type: int = GREY, scanlines: bytes = b"") -> bytes:
-    """A PNG as its header says, whatever its pixels; `scanlines` begin each with a filter byte."""
+    """Make a PNG with this header and these scanlines, which need not fit. A scanline begins with a filter byte."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -65,7 +65,7 @@ def handmade_png(width: int, height: int, *, bits: int = 8, colour_type: int = G
 
 
 def with_mended_checksums(png: bytes) -> bytes:
-    """The same chunks, each with the CRC of its present bytes: damage goes unnoticed until the pixels."""
+    """Give each chunk the CRC of its present bytes, so damage is noticed only when the pixels are decoded."""
     mended, position = png[:8], 8
     while position + 12 <= len(png):
         (length,) = struct.unpack(">I", png[position : position + 4])

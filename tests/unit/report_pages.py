@@ -1,4 +1,4 @@
-"""Reports for the tests: of what they are made, and what a page says."""
+"""Make contents of reports for the tests, and parse pages."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def contents_of(
     settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> ReportContents:
-    """What a report is made of: images a class of each split, and nothing else but what `changes` name."""
+    """Make the contents of a report from the images per class of each split. `changes` are other fields of it."""
     none = [0] * len(classes)
     splits = {
         "train": split_of(train, row_groups),
@@ -62,7 +62,7 @@ def contents_of(
 
 
 def eventful() -> ReportContents:
-    """All that a report can show, under names and paths that mean it no good."""
+    """Make contents with everything that a report can show, under hostile names and paths."""
     picture = thumbnail(noise(40, 60))
     names = (HOSTILE, "x" * 300, "لون\u202e", *(f"class {number}" for number in range(60)))
     return contents_of(
@@ -90,7 +90,7 @@ def eventful() -> ReportContents:
 
 
 class Page(HTMLParser):
-    """What a page says, section by section. Fails where its tags do not match."""
+    """The texts and tables of a page, by section. Parsing fails if the tags do not match."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Page(HTMLParser):
             self.rows[self.section][-1].append("")
 
     def handle_startendtag(self, tag, attributes):
-        # Only in SVG may a tag end itself.
+        # Only tags in SVG may close themselves.
         assert self.open[-1] == "svg"
         self.note(tag, attributes)
 

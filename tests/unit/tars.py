@@ -1,4 +1,4 @@
-"""Tar archives for tests, made by Python's own writer, and headers that no honest writer makes."""
+"""Make tar archives for tests with Python's own writer, and headers that no correct writer makes."""
 
 import gzip
 import io
@@ -8,7 +8,7 @@ LAYOUTS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarf
 
 
 def pack(*members: tuple[str, bytes] | tarfile.TarInfo, layout: int = tarfile.PAX_FORMAT) -> bytes:
-    """Pack files, as (name, content), and members that have none."""
+    """Pack files, given as (name, content), and members without content."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=layout) as archive:
         for member in members:
@@ -22,26 +22,26 @@ def pack(*members: tuple[str, bytes] | tarfile.TarInfo, layout: int = tarfile.PA
 
 
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    """A member without content: a link, a folder, a device."""
+    """Make a member without content: a link, a folder or a device."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info
 
 
 def header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> bytes:
-    """One header block, with any size at all (the GNU way of numbers, which may be huge or negative)."""
+    """Make one header block. Any size is possible, as GNU's numbers may be huge or negative."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, size
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")[-512:]
 
 
 def padded(content: bytes) -> bytes:
-    """Content as it stands after its header: up to the end of its last block."""
+    """Return the content filled with zeros to the end of its last block, as it follows its header."""
     return content + bytes(-len(content) % 512)
 
 
 def pax(*records: tuple[str, str]) -> bytes:
-    """A pax header and its records."""
+    """Make a pax header with these records."""
     lines = []
     for key, value in records:
         line = f" {key}={value}\n".encode()
@@ -57,12 +57,12 @@ END = bytes(1024)
 
 
 def gzipped(content: bytes) -> bytes:
-    """The same bytes every time."""
+    """Compress to the same bytes every time."""
     return gzip.compress(content, 1, mtime=0)
 
 
 class Counting(io.BytesIO):
-    """A file that counts the bytes that are read of it."""
+    """A file that counts the bytes read from it."""
 
     read_bytes = 0
 

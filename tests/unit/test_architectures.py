@@ -1,4 +1,4 @@
-"""Every architecture has the published size and gives logits; what its layers compute; a user's own."""
+"""Architectures: published sizes, logits, the computation of their layers, and functions of users."""
 
 import gc
 import os
@@ -29,14 +29,14 @@ CLASSES = 3
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """Tens of networks would stay in memory, and every collection of garbage go through all their layers."""
+    """Without this, all models would stay in memory, and each garbage collection would visit all their layers."""
     yield
     keras.backend.clear_session()
     gc.collect()
 
 
 def images_of(labels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Noise, the brighter the higher the label."""
+    """Return noise that is brighter for a higher label."""
     noise = np.random.default_rng(0).integers(0, 120, (len(labels), *shape))
     return (noise + 60 * labels[:, None, None, None]).astype(np.uint8)
 
@@ -50,7 +50,7 @@ def small_shape(name: str, channels: int = 3) -> tuple[int, int, int]:
 
 
 def weights_of(name: str, side: int, classes: int, **options) -> tuple[int, int]:
-    """(all, trainable) for colour images, by the shapes of the weights."""
+    """Return the numbers of (all, trainable) parameters for RGB images, from the shapes of the weights."""
     with weightless():
         costs = layer_costs(build_model(name, image_shape=(side, side, 3), classes=classes, **options))
     return sum(cost.parameters for cost in costs), sum(cost.trainable for cost in costs)
@@ -59,7 +59,7 @@ def weights_of(name: str, side: int, classes: int, **options) -> tuple[int, int]
 @pytest.mark.parametrize(
     ("name", "published"),
     [
-        # torchvision's documentation, "num_params".
+        # Documentation of torchvision, "num_params".
         ("alexnet", 61_100_840),
         ("vgg11", 132_863_336),
         ("resnet18", 11_689_512),
@@ -67,17 +67,17 @@ def weights_of(name: str, side: int, classes: int, **options) -> tuple[int, int]
         ("resnext50_32x4d", 25_028_904),
         ("shufflenet_v2", 2_278_604),
         ("convnext_tiny", 28_589_128),
-        # Table 1 of Szegedy et al. (2014), with biases; the table itself rounds.
+        # Table 1 of Szegedy et al. (2014), with biases. The table itself rounds.
         ("googlenet", 6_998_552),
     ],
 )
-def test_own_architecture_trains_the_published_number_of_parameters(name, published):
+def test_own_architecture_trains_the_published_parameters(name, published):
     assert weights_of(name, 224, 1000)[1] == published
 
 
 @pytest.mark.parametrize(
     ("name", "side", "published"),
-    # keras.io/api/applications, what `Model.count_params` gives there.
+    # The models of keras.io/api/applications, by `Model.count_params`.
     [
         ("vgg16", 224, 138_357_544),
         ("vgg19", 224, 143_667_240),
@@ -92,24 +92,24 @@ def test_own_architecture_trains_the_published_number_of_parameters(name, publis
         ("efficientnet_v2_b0", 224, 7_200_312),
     ],
 )
-def test_architecture_of_keras_has_the_published_number_of_parameters(name, side, published):
+def test_keras_architecture_has_the_published_parameters(name, side, published):
     assert weights_of(name, side, 1000)[0] == published
 
 
-def test_nin_for_cifar_has_the_parameters_of_the_published_definition():
-    # 5*5*3*192, 192*160, 160*96; 5*5*96*192, 192*192 twice; 3*3*192*192, 192*192, 192*10; and the biases
+def test_nin_for_cifar_has_the_published_parameters():
+    # 5*5*3*192, 192*160, 160*96; 5*5*96*192, 192*192 twice; 3*3*192*192, 192*192, 192*10; and biases
     convolutions = 14_592 + 30_880 + 15_456 + 460_992 + 2 * 37_056 + 331_968 + 37_056 + 1_930
     assert weights_of("nin", 32, 10) == (convolutions, convolutions)
 
 
 def test_lstm_has_four_gates():
-    # (28 pixels + 128 of the state + bias) * 128 * 4, and 128 * 10 + 10
+    # (28 pixels + 128 state values + bias) * 128 * 4, and 128 * 10 + 10
     model = build_model("lstm_rows", image_shape=(28, 28, 1), classes=10)
     assert model.count_params() == (28 + 128 + 1) * 128 * 4 + 1290
 
 
 @pytest.mark.parametrize(("name", "by"), [("googlenet", "inception_3a"), ("resnet18", "stage_1_block_1_add")])
-def test_images_of_cifars_size_reach_the_first_block_as_large_as_they_are(name, by):
+def test_stem_for_cifar_keeps_the_size_of_images(name, by):
     assert build_model(name, image_shape=(32, 32, 3), classes=10).get_layer(by).output.shape[1:3] == (32, 32)
     with weightless():
         assert build_model(name, image_shape=(224, 224, 3), classes=10).get_layer(by).output.shape[1:3] in (
@@ -127,7 +127,7 @@ def test_smallest_image_is_taken_and_a_smaller_one_refused(name):
         build_model(name, image_shape=(side, side - 1, 3), classes=2)
 
 
-# --- what it computes
+# --- computation
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -136,7 +136,7 @@ def test_every_architecture_gives_logits_in_float32(name, channels):
     with weightless():
         model = build_model(name, image_shape=small_shape(name, channels), classes=CLASSES)
     assert (model.output.shape, model.output.dtype) == ((None, CLASSES), "float32")
-    # Probabilities would have a softmax; and the embedding is what the last layer with weights is given.
+    # Probabilities would come from a softmax. The input of the last layer with weights is the embedding.
     head = model.layers[-1]
     assert (head.name, head.activation, len(head.input.shape)) == ("logits", keras.activations.linear, 2)
 
@@ -166,12 +166,12 @@ def test_maxout_is_the_larger_of_two_pieces():
     assert (second > first).any()
 
 
-def test_maxout_is_refused_where_a_normalisation_is_behind():
-    with pytest.raises(ConfigError, match="maxout is not for layers behind which is a normalisation"):
+def test_maxout_with_batch_normalisation_is_refused():
+    with pytest.raises(ConfigError, match="activation=maxout does not work with batch normalisation"):
         build_model("resnet18", image_shape=(32, 32, 3), classes=2, activation="maxout")
 
 
-def test_shuffle_deals_channels_out():
+def test_shuffle_gives_each_group_channels_of_all_groups():
     channels = keras.Input((1, 1, 6))
     model = keras.Model(channels, shuffle(channels, 3, "unit"))
     dealt = to_numpy(model(np.arange(6, dtype=np.float32).reshape(1, 1, 1, 6)))
@@ -192,8 +192,8 @@ def test_grouped_convolution_is_that_of_each_group(stride):
         np.testing.assert_allclose(together[..., 2 * group : 2 * group + 2], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_network_of_keras_computes_the_same_with_faster_groups():
-    network = convnext.ConvNeXt(
+def test_fast_groups_compute_the_same():
+    model = convnext.ConvNeXt(
         depths=[1] * 4,
         projection_dims=[4, 8, 12, 16],
         include_top=False,
@@ -201,19 +201,19 @@ def test_network_of_keras_computes_the_same_with_faster_groups():
         weights=None,
         input_shape=(32, 32, 3),
     )
-    faster = with_fast_groups(network, keep_weights=True)
+    faster = with_fast_groups(model, keep_weights=True)
     values = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
 
-    np.testing.assert_allclose(to_numpy(faster(values)), to_numpy(network(values)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(faster(values)), to_numpy(model(values)), rtol=1e-4, atol=1e-5)
 
     groups = [(layer.groups, type(layer)) for layer in faster.layers if isinstance(layer, keras.layers.Conv2D)]
     assert [group for group in groups if group[0] > 1] == [(width, GroupedConv2D) for width in (4, 8, 12, 16)]
-    assert [layer.name for layer in faster.layers] == [layer.name for layer in network.layers]
+    assert [layer.name for layer in faster.layers] == [layer.name for layer in model.layers]
 
 
-def test_network_without_groups_stays_the_same_object():
-    network = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
-    assert with_fast_groups(network, keep_weights=True) is network
+def test_model_without_groups_is_returned_unchanged():
+    model = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
+    assert with_fast_groups(model, keep_weights=True) is model
 
 
 GROUPS = """
@@ -234,7 +234,7 @@ assert np.isfinite(network.predict(images, verbose=0)).all()
 
 
 @pytest.mark.parametrize(("onednn", "dtype"), [("0", "float32"), ("1", "mixed_float16")])
-def test_grouped_convolution_is_trained_where_tensorflow_has_none(onednn, dtype):
+def test_grouped_convolution_trains_without_tensorflows_own(onednn, dtype):
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
     subprocess.run([sys.executable, "-c", GROUPS, dtype], env=environment, check=True)
 
@@ -242,7 +242,7 @@ def test_grouped_convolution_is_trained_where_tensorflow_has_none(onednn, dtype)
 # --- a user's own
 
 
-def own_network(image_shape, classes, width=4):
+def own_model(image_shape, classes, width=4):
     return keras.Sequential(
         [
             keras.Input(image_shape),
@@ -253,16 +253,16 @@ def own_network(image_shape, classes, width=4):
     )
 
 
-def probabilities_network(image_shape, classes):
-    return own_network(image_shape, classes + 1)
+def model_with_another_class(image_shape, classes):
+    return own_model(image_shape, classes + 1)
 
 
 def test_own_function_is_built_for_images_and_classes():
-    name = f"{__name__}:own_network"
+    name = f"{__name__}:own_model"
     model = build_model(name, image_shape=(20, 24, 3), classes=5, mean=(0.5,) * 3, std=(0.25,) * 3, width=7)
     assert (model.input_shape, model.output_shape) == ((None, 20, 24, 3), (None, 5))
     assert model.get_layer("own_conv").filters == 7
-    # Its layers are the model's, behind the same standardised pixels as any other's.
+    # Its layers are layers of the model, after the same standardised pixels as in every model.
     assert [layer.name for layer in model.layers][1:4] == ["to_unit_range", "standardise", "own_conv"]
     assert model.layers[-1].name == "own_logits"
 
@@ -272,16 +272,16 @@ def test_own_function_is_built_for_images_and_classes():
     [
         ("no_such_module_at_all:build", "cannot be imported"),
         (f"{__name__}:nothing", "has no nothing"),
-        (f"{__name__}:images_of", "did not build for|must give a keras.Model"),
-        (f"{__name__}:probabilities_network", r"must give logits of shape \(batch, 2\)"),
+        (f"{__name__}:images_of", "did not build for|must return a keras.Model"),
+        (f"{__name__}:model_with_another_class", r"must return a model with logits of shape \(batch, 2\)"),
     ],
 )
-def test_own_function_that_is_none_is_a_config_error(function, match):
+def test_own_function_that_cannot_be_used_is_refused(function, match):
     with pytest.raises(ConfigError, match=match):
         build_model(function, image_shape=(8, 8, 1), classes=2)
 
 
-def test_slim_resnet_of_the_recipes_has_less_than_a_million_parameters():
+def test_slim_resnet_has_less_than_a_million_parameters():
     model = build_model("resnet18", image_shape=(28, 28, 1), classes=10, filters=[16, 32, 64, 128])
     assert [model.get_layer(f"stage_{stage}_block_2_add").output.shape[-1] for stage in range(1, 5)] == [
         16,
@@ -292,6 +292,6 @@ def test_slim_resnet_of_the_recipes_has_less_than_a_million_parameters():
     assert model.count_params() == 703_578
 
 
-def test_resnet_of_too_few_stages_is_refused():
+def test_resnet_with_too_few_stages_is_refused():
     with pytest.raises(ConfigError, match=r"model.options do not fit resnet18: .*argument 2 is longer"):
         build_model("resnet18", image_shape=(28, 28, 1), classes=10, filters=[16, 32])

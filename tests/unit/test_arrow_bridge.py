@@ -1,6 +1,7 @@
-"""petastorm over plain Parquet: what it reads, how it ends, and what the bridge leaves alone."""
+"""petastorm through the Arrow bridge: what it reads from plain Parquet, how it ends, and what stays unchanged."""
 
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 from cnnlib.errors import FeedError
 from cnnlib.feed.petastorm import arrow_bridge
 from cnnlib.feed.petastorm.arrow_dataset import ParquetDataset, PartitionSet
-from cnnlib.feed.petastorm.thread_pool import WholeThreadPool, use_whole_thread_pool
+from cnnlib.feed.petastorm.thread_pool import WholeThreadPool
 
 arrow_bridge.install()
 
-from petastorm import make_batch_reader  # noqa: E402  (the bridge must be in place first)
+import petastorm.reader  # noqa: E402  (the bridge must be in place first)
+from petastorm import make_batch_reader  # noqa: E402
 from petastorm.predicates import in_lambda, in_set  # noqa: E402
 
 ROWS = 120
@@ -28,8 +30,9 @@ ROWS_PER_GROUP = 10
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _whole_reads():
-    use_whole_thread_pool()
+def _whole_thread_pool():
+    """petastorm's own pool now and then loses row groups; see `thread_pool`."""
+    petastorm.reader.ThreadPool = WholeThreadPool
 
 
 def rows(first: int, count: int) -> pa.Table:
@@ -49,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def partitioned(tmp_path: Path) -> Path:
-    """Two years, each with two splits, ten rows in each of the four folders."""
+    """Two years with two splits each, and ten rows in each of the four folders."""
     for index, (year, split) in enumerate(itertools.product((2024, 2025), ("test", "train"))):
         folder = tmp_path / f"year={year}" / f"split={split}"
         folder.mkdir(parents=True)
@@ -62,18 +65,18 @@ def urls(folder: Path) -> list[str]:
 
 
 def read(source: str | list[str], column: str = "id", **options) -> list:
-    """One column of every row a reader gives. With one worker, the row groups come in the order asked for."""
+    """Read one column of all rows. With one worker, row groups come in the order of the requests."""
     options = {"workers_count": 1, "shuffle_row_groups": False} | options
     with make_batch_reader(source, **options) as reader:
         return [value for batch in reader for value in getattr(batch, column)]
 
 
 def run_python(program: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in an interpreter that has imported nothing yet."""
+    """Run a program in a new interpreter."""
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
 
 
-# --- what is read ---
+# --- reading
 
 
 def test_list_of_files_gives_each_row_once_in_order(folder: Path):
@@ -88,7 +91,7 @@ def test_folder_gives_each_row_once_in_order(folder: Path):
     assert read(folder.as_uri()) == list(range(ROWS))
 
 
-def test_shuffled_row_groups_are_every_row_once_and_repeat_with_the_seed(folder: Path):
+def test_shuffled_row_groups_repeat_with_the_seed(folder: Path):
     first, again, other = (read(urls(folder), shuffle_row_groups=True, seed=seed) for seed in (3, 3, 4))
     assert sorted(first) == list(range(ROWS))
     assert first == again
@@ -119,7 +122,7 @@ def test_rows_are_chosen_by_a_predicate(folder: Path):
     assert read(folder.as_uri(), predicate=in_lambda(["id"], lambda ids: ids.isin([5, 77]))) == [5, 77]
 
 
-def test_partition_columns_come_with_the_rows_integers_as_integers(partitioned: Path):
+def test_partition_columns_come_with_the_rows(partitioned: Path):
     assert read(partitioned.as_uri(), "year") == [2024] * 20 + [2025] * 20
     assert read(partitioned.as_uri(), "split") == (["test"] * 10 + ["train"] * 10) * 2
 
@@ -136,15 +139,25 @@ def test_predicate_on_the_only_partition_column(tmp_path: Path):
     assert read(tmp_path.as_uri(), predicate=in_set({2025}, "year")) == [1]
 
 
-def test_process_pool_is_bridged_too(folder: Path):
-    # Endless, and cut after one epoch: this pool may end early where it has to find the end by itself.
+def test_process_pool_has_the_bridge_too(folder: Path):
+    # The reader is endless and the test stops after one epoch, because this pool may detect the end too early.
     options = {"reader_pool_type": "process", "workers_count": 1, "num_epochs": None}
     with make_batch_reader(urls(folder), **options) as reader:
         batches = [next(reader).id for _ in range(ROWS // ROWS_PER_GROUP)]
     assert sorted(np.concatenate(batches)) == list(range(ROWS))
 
 
-# --- how a reader ends ---
+def test_process_pool_can_import_this_project(monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env: started.append((command, env)))
+    arrow_bridge._call_in_bridged_process(print)
+    ((command, env),) = started
+    Path(command[-1]).unlink()
+    search_path = env["PYTHONPATH"].split(os.pathsep)
+    assert (Path(search_path[0]) / "cnnlib" / "feed" / "petastorm" / "arrow_bridge.py").is_file()
+
+
+# --- how a reader ends
 
 
 @pytest.mark.parametrize("batches", [0, 1, ROWS // ROWS_PER_GROUP])
@@ -159,7 +172,7 @@ def test_stop_and_join_leave_no_thread(folder: Path, batches: int):
 
 
 class HandsOutWhenAsked:
-    """The thread that hands items out, handing out the last one just before it is asked."""
+    """A ventilator that hands out its last item just before it answers `completed`."""
 
     def __init__(self, pool: WholeThreadPool) -> None:
         self.pool = pool
@@ -175,14 +188,14 @@ def test_end_is_not_announced_before_the_last_item_is_counted():
     assert not pool.all_workers_done()
 
 
-def test_stopped_pool_lets_go_of_who_waits_for_items_that_will_not_come():
+def test_stopped_pool_does_not_wait_for_open_items():
     pool = WholeThreadPool(1)
     pool._ventilated_items_by_worker[0] = 1
     pool.stop()
     assert pool.all_workers_done()
 
 
-# --- the dataset below ---
+# --- the dataset classes
 
 
 @pytest.mark.parametrize(
@@ -240,7 +253,7 @@ def test_missing_file_is_named(tmp_path: Path):
         ParquetDataset([str(tmp_path / "absent.parquet")])
 
 
-def test_folder_that_is_no_partition_is_named(folder: Path):
+def test_folder_that_is_not_a_partition_is_named(folder: Path):
     (folder / "other").mkdir()
     (folder / "part-000.parquet").rename(folder / "other" / "part-000.parquet")
     with pytest.raises(FeedError, match="'other', which does not read as column=value"):
@@ -258,10 +271,10 @@ def test_unknown_filter_operator_is_named(partitioned: Path):
         ParquetDataset(str(partitioned), filters=[("split", "like", "t%")])
 
 
-# --- what the bridge leaves alone, and what it says ---
+# --- what the bridge leaves unchanged, and its errors
 
 
-def test_pyarrow_and_numpy_stay_as_they_are():
+def test_pyarrow_and_numpy_stay_unchanged():
     done = run_python(
         """
 import sys
@@ -271,7 +284,7 @@ from cnnlib.feed.petastorm import arrow_bridge
 
 watched = (numpy, pyarrow, pyarrow.parquet)
 gone = {"pyarrow.filesystem", "pyarrow.hdfs"}
-gone_before = gone & set(sys.modules)  # none, but for pyarrow 14, which has them still
+gone_before = gone & set(sys.modules)  # empty, except that pyarrow 14 still has them
 before = [{name: getattr(module, name) for name in dir(module)} for module in watched]
 arrow_bridge.install()
 assert before == [{name: getattr(module, name) for name in dir(module)} for module in watched]
@@ -279,7 +292,7 @@ assert before == [{name: getattr(module, name) for name in dir(module)} for modu
 import petastorm.reader
 for module, old in zip(watched, before):
     for name in dir(module):
-        # Importing a module of a package for the first time puts its name there, as ever.
+        # The first import of a submodule sets its name in the package, with or without the bridge.
         own = f"{module.__name__}.{name}"
         assert name in old and getattr(module, name) is old[name] or sys.modules[own].__file__, own
 assert gone & set(sys.modules) == gone_before
@@ -293,7 +306,7 @@ def test_tested_petastorm_needs_no_warning():
     assert arrow_bridge.version_warning("0.13.1") is None
 
 
-def test_other_petastorm_is_warned_of():
+def test_untested_petastorm_gives_a_warning():
     assert arrow_bridge.version_warning("0.14.0") == (
         "the Arrow bridge was tested with petastorm 0.13.1, not with 0.14.0; "
         "if reading fails, install petastorm==0.13.1"
@@ -304,7 +317,7 @@ def test_other_petastorm_is_warned_of():
     ("circumstance", "message"),
     [
         ("metadata.version = lambda name: '0.14.0'", "UserWarning: the Arrow bridge was tested"),
-        # No package is found where no path is searched.
+        # With an empty search path no package is found.
         ("sys.path[:] = []", "FeedError: petastorm is not installed"),
         ("sys.modules['petastorm.cache'] = sys", "FeedError: petastorm.cache was imported before"),
     ],

@@ -1,4 +1,4 @@
-"""What augmentation does to images and labels, and that nothing of it is left in the model."""
+"""Augmentation changes images and labels, and leaves nothing in the model."""
 
 import re
 
@@ -18,7 +18,7 @@ from cnnlib.training.augmentation import Augmentation, _rand_augment  # noqa: E4
 from cnnlib.training.checkpoints import checkpoint_folder  # noqa: E402
 from cnnlib.training.compiled_model import new_model  # noqa: E402
 from pipelines.show import show_batch  # noqa: E402
-from tests.unit.trainings import Told, settings, striped_set  # noqa: E402
+from tests.unit.trainings import RecordedFit, settings, striped_set  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 12, 16, 3), dtype=np.uint8)
 LABELS = np.eye(64, dtype=np.float32)
@@ -41,7 +41,7 @@ def image_set(tmp_path_factory):
 
 
 def augmented(images=IMAGES, **changes) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels as changed, as integers and shares."""
+    """Return the changed images as integers, and the changed labels."""
     keras.utils.set_random_seed(3)
     changed, labels = Augmentation(AugmentSettings(**changes), images.shape[1:])(images, LABELS[: len(images)])
     assert changed.dtype == "uint8"
@@ -49,7 +49,7 @@ def augmented(images=IMAGES, **changes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
-    """The image moved by whole pixels, black where nothing is left."""
+    """Return the image moved by whole pixels, with black in the empty area."""
     height, width, _ = image.shape
     padded = np.pad(image, ((9, 9), (9, 9), (0, 0)))
     return padded[9 - down : 9 - down + height, 9 - right : 9 - right + width]
@@ -68,29 +68,29 @@ def test_flip_mirrors_half_of_the_images_along_each_axis(flip, axes):
         for before, after in zip(IMAGES, changed, strict=True)
     ]
     counts = [found.count(which) for which in axes]
-    # Each is binomial: five standard deviations.
+    # Each count is binomial; allow five standard deviations.
     assert all(abs(count - 64 / len(axes)) < 5 * np.sqrt(64 / 4) for count in counts), counts
     assert min(counts) > 0
 
 
-def test_crop_and_pad_cuts_each_image_at_a_place_of_its_own():
+def test_crop_and_pad_cuts_each_image_at_its_own_position():
     changed, _ = augmented(crop_padding=2)
-    places = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    offsets = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
     found = [
-        next(place for place in places if np.array_equal(after, moved(before, *place)))
+        next(offset for offset in offsets if np.array_equal(after, moved(before, *offset)))
         for before, after in zip(IMAGES, changed, strict=True)
     ]
     assert len(set(found)) > 10
 
 
-def test_shift_moves_no_further_than_its_share():
+def test_shift_moves_no_further_than_its_fraction():
     dot = np.zeros((64, 21, 21, 1), np.uint8)
     dot[:, 10, 10] = 255
     changed, _ = augmented(dot, shift=0.2)
     weights = changed[..., 0] / changed.sum(axis=(1, 2, 3))[:, None, None]
     offsets = [np.abs((weights * grid).sum(axis=(1, 2)) - 10) for grid in np.mgrid[:21, :21]]
     for offset in offsets:
-        # By up to 0.2 of 21 pixels, not only by a few of them.
+        # The largest move is near 0.2 of 21 pixels.
         assert 2.5 < offset.max() <= 4.2 + 0.05
 
 
@@ -98,7 +98,7 @@ def test_rotation_turns_no_further_than_its_degrees():
     bar = np.zeros((64, 41, 41, 1), np.uint8)
     bar[:, 20, :] = 255
     changed, _ = augmented(bar, rotation=20)
-    # At the right end, by the tangent of the angle.
+    # The right end moves by the tangent of the angle.
     ends = np.abs(changed[:, :, 35, 0].argmax(axis=1) - 20)
     most = np.tan(np.radians(20)) * 15
     assert 0.7 * most < ends.max() <= most + 1
@@ -121,11 +121,11 @@ def test_moved_images_are_filled_as_the_settings_say():
     assert nearest.min() == nearest.max() == 200
 
 
-def test_colour_changes_grey_images_in_brightness_and_contrast_alone():
+def test_colour_changes_brightness_and_contrast_of_grey():
     grey, _ = augmented(IMAGES[..., :1], colour=0.5)
     for before, after in zip(IMAGES[..., :1].astype(int), grey, strict=True):
         pixels = np.argsort(before.ravel(), kind="stable")
-        # A line through what was: no pixel overtakes another.
+        # The change is monotonic: no pixel becomes brighter than another that was brighter before.
         assert (np.diff(after.ravel()[pixels]) >= 0).all()
     assert np.abs(grey - IMAGES[..., :1]).mean() > 5
 
@@ -150,11 +150,11 @@ def test_weak_colour_changes_little_and_to_both_sides():
     def saturation(images: np.ndarray) -> np.ndarray:
         return 1 - images[:, 0, 0].min(axis=-1) / images[:, 0, 0].max(axis=-1)
 
-    for what, before in ((contrast, contrast(pictures)[0]), (saturation, saturation(pictures)[0])):
-        assert 0.3 < (what(changed) > before).mean() < 0.7
+    for measure, before in ((contrast, contrast(pictures)[0]), (saturation, saturation(pictures)[0])):
+        assert 0.3 < (measure(changed) > before).mean() < 0.7
 
 
-def test_erasing_blackens_a_rectangle_in_its_share_of_the_images():
+def test_erasing_blackens_a_rectangle_in_some_images():
     always, _ = augmented(erasing=1.0)
     for before, after in zip(IMAGES, always, strict=True):
         gone = (after == 0).all(axis=-1)
@@ -162,11 +162,11 @@ def test_erasing_blackens_a_rectangle_in_its_share_of_the_images():
         assert gone.sum() == len(rows) * len(columns)
         assert np.array_equal(after[~gone], before[~gone])
     changed, _ = augmented(np.repeat(IMAGES, 8, axis=0)[:64], erasing=0.25)
-    share = np.mean([(image == 0).any() for image in changed])
-    assert 0.05 < share < 0.5
+    fraction = np.mean([(image == 0).any() for image in changed])
+    assert 0.05 < fraction < 0.5
 
 
-def test_rand_augment_changes_images_of_one_and_of_three_channels():
+def test_rand_augment_changes_grey_and_rgb_images():
     for images in (IMAGES, IMAGES[..., :1]):
         changed, _ = augmented(images, rand_augment=0.5)
         assert changed.shape == images.shape
@@ -177,13 +177,13 @@ def test_small_magnitude_neither_inverts_nor_coarsens():
     values = np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1)
     small, full = _rand_augment(0.1), _rand_augment(1.0)
     solarized = to_numpy(small.solarization(values, training=True))
-    # 0.9 of 255 is 229.5: what is brighter is inverted.
+    # 0.9 of 255 is 229.5. Brighter pixels are inverted.
     np.testing.assert_array_equal(solarized, np.where(values > 229.5, 255 - values, values))
     np.testing.assert_array_equal(to_numpy(small.random_posterization(values, training=True)), values)
     np.testing.assert_array_equal(to_numpy(full.random_posterization(values, training=True)), values // 16 * 16)
 
 
-def test_nothing_is_changed_where_all_is_off():
+def test_nothing_changes_if_everything_is_off():
     changed, labels = augmented()
     assert np.array_equal(changed, IMAGES)
     assert np.array_equal(labels, LABELS)
@@ -205,7 +205,7 @@ def test_cutmix_mixes_labels_by_area():
     changed, labels = augmented(cutmix=1.0)
     for number, (after, label) in enumerate(zip(changed, labels, strict=True)):
         kept = (after == IMAGES[number]).all(axis=-1)
-        # The rectangle's edges lie between pixels: one more or less along each.
+        # The rectangle's edges lie between pixels, so each may include one pixel more or less.
         assert label[number] == pytest.approx(kept.mean(), abs=(12 + 16 + 1) / (12 * 16))
         assert label.sum() == pytest.approx(1)
         other = np.argsort(label)[-1 if np.argmax(label) != number else -2]
@@ -226,15 +226,15 @@ def test_settings_that_contradict_are_refused(image_set, augment, train, message
 
 def test_padding_that_could_leave_nothing_is_refused(image_set):
     with pytest.raises(ConfigError, match=r"augment.crop_padding=16 could leave nothing of images of 16 x 16"):
-        Told().fit(image_set, settings(image_set, augment={"crop_padding": 16}))
+        RecordedFit().fit(image_set, settings(image_set, augment={"crop_padding": 16}))
 
 
 # --- training
 
 
-def test_nothing_of_it_is_in_the_model(image_set):
+def test_augmentation_is_not_part_of_the_model(image_set):
     given = settings(image_set, epochs=1, augment=EVERYTHING)
-    model, _ = Told().fit(image_set, given)
+    model, _ = RecordedFit().fit(image_set, given)
     plain = new_model(image_set, given)
     assert [layer.name for layer in model.layers] == [layer.name for layer in plain.layers]
     assert type(model) is type(plain)
@@ -244,39 +244,39 @@ def test_nothing_of_it_is_in_the_model(image_set):
 def test_images_are_changed_in_training_and_not_in_validation(image_set):
     black = {"shift": 1.0, "erasing": 1.0, "mixup": 1.0}
     given = settings(image_set, epochs=3, patience=0, learning_rate=3e-3)
-    history = Told().fit(image_set, given)[1]
-    spoilt = Told().fit(image_set, given.model_copy(update={"augment": AugmentSettings(**black)}))[1]
+    history = RecordedFit().fit(image_set, given)[1]
+    spoiled = RecordedFit().fit(image_set, given.model_copy(update={"augment": AugmentSettings(**black)}))[1]
     assert history["accuracy"][-1] > 0.9
-    assert spoilt["accuracy"][-1] < 0.8
-    # Of another loss, but of the same images.
-    assert max(spoilt["val_accuracy"]) > max(spoilt["accuracy"])
+    assert spoiled["accuracy"][-1] < 0.8
+    # The loss differs, but validation has the same images.
+    assert max(spoiled["val_accuracy"]) > max(spoiled["accuracy"])
 
 
 def embedded(image_shape, classes):
-    """A network with a weight by position, as a Vision Transformer has, whose gradient is sparse."""
+    """Return a model with a weight per position, as in a Vision Transformer. The gradient of that weight is sparse."""
     images = keras.Input(image_shape)
     rows = keras.layers.Reshape((image_shape[0], -1))(images)
-    places = keras.layers.Embedding(image_shape[0], image_shape[1] * image_shape[2], name="places")
-    # The same numbers, 0 and up, for each image.
+    positions = keras.layers.Embedding(image_shape[0], image_shape[1] * image_shape[2], name="positions")
+    # The row numbers, from 0, for each image.
     numbers = keras.ops.cumsum(keras.ops.ones_like(rows[..., 0]), axis=1) - 1
-    placed = keras.layers.Add()([rows, places(numbers)])
-    return keras.Model(images, keras.layers.Dense(classes)(keras.layers.Flatten()(placed)))
+    summed = keras.layers.Add()([rows, positions(numbers)])
+    return keras.Model(images, keras.layers.Dense(classes)(keras.layers.Flatten()(summed)))
 
 
-def test_network_with_an_embedding_is_trained(image_set):
+def test_model_with_an_embedding_is_trained(image_set):
     own = {"name": f"{__name__}:embedded"}
     given = settings(image_set, epochs=2, model=own, augment={"shift": 0.01})
-    before = new_model(image_set, given).get_layer("places").get_weights()[0]
-    model, history = Told().fit(image_set, given)
+    before = new_model(image_set, given).get_layer("positions").get_weights()[0]
+    model, history = RecordedFit().fit(image_set, given)
     assert history["loss"][1] < history["loss"][0]
-    assert np.abs(model.get_layer("places").get_weights()[0] - before).max() > 0
+    assert np.abs(model.get_layer("positions").get_weights()[0] - before).max() > 0
 
 
 def test_resumed_training_sees_the_same_images(image_set, tmp_path):
     given = settings(image_set, epochs=3, patience=0, augment={"rotation": 10, "cutmix": 1.0})
-    whole, history = Told().fit(image_set, given, folder=tmp_path)
-    resumed, same = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 1))
-    # Threads may add up floats in another order; other images would have another loss.
+    whole, history = RecordedFit().fit(image_set, given, folder=tmp_path)
+    resumed, same = RecordedFit().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 1))
+    # Threads may add floats in another order. Other images would have another loss.
     assert same["loss"] == pytest.approx(history["loss"], rel=1e-3)
     for ours, theirs in zip(resumed.trainable_weights, whole.trainable_weights, strict=True):
         np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-3)
@@ -297,14 +297,14 @@ def test_picture_of_a_batch_is_written(image_set, tmp_path):
     assert path.read_bytes() == once
 
 
-def test_picture_is_of_an_example_where_nothing_is_set(image_set, tmp_path):
+def test_picture_shows_an_example_if_nothing_is_set(image_set, tmp_path):
     shown = {"data": {"path": image_set.folder.uri}, "output": {"path": str(tmp_path / "batch.png")}}
     example = show_batch(ShowSettings(**shown)).read_bytes()
     given = {"rotation": 10, "shift": 0.1, "zoom": 0.1}
     assert show_batch(ShowSettings(**shown, augment=given)).read_bytes() == example
 
 
-def test_nowhere_to_write_is_refused(image_set, tmp_path):
+def test_unwritable_output_path_is_refused(image_set, tmp_path):
     data = {"path": image_set.folder.uri}
     (tmp_path / "file").touch()
     output = {"path": str(tmp_path / "file" / "batch.png")}

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, whenever the process that writes them is killed."""
+"""Checkpoints are complete or absent, whenever the process that writes them is killed."""
 
 import os
 import random
@@ -110,7 +110,7 @@ def test_checkpoints_up_to_an_epoch_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text('{"epoch": 3')])
-def test_state_that_cannot_be_read_is_a_config_error(tmp_path, damage):
+def test_unreadable_state_is_a_config_error(tmp_path, damage):
     folder = write_checkpoint(tmp_path, small_model(0.25), state_of(1))
     damage(folder / STATE_FILE)
     with pytest.raises(ConfigError, match="is not a checkpoint of this sparkcnn"):
@@ -118,12 +118,12 @@ def test_state_that_cannot_be_read_is_a_config_error(tmp_path, damage):
 
 
 def newest_epoch(folder: Path) -> int:
-    """The highest epoch whose checkpoint has its name, 0 without one."""
+    """Return the highest epoch that has a checkpoint folder, or 0 without any."""
     return max((int(path.name.removeprefix("epoch-")) for path in folder.glob("epoch-*")), default=0)
 
 
-def write_for_ever(folder: Path, tracker: Tracker | None, begin: Connection) -> None:
-    """What is killed: writes, and publishes, checkpoint after checkpoint, each with its epoch as the weight."""
+def write_forever(folder: Path, tracker: Tracker | None, begin: Connection) -> None:
+    """Write, and publish, checkpoint after checkpoint until killed. The weight in each one is its epoch."""
     epoch = tracker.latest_epoch() if tracker else newest_epoch(folder)
     model = small_model(0)
     begin.send("writing")
@@ -137,14 +137,14 @@ def write_for_ever(folder: Path, tracker: Tracker | None, begin: Connection) -> 
 
 
 def kills(count: int, folder: Path, tracker: Tracker | None) -> Iterator[int]:
-    """Kill `write_for_ever` at so many moments; gives the number of each, from 0, when it is over."""
-    # The server imports what it needs once; each child is a process of its own, forked before that is in use.
+    """Kill `write_forever` at this many moments. Yield the number of each kill, from 0, after it."""
+    # The server imports everything once. Each child is forked from it before TensorFlow is in use.
     context = get_context("forkserver")
     context.set_forkserver_preload(["cnnlib.training.checkpoints", "pipelines.tracking.tracker", __name__])
     moments = random.Random(0)
     for number in range(count):
         begin, begin_there = context.Pipe(duplex=False)
-        child = context.Process(target=write_for_ever, args=(folder, tracker, begin_there), daemon=True)
+        child = context.Process(target=write_forever, args=(folder, tracker, begin_there), daemon=True)
         child.start()
         assert begin.recv() == "writing"
         child.join(moments.uniform(0, 0.1))
@@ -154,8 +154,8 @@ def kills(count: int, folder: Path, tracker: Tracker | None) -> Iterator[int]:
         yield number
 
 
-@pytest.mark.slow
-def test_killed_at_a_hundred_moments_the_newest_complete_checkpoint_loads(tmp_path):
+@pytest.mark.full
+def test_newest_checkpoint_loads_after_a_hundred_kills(tmp_path):
     interrupted = 0
     seen = 0
     for _ in kills(100, tmp_path, None):
@@ -165,13 +165,13 @@ def test_killed_at_a_hundred_moments_the_newest_complete_checkpoint_loads(tmp_pa
         seen = newest
         if newest:
             check_checkpoint(checkpoint_folder(tmp_path, newest), newest)
-    # Most of the kills hit a half-written one.
+    # Most of the kills hit a half-written checkpoint.
     assert interrupted > 50
     assert seen > 0
 
 
-@pytest.mark.slow
-def test_killed_while_it_publishes_the_latest_checkpoint_of_the_run_loads(tmp_path):
+@pytest.mark.full
+def test_latest_published_checkpoint_loads_after_kills(tmp_path):
     uri = connect(TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db"))
     client = mlflow.MlflowClient(uri)
     experiment = client.create_experiment("kills", (tmp_path / "artifacts").as_uri())
@@ -183,7 +183,7 @@ def test_killed_while_it_publishes_the_latest_checkpoint_of_the_run_loads(tmp_pa
         assert latest >= seen
         seen = latest
         if latest:
-            # As a training begins that goes on.
+            # A resumed training begins this way.
             check_checkpoint(tracker.fetch_checkpoint(latest, tmp_path / "fetched" / str(number)), latest)
     assert seen > 0
 

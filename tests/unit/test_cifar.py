@@ -1,4 +1,4 @@
-"""CIFAR's binary files: what parses, and one clear error for each way in which it may not; pickles are never opened."""
+"""CIFAR's binary files parse, or end in one clear error for each kind of fault. Pickles are never opened."""
 
 import gzip
 import pickle
@@ -16,7 +16,7 @@ CIFAR_10_LABELS = np.array([9, 0, 3], np.uint8)
 
 
 def batch(pixels: np.ndarray, *labels: np.ndarray) -> bytes:
-    """Write a batch as the format says: labels, then the red plane, the green and the blue, row by row."""
+    """Write a batch in CIFAR's format: the labels, then the red, green and blue planes, row by row."""
     planes = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
     return np.concatenate([*(column[:, None] for column in labels), planes], axis=1).astype(np.uint8).tobytes()
 
@@ -57,21 +57,23 @@ def test_planes_are_red_green_blue_and_rows_run_from_left_to_right():
 @pytest.mark.parametrize(
     ("content", "kind", "says"),
     [
-        pytest.param(b"", "CIFAR-10", "has 0 bytes, no whole number of CIFAR-10 records of 3073", id="empty"),
-        pytest.param(CIFAR_10[:-1], "CIFAR-10", "has 9218 bytes, no whole number", id="a-byte-short"),
-        pytest.param(CIFAR_10 + b"\0", "CIFAR-10", "has 9220 bytes, no whole number", id="a-byte-long"),
-        pytest.param(CIFAR_10, "CIFAR-100", "no whole number of CIFAR-100 records of 3074", id="the-other-kind"),
-        pytest.param(b"\x0a" + CIFAR_10[1:], "CIFAR-10", "has label 10 in image 0, CIFAR-10 has 0 to 9", id="label"),
+        pytest.param(b"", "CIFAR-10", "has 0 bytes, not a whole number of CIFAR-10 records of 3073", id="empty"),
+        pytest.param(CIFAR_10[:-1], "CIFAR-10", "has 9218 bytes, not a whole number", id="a-byte-short"),
+        pytest.param(CIFAR_10 + b"\0", "CIFAR-10", "has 9220 bytes, not a whole number", id="a-byte-long"),
+        pytest.param(CIFAR_10, "CIFAR-100", "not a whole number of CIFAR-100 records of 3074", id="the-other-kind"),
+        pytest.param(
+            b"\x0a" + CIFAR_10[1:], "CIFAR-10", "has label 10 in image 0, but CIFAR-10 has labels 0 to 9", id="label"
+        ),
         pytest.param(
             batch(PIXELS, np.array([1, 20, 2]), np.array([3, 4, 5])),
             "CIFAR-100",
-            "has label 20 in image 1, CIFAR-100 has 0 to 19",
+            "has label 20 in image 1, but CIFAR-100 has labels 0 to 19",
             id="coarse-label",
         ),
         pytest.param(
             batch(PIXELS, np.array([1, 2, 3]), np.array([3, 4, 100])),
             "CIFAR-100",
-            "has label 100 in image 2, CIFAR-100 has 0 to 99",
+            "has label 100 in image 2, but CIFAR-100 has labels 0 to 99",
             id="fine-label",
         ),
         pytest.param(pickle.dumps({b"data": PIXELS}, 2), "CIFAR-10", "is a pickle", id="pickle"),
@@ -128,11 +130,11 @@ def test_files_are_found(names, expected):
     ("names", "says"),
     [
         pytest.param([], "no file is named like data_batch_1.bin", id="nothing"),
-        pytest.param(["cifar-10-binary.tar.gz"], "fetch and unpack the binary version", id="still-packed"),
+        pytest.param(["cifar-10-binary.tar.gz"], "download and unpack the binary version", id="still-packed"),
         pytest.param(
             ["batches.meta", "data_batch_1", "test_batch"], "batches.meta looks like CIFAR's Python", id="pickled"
         ),
-        pytest.param(["meta", "train", "test"], "never read; fetch and unpack the binary version", id="pickled-100"),
+        pytest.param(["meta", "train", "test"], "never read; download and unpack the binary version", id="pickled-100"),
         pytest.param(["train.bin", "test_batch.bin"], "CIFAR-10 and of CIFAR-100", id="both"),
         pytest.param(["train.bin", "train.bin.gz"], "train.bin is there twice", id="twice"),
     ],
@@ -147,7 +149,7 @@ def test_files_are_refused_in_one_line(names, says):
     ("name", "expected"),
     [("test_batch.bin", True), ("test.bin.gz", True), ("data_batch_1.bin", False), ("train.bin", False)],
 )
-def test_test_batches_are_told_by_name(name, expected):
+def test_test_batches_are_known_by_name(name, expected):
     assert is_test(name) is expected
 
 
@@ -160,7 +162,7 @@ def test_class_names_are_the_lines():
     assert " ".join(names) == "airplane automobile bird cat deer dog frog horse ship truck"
 
 
-def test_numbers_are_the_names_where_there_is_no_file():
+def test_numbers_are_the_names_without_a_file():
     assert parse_class_names(None, "", "CIFAR-100") == tuple(str(label) for label in range(100))
 
 
@@ -170,7 +172,7 @@ def test_numbers_are_the_names_where_there_is_no_file():
         pytest.param(b"", "has 0 names", id="empty"),
         pytest.param(b"a\nb\n", "has 2 names", id="too-few"),
         pytest.param(b"a\n" * 10, "has 10 names, 1 of them different", id="all-the-same"),
-        pytest.param(b"\xff\xfe", "is no UTF-8 text", id="binary"),
+        pytest.param(b"\xff\xfe", "is not UTF-8 text", id="binary"),
     ],
 )
 def test_class_names_are_refused(content, says):

@@ -1,4 +1,4 @@
-"""What Spark's settings say of workers before any is asked for; tests/spark has what real sessions say."""
+"""Problems of workers that follow from Spark's settings alone. tests/spark asks real sessions."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ from pipelines.spark.cluster import environment_for_ranks, runs_here, store_prob
 
 
 def session(**settings: str) -> SimpleNamespace:
-    """A Spark Connect session as far as its settings go; dots are written as double underscores."""
+    """Return a fake Spark Connect session with these settings. Double underscores stand for dots."""
     known = {name.replace("__", "."): value for name, value in settings.items()}
     return SimpleNamespace(conf=SimpleNamespace(get=known.get))
 
@@ -18,20 +18,20 @@ def session(**settings: str) -> SimpleNamespace:
     ("master", "slots"),
     [("local", 1), ("local[3]", 3), ("local[4,2]", 4), ("local[4, 2]", 4), ("spark://host:7077", None), ("yarn", None)],
 )
-def test_slots_of_a_master(master: str, slots: int | None) -> None:
+def test_slots_follow_from_the_master(master: str, slots: int | None) -> None:
     assert task_slots(session(spark__master=master)) == slots
 
 
-def test_a_task_of_several_processors_takes_as_many() -> None:
+def test_task_cpus_reduce_the_slots() -> None:
     assert task_slots(session(spark__master="local[5]", spark__task__cpus="2")) == 2
 
 
-def test_dynamic_allocation_is_refused_where_spark_would() -> None:
-    # On a local master Spark takes no notice of it.
+def test_dynamic_allocation_is_refused_except_locally() -> None:
+    # On a local master Spark ignores the setting.
     for master, refused in (("spark://host:7077", True), ("local[2]", False)):
         spark = session(spark__master=master, spark__dynamicAllocation__enabled="true")
         problem = workers_problem(spark, FitSettings(workers=2))
-        assert ("spark.dynamicAllocation.enabled=true; start it with false" in problem) is refused
+        assert ("spark.dynamicAllocation.enabled=true; set it to false" in problem) is refused
 
 
 @pytest.mark.parametrize(("amount", "fine"), [("1", True), ("1.0", True), ("0.5", False), (None, False)])
@@ -41,7 +41,7 @@ def test_each_worker_needs_a_gpu_of_its_own(amount: str | None, fine: bool) -> N
     assert (problem == "") is fine
 
 
-def test_store_on_the_drivers_disk_is_refused_to_workers_elsewhere() -> None:
+def test_store_on_the_drivers_disk_needs_local_workers() -> None:
     far, near = session(spark__master="spark://host:7077"), session(spark__master="local-cluster[2,1,1024]")
     assert store_problem(far, "sqlite:////data/mlflow.db").startswith("tracking.uri=sqlite:////data/mlflow.db lies on")
     assert store_problem(far, "http://host:5000") == store_problem(far, "databricks") == ""
@@ -49,7 +49,7 @@ def test_store_on_the_drivers_disk_is_refused_to_workers_elsewhere() -> None:
     assert (runs_here(far), runs_here(near)) == (False, True)
 
 
-def test_ranks_get_what_stores_need_and_nothing_of_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_get_only_the_variables_of_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_TOKEN", "AWS_PROFILE", "TF_CONFIG", "SPARK_HOME"):
         monkeypatch.setenv(name, "set")
     passed = environment_for_ranks()

@@ -1,6 +1,6 @@
-"""Exit statuses and the one line on standard error; and the command that names the jobs."""
+"""The command `sparkcnn`: its jobs, their exit statuses, and the one line on standard error."""
 
-import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +13,8 @@ from cnnlib import errors
 from cnnlib.config import Settings
 from cnnlib.errors import LimitError, SparkcnnError
 from jobs import sparkcnn
-from jobs.command import run_job
+from jobs.catalogue import JOBS, Job
+from jobs.command import exit_without_waiting, run_job
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -40,11 +41,15 @@ class Count(Settings):
     count: int = Field(1, gt=0, description="pieces of work")
 
 
-def failing(error: BaseException):
+def job_of(work, name: str = "count") -> Job:
+    return Job(name, Count, work)
+
+
+def failing(error: BaseException, name: str = "count") -> Job:
     def work(settings: Count) -> None:
         raise error
 
-    return work
+    return job_of(work, name)
 
 
 # --- run_job
@@ -63,46 +68,58 @@ def test_codes_are_unlike_each_other():
 @pytest.mark.parametrize("name", STATUS)
 def test_error_ends_with_its_status_and_one_line(name, capsys):
     error = getattr(errors, name)("train.epochs=0\n  is too small;\n\tsay 1 or more")
-    assert run_job("train", Count, failing(error), []) == STATUS[name]
+    assert run_job(failing(error, "train"), []) == STATUS[name]
     assert capsys.readouterr() == ("", "sparkcnn train: train.epochs=0 is too small; say 1 or more\n")
 
 
 def test_done_is_status_zero_and_silent(capsys):
     done = []
-    assert run_job("count", Count, lambda settings: done.append(settings.count), ["--count", "4"]) == 0
+    assert run_job(job_of(lambda settings: done.append(settings.count)), ["--count", "4"]) == 0
     assert done == [4]
     assert capsys.readouterr() == ("", "")
 
 
-def test_settings_that_do_not_fit_start_nothing(capsys):
+def test_invalid_settings_start_nothing(capsys):
     done = []
-    assert run_job("count", Count, done.append, ["--count", "0"]) == 2
+    assert run_job(job_of(done.append), ["--count", "0"]) == 2
     assert done == []
     line = capsys.readouterr().err
     assert line.startswith("sparkcnn count: count: ")
     assert line.count("\n") == 1
 
 
-def test_arguments_are_the_command_lines_where_none_are_given(monkeypatch):
+def test_arguments_default_to_the_command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["count.py", "--count", "6"])
     done = []
-    assert run_job("count", Count, lambda settings: done.append(settings.count), None) == 0
+    assert run_job(job_of(lambda settings: done.append(settings.count))) == 0
     assert done == [6]
 
 
 def test_interrupt_ends_with_130(capsys):
-    assert run_job("count", Count, failing(KeyboardInterrupt()), []) == 130
+    assert run_job(failing(KeyboardInterrupt()), []) == 130
     assert capsys.readouterr().err == "sparkcnn count: interrupted; nothing unfinished was published\n"
 
 
 def test_fault_of_the_program_passes_with_its_trace():
     with pytest.raises(ZeroDivisionError):
-        run_job("count", Count, failing(ZeroDivisionError()), [])
+        run_job(failing(ZeroDivisionError()), [])
 
 
 def test_error_without_a_message_is_still_a_line(capsys):
-    assert run_job("count", Count, failing(LimitError("")), []) == 3
+    assert run_job(failing(LimitError("")), []) == 3
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_exit_without_waiting_ends_with_the_status(monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def work() -> None:
+        raise LimitError("too few")
+
+    exit_without_waiting("count", work)
+    assert ended == [3]
+    assert capsys.readouterr().err == "sparkcnn count: too few\n"
 
 
 # --- sparkcnn
@@ -117,26 +134,40 @@ def run(monkeypatch, *arguments: str) -> int:
 def test_help_lists_every_job_with_what_it_does(arguments, monkeypatch, capsys):
     assert run(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
-    for name in sparkcnn.JOBS:
-        does = ast.get_docstring(ast.parse((PROJECT / "jobs" / f"{name}.py").read_text()))
-        assert f"  {name:<8} {does}\n" in shown
+    for job in JOBS.values():
+        assert f"  {job.name:<8} {job.summary}\n" in shown
 
 
 def test_every_entry_point_is_a_job():
-    entry_points = {path.stem for path in (PROJECT / "jobs").glob("*.py") if "def main(" in path.read_text()}
-    assert entry_points - {"sparkcnn"} == set(sparkcnn.JOBS)
+    entry_points = {path.stem for path in (PROJECT / "jobs").glob("*.py") if "sys.exit(main())" in path.read_text()}
+    assert entry_points - {"sparkcnn"} == set(JOBS)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_entry_point_runs_its_job(name):
+    assert importlib.import_module(f"jobs.{name}").main.args == (JOBS[name],)
+
+
+@pytest.mark.parametrize("command", [[PROJECT / "jobs" / "ingest.py"], ["-m", "jobs.ingest"]], ids=["file", "module"])
+def test_entry_point_starts_as_file_and_as_module(command, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, *command, "--zzz", "1"], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("sparkcnn ingest: ")
+    assert ended.stderr.endswith("unrecognized arguments: --zzz 1; see --help for all settings\n")
 
 
 @pytest.mark.parametrize(("name", "hint"), [("trian", "did you mean train?"), ("ingst", "did you mean ingest?")])
-def test_unknown_job_is_told_the_nearest(name, hint, monkeypatch, capsys):
+def test_unknown_job_gets_the_nearest_as_hint(name, hint, monkeypatch, capsys):
     assert run(monkeypatch, name, "--x") == 2
-    assert capsys.readouterr() == ("", f"sparkcnn: {name} is no job; {hint}\n")
+    assert capsys.readouterr() == ("", f"sparkcnn: {name} is not a job; {hint}\n")
 
 
-def test_unknown_job_like_none_is_told_them_all(monkeypatch, capsys):
+def test_job_like_no_other_lists_all(monkeypatch, capsys):
     assert run(monkeypatch, "zzz") == 2
     known = "ingest, train, compare, tune, score, evaluate, promote, demo, doctor, plan, models, cost, show, imagenet"
-    assert capsys.readouterr().err == f"sparkcnn: zzz is no job; take one of {known}\n"
+    assert capsys.readouterr().err == f"sparkcnn: zzz is not a job; take one of {known}\n"
 
 
 def test_installed_command_ends_with_the_jobs_status(tmp_path):
@@ -158,11 +189,11 @@ def test_installed_command_ends_with_the_jobs_status(tmp_path):
 
 def test_lines_of_another_process_are_quoted_below_the_error(capsys):
     error = errors.TrainingError("rank 1 was killed by SIGKILL", ["step 7", "out of memory"])
-    assert run_job("train", Count, failing(error), []) == 1
+    assert run_job(failing(error, "train"), []) == 1
     assert capsys.readouterr().err.splitlines() == [
         "sparkcnn train: rank 1 was killed by SIGKILL",
         "  | step 7",
         "  | out of memory",
     ]
-    # As a notebook shows it.
+    # A notebook shows the error as text.
     assert str(error).splitlines() == ["rank 1 was killed by SIGKILL", "  | step 7", "  | out of memory"]

@@ -1,4 +1,4 @@
-"""What compare is asked for, and what it makes of histories."""
+"""The settings of compare, and its statistics, table and figures."""
 
 import csv
 import io
@@ -11,7 +11,8 @@ from PIL import Image
 from cnnlib.config import CompareSettings
 from cnnlib.config.overrides import override, read_value, split_values
 from cnnlib.errors import ConfigError
-from cnnlib.reports.curves import COLOURS, comparison_figure, importance_figure
+from cnnlib.reports.curves import comparison_figure, importance_figure
+from cnnlib.reports.style import COLOURS
 from cnnlib.tuning.comparison import Attempt, Comparison, Contender, as_csv, spread_of
 from jobs.settings import parse_settings
 
@@ -42,7 +43,7 @@ def test_best_and_last_are_of_each_training():
     assert ADAM.best("loss", "min").mean == pytest.approx(0.15)
 
 
-def test_epoch_that_is_no_number_is_never_the_best_and_a_training_of_them_has_none():
+def test_nan_epoch_is_never_the_best():
     assert Contender("x", (attempt(0, [NAN, 0.4, NAN]),)).best("val_accuracy", "max").mean == 0.4
     assert math.isnan(Contender("x", (attempt(0, [NAN, NAN]),)).best("val_accuracy", "min").mean)
 
@@ -54,13 +55,13 @@ def test_curve_is_of_the_seeds_that_reached_an_epoch():
 
 
 @pytest.mark.parametrize(("direction", "order"), [("max", ["adam", "sgd", "nan"]), ("min", ["sgd", "adam", "nan"])])
-def test_best_comes_first_and_what_never_was_a_number_last(direction, order):
+def test_best_ranks_first_and_nan_last(direction, order):
     never = Contender("nan", (attempt(0, [NAN]),))
     comparison = Comparison("optimizer.name", "val_accuracy", direction, (never, SGD, ADAM))
     assert [contender.value for contender in comparison.ranking] == order
 
 
-def test_table_has_a_row_a_value_and_leaves_what_is_not_known_empty():
+def test_table_leaves_unknown_deviation_empty():
     single = Comparison("optimizer.name", "val_accuracy", "max", (Contender("adam", ADAM.attempts[:1]),))
     (row,) = csv.DictReader(io.StringIO(as_csv(single.rows())))
     assert row["optimizer.name"] == "adam"
@@ -72,26 +73,26 @@ def test_table_has_a_row_a_value_and_leaves_what_is_not_known_empty():
 
 
 def pixels_in(png: bytes, colour: str) -> int:
-    """How many pixels of a figure have exactly this colour."""
-    wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    """Count the pixels of a figure that have exactly this colour."""
+    wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return int((np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) == wanted).all(axis=2).sum())
 
 
-def test_figure_has_a_curve_of_each_value_and_is_the_same_again():
+def test_figure_has_a_curve_per_value_and_is_reproducible():
     png = comparison_figure(COMPARISON)
     assert [pixels_in(png, colour) > 0 for colour in COLOURS[:3]] == [True, True, False]
     assert comparison_figure(COMPARISON) == png
 
 
-def test_figure_of_values_that_were_never_a_number_is_drawn():
+def test_figure_of_nan_values_is_drawn():
     png = comparison_figure(
         Comparison("optimizer.name", "val_accuracy", "max", (Contender("x", (attempt(0, [NAN]),)),))
     )
     assert Image.open(io.BytesIO(png)).format == "PNG"
 
 
-def test_importance_is_as_long_as_its_share():
-    few, many = (pixels_in(importance_figure({"a": share}, "loss"), COLOURS[0]) for share in (0.2, 0.8))
+def test_importance_bar_is_as_long_as_its_value():
+    few, many = (pixels_in(importance_figure({"a": fraction}, "loss"), COLOURS[0]) for fraction in (0.2, 0.8))
     assert many == pytest.approx(4 * few, rel=0.1)
 
 
@@ -104,7 +105,7 @@ def parsed(*arguments: str) -> CompareSettings:
     return parse_settings("compare", CompareSettings, [*SET, *arguments])
 
 
-def test_each_training_has_its_value_and_seed_and_all_else_as_given():
+def test_each_training_has_its_value_and_seed():
     settings = parsed(
         "--compare.over", "model.options.activation=relu,tanh", "--train.seed", "4", "--train.epochs", "9"
     )
@@ -127,22 +128,22 @@ def test_numbers_are_numbers():
         ("optimizer.name=", "over must be SETTING=VALUE"),
         ("optimizer.name=adam,,sgd", "over must be SETTING=VALUE"),
         ("optimizer.name=adam,adam", "over has a value twice"),
-        ("optimizer.nam=adam,sgd", "optimizer.nam is no setting of a training; did you mean optimizer.name?"),
-        ("model=lenet,mlp", "model is no setting of a training"),
-        ("optimizer.name=adam,adm", "optimizer.name=adm does not fit"),
-        ("train.epochs=3,0", "train.epochs=0 does not fit"),
-        ("train.seed=1,2", "train.seed has to be the same in all trainings"),
-        ("register.name=a,b", "register.name has to be the same in all trainings"),
+        ("optimizer.nam=adam,sgd", "optimizer.nam is not a setting of train; did you mean optimizer.name?"),
+        ("model=lenet,mlp", "model is not a setting of train"),
+        ("optimizer.name=adam,adm", "optimizer.name=adm is not valid"),
+        ("train.epochs=3,0", "train.epochs=0 is not valid"),
+        ("train.seed=1,2", "train.seed must be the same in all trainings"),
+        ("register.name=a,b", "register.name must be the same in all trainings"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(over, says):
+def test_invalid_comparison_is_one_line(over, says):
     with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
         parsed("--compare.over", over)
     assert says in caught.value.message
 
 
 @pytest.mark.parametrize("seeds", ["0", "[]", "[1, 1]", "[-1]"])
-def test_what_are_no_seeds_is_told(seeds):
+def test_invalid_seeds_are_an_error(seeds):
     with pytest.raises(ConfigError, match="seeds must be 1 or more, or a list of different seeds"):
         parsed("--compare.over", "optimizer.name=adam", "--compare.seeds", seeds)
 

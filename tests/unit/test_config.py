@@ -1,4 +1,4 @@
-"""The settings classes: explained, frozen, closed; and the YAML files in conf/ are settings of their jobs."""
+"""The settings classes are explained, frozen and closed. The YAML files in conf/ are settings of their jobs."""
 
 import shlex
 from pathlib import Path
@@ -16,21 +16,16 @@ from cnnlib.config import (
     Settings,
     TrainSettings,
     flatten,
+    flatten_values,
 )
+from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, SAME_IN_ALL_TRAININGS, fields_of, names_marked
+from jobs.catalogue import JOBS
 from jobs.settings import parse_settings
-from tests.unit.every_setting import JOBS, fields_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-def dotted(values: dict, prefix: str = "") -> list[tuple[str, object]]:
-    pairs = []
-    for name, value in values.items():
-        pairs += dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return pairs
-
-
-FIELDS = {f"{job}:{name}": field for job, kind in JOBS.items() for name, field in fields_of(kind).items()}
+FIELDS = {f"{job.name}:{name}": field for job in JOBS.values() for name, field in fields_of(job.settings).items()}
 CLASSES = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, Settings)]
 
 
@@ -41,7 +36,7 @@ def test_setting_is_explained(name):
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_section_is_explained(kind):
-    # Not inherited: each section says what it is, as a heading of --help.
+    # An inherited docstring would not do, because --help shows it as the heading of the section.
     assert kind.__dict__.get("__doc__")
 
 
@@ -128,6 +123,24 @@ def test_flatten_keeps_an_empty_section_of_options():
     assert flatten(ModelSettings()) == {"name": "lenet", "weights": None, "options": {}}
 
 
+# --- marks
+
+
+def test_settings_that_may_differ_when_a_run_is_resumed():
+    marked = [names_marked(job.settings, MAY_DIFFER_ON_RESUME) for job in (JOBS["train"], JOBS["tune"])]
+    assert frozenset.union(*marked) == {
+        *("train.resume", "train.max_restarts", "train.keep_last", "tracking.uri", "tune.parallel"),
+        *("register.name", "register.alias"),
+    }
+
+
+def test_settings_that_compare_and_tune_never_vary():
+    assert names_marked(TrainSettings, SAME_IN_ALL_TRAININGS) == {
+        *("data.path", "train.seed", "train.monitor", "train.direction", "train.deterministic", "train.resume"),
+        *("train.find_rate", "tracking.uri", "tracking.experiment", "register.name", "register.alias"),
+    }
+
+
 # --- conf/*.yaml
 
 
@@ -142,7 +155,7 @@ def test_demo_file_is_whole():
         3,
         0.985,
     )
-    # What one stage writes, the next reads.
+    # Each stage reads what the stage before it wrote.
     assert settings.ingest.output.path == settings.train.data.path == settings.score.input.path
     assert settings.score.model == f"models:/{settings.train.register.name}@{settings.train.register.alias}"
 
@@ -159,13 +172,22 @@ def test_recipe_is_a_whole_demo_with_its_own_limit(recipe):
     assert (settings.train.train.monitor.startswith("val_"), settings.score.input.split) == (True, "test")
 
 
-@pytest.mark.parametrize("job", ["ingest", "train", "compare", "tune", "score", "doctor", "plan"])
-def test_file_parses_with_the_options_that_its_first_line_names(job):
+@pytest.mark.parametrize("job", sorted(JOBS.keys() - {"demo"}))
+def test_file_parses_with_the_options_of_its_first_line(job):
     path = CONF / f"{job}.yaml"
     text = path.read_text()
     command, name, *arguments = shlex.split(text.splitlines()[0].removeprefix("#"))
     assert (command, name, arguments[:2]) == ("sparkcnn", job, ["--config", f"conf/{job}.yaml"])
-    settings = parse_settings(job, JOBS[job], ["--config", str(path), *arguments[2:]])
-    flat, said = flatten(settings), dict(dotted(yaml.safe_load(text)))
-    said |= dict(zip((option.removeprefix("--") for option in arguments[2::2]), arguments[3::2], strict=True))
-    assert {name: flat[name] for name in said} == said
+    settings = parse_settings(job, JOBS[job].settings, ["--config", str(path), *arguments[2:]])
+    flat, given = flatten(settings), flatten_values(yaml.safe_load(text))
+    given |= dict(zip((option.removeprefix("--") for option in arguments[2::2]), arguments[3::2], strict=True))
+    assert {name: flat[name] for name in given} == given
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_file_repeats_no_default(path):
+    job = "demo" if path.parent.name == "recipes" else path.stem
+    fields = fields_of(JOBS[job].settings)
+    given = flatten_values(yaml.safe_load(path.read_text()))
+    repeated = {name: value for name, value in given.items() if name in fields and value == fields[name].default}
+    assert repeated == {}

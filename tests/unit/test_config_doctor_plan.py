@@ -1,4 +1,4 @@
-"""The settings of doctor and plan: which numbers of workers, and which settings rule one another out."""
+"""The settings of doctor and plan: numbers of workers, and settings that exclude each other."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_one_number_in_yaml_needs_no_quotes(tmp_path):
 @pytest.mark.parametrize(
     "workers", ["", ",", "16,", "16,,64", "0", "16,0", "-4", "1.5", "16;64", "many", "16 64", "1e3"]
 )
-def test_what_is_no_number_of_workers_is_told_in_one_line(workers):
+def test_wrong_number_of_workers_is_one_line(workers):
     with pytest.raises(ConfigError) as error:
         parse_settings("plan", PlanSettings, [f"--workers={workers}"])
     assert error.value.message.startswith("workers")
@@ -42,7 +42,7 @@ def test_example_is_given():
         parse_settings("plan", PlanSettings, ["--workers", "16,x"])
 
 
-def test_run_and_step_seconds_rule_each_other_out():
+def test_run_and_step_seconds_together_are_refused():
     with pytest.raises(ConfigError) as error:
         parse_settings("plan", PlanSettings, ["--run", "abc", "--step_seconds", "0.02"])
     assert error.value.message == "run and step_seconds both give the time of a step; take one of them"
@@ -63,5 +63,5 @@ def test_contradiction_does_not_quote_the_whole_section():
     with pytest.raises(ConfigError) as error:
         parse_settings("doctor", DoctorSettings, ["--train.gpus_per_worker", "1"])
     assert error.value.message == (
-        "train: gpus_per_worker=1 needs workers of 1 or more: Spark assigns GPUs to its tasks"
+        "train: gpus_per_worker=1 needs workers of 1 or more, because Spark assigns GPUs to its tasks"
     )

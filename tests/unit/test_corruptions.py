@@ -1,4 +1,4 @@
-"""Mild damage: what it does to pixels, the same for the same image wherever it stands."""
+"""Corruptions change pixels mildly, and the same image always in the same way."""
 
 from typing import get_args
 
@@ -25,7 +25,7 @@ def test_settings_name_them_all():
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_image_is_changed_mildly_and_alike_in_any_company(name, images):
+def test_damage_is_mild_and_the_same_in_any_batch(name, images):
     before = images.copy()
     damaged = CORRUPTIONS[name](images, IDS)
     assert (images == before).all()
@@ -37,7 +37,7 @@ def test_image_is_changed_mildly_and_alike_in_any_company(name, images):
     assert (again == damaged[order]).all()
 
 
-def test_noise_has_its_deviation_and_is_another_for_each_image():
+def test_noise_has_its_deviation_and_differs_per_image():
     grey = np.full((2, 100, 100, 1), 128, np.uint8)
     added = CORRUPTIONS["gaussian_noise"](grey, IDS[:2]).astype(float) - 128
     assert added.std() == pytest.approx(0.04 * 255, rel=0.05)

@@ -1,4 +1,4 @@
-"""What models cost, against published tables, TensorFlow's profiler, and the optimizers themselves."""
+"""Costs of models, compared with published tables, TensorFlow's profiler, and Keras' optimizers."""
 
 import math
 from collections.abc import Iterator
@@ -38,10 +38,10 @@ def costs_of(name: str, shape: tuple[int, int, int], classes: int, **options) ->
 # --- published tables
 
 
-def test_textbooks_alexnet():
-    """Smola and Li, "Introduction to Deep Learning" (Berkeley STAT 157, 2019), the table "Complexity" of AlexNet.
+def test_alexnet_costs_as_much_as_in_the_textbook():
+    """Source: the table "Complexity" in Smola and Li, "Introduction to Deep Learning" (Berkeley STAT 157, 2019).
 
-    Its AlexNet has the filters of 2012 in one tower and no padding. The table cuts digits off: dense layer 2 has 16.8.
+    Its AlexNet has the filters of 2012 in one tower and no padding. The table drops digits: dense layer 2 has 16.8.
     """
     costs = costs_of("alexnet", (224, 224, 3), 1000, filters=(96, 256, 384, 384, 256), padding=0)
     assert costs["conv_1"].multiply_adds / MILLION == pytest.approx(101, abs=1)
@@ -49,15 +49,15 @@ def test_textbooks_alexnet():
     assert sum(costs[f"conv_{n}"].multiply_adds for n in (3, 4, 5)) / MILLION == pytest.approx(445, abs=1)
     assert costs["hidden_1"].multiply_adds // MILLION == 26
     assert costs["hidden_2"].multiply_adds // MILLION == 16
-    assert costs["conv_1"].parameters // 1000 == 34  # 35K in the table, where conv_2 has 614K and conv_3 to 5 3M
+    assert costs["conv_1"].parameters // 1000 == 34  # The table has 35K, 614K for conv_2, 3M for conv_3 to 5.
     assert costs["conv_2"].parameters // 1000 == 614
 
 
-def test_textbooks_lenet_is_ten_times_what_lenet_computes():
-    """The same table gives LeNet 1.2M, 2.4M, 0.48M and 0.1M, each ten times what its own layers need.
+def test_textbook_gives_lenet_ten_times_its_cost():
+    """The same table gives LeNet 1.2M, 2.4M, 0.48M and 0.1M, each ten times the cost of its layers.
 
     28 x 28 x 6 values of 5 x 5 products are 117,600, not 1.2M. The parameters in the table (150 and 2.4K for the
-    convolutions, without biases) are those of this network, so the factor is the table's.
+    convolutions, without biases) are those of this model, so the factor is an error of the table.
     """
     costs = costs_of("lenet", (28, 28, 1), 10, filters=(6, 16), units=(120, 84), padding=2)
     computed = [costs[name].multiply_adds for name in ("conv_1", "conv_2", "hidden_1", "hidden_2")]
@@ -68,7 +68,7 @@ def test_textbooks_lenet_is_ten_times_what_lenet_computes():
 
 @pytest.mark.parametrize(
     ("block", "parameters", "multiply_adds"),
-    # The same course, "Inception Blocks": 256 filters of 192 channels of 28 x 28 values, without biases.
+    # The same course, "Inception Blocks": 256 filters on 192 channels of 28 x 28 values, without biases.
     [("inception", 0.16, 128), (3, 0.44, 346), (5, 1.22, 963)],
 )
 def test_inception_block_against_single_convolutions(block, parameters, multiply_adds):
@@ -81,7 +81,7 @@ def test_inception_block_against_single_convolutions(block, parameters, multiply
         costs = layer_costs(keras.Model(features, output))
     assert output.shape == (None, 28, 28, 256)
     biases = 256 + (96 + 16 if block == "inception" else 0)
-    # The table cuts digits off.
+    # The table drops digits.
     assert math.floor((sum(cost.parameters for cost in costs) - biases) / 1e4) / 100 == parameters
     assert sum(cost.multiply_adds for cost in costs) // MILLION == multiply_adds
 
@@ -89,7 +89,7 @@ def test_inception_block_against_single_convolutions(block, parameters, multiply
 @pytest.mark.parametrize(
     ("name", "published", "within"),
     [
-        # torchvision's documentation, "GFLOPS", which counts a multiply-add once.
+        # Documentation of torchvision, "GFLOPS", which counts a multiply-add once.
         ("alexnet", 710, 0.01),
         ("vgg11", 7610, 0.01),
         ("resnet18", 1810, 0.01),
@@ -99,9 +99,9 @@ def test_inception_block_against_single_convolutions(block, parameters, multiply
         ("mobilenet_v2", 300, 0.01),
         ("shufflenet", 137, 0.01),
         ("shufflenet_v2", 146, 0.01),
-        # Table 1 of Szegedy et al.: "1.5B"; its rows add up to 1,583M.
+        # Table 1 of Szegedy et al. says "1.5B". Its rows add up to 1,583M.
         ("googlenet", 1583, 0.01),
-        # Table 1 of He et al. (2015) has 3.8 for this one: its stride is in the first convolution of a block.
+        # Table 1 of He et al. (2015) has 3.8G, with the stride in the first convolution of a block.
         ("resnet50", 3800, 0.02),
     ],
 )
@@ -114,7 +114,7 @@ def test_architecture_has_the_published_multiply_adds(name, published, within):
 
 
 def profiled_operations(model: keras.Model) -> int:
-    """Floating point operations of convolutions and matrix products for one image, as TensorFlow counts them."""
+    """Return TensorFlow's count of the floating point operations of convolutions and matrix products for one image."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.uint8)
@@ -130,14 +130,14 @@ def profiled_operations(model: keras.Model) -> int:
 
 
 def _all(profile) -> Iterator:
-    """The operations by kind: the profiler gives each below the one before."""
+    """Yield the kinds of operations. The profiler nests each kind in the one before."""
     yield profile
     for child in profile.children:
         yield from _all(child)
 
 
 @pytest.mark.parametrize("name", ["lenet", "alexnet", "googlenet", "resnet18", "mobilenet_v2", "shufflenet_v2"])
-def test_multiply_adds_are_half_the_operations_that_tensorflow_counts(name):
+def test_multiply_adds_are_half_of_tensorflows_operations(name):
     side = max(ARCHITECTURES[name].smallest_side, 64)
     model = build_model(name, image_shape=(side, side, 3), classes=10)
     assert 2 * sum(cost.multiply_adds for cost in layer_costs(model)) == profiled_operations(model)
@@ -150,7 +150,7 @@ def test_separable_convolution_costs_its_two_parts():
     assert cost.multiply_adds == 64 * 12 * 9 + 64 * 12 * 10
 
 
-def test_layers_of_a_model_within_the_model_are_counted():
+def test_layers_of_a_model_inside_a_model_are_counted():
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
     images = keras.Input((4,))
     costs = layer_costs(keras.Model(images, keras.layers.Dense(5)(inner(images))))
@@ -159,7 +159,7 @@ def test_layers_of_a_model_within_the_model_are_counted():
 
 @keras.saving.register_keras_serializable("tests")
 class Block(keras.Model):
-    """A model in code of its own, whose layers belong to no graph."""
+    """A model with its own `call`, so its layers belong to no graph."""
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
@@ -169,14 +169,14 @@ class Block(keras.Model):
         return self.inner(values)
 
 
-def test_model_in_code_of_its_own_is_one_layer():
+def test_model_with_its_own_call_is_one_layer():
     images = keras.Input((4,))
     costs = layer_costs(keras.Model(images, keras.layers.Dense(5)(Block(name="block")(images))))
     assert [(cost.name, cost.parameters, cost.multiply_adds) for cost in costs][0] == ("block", 15, 0)
     assert costs[1].multiply_adds == 15
 
 
-def test_model_without_weights_in_memory_costs_what_a_whole_one_does():
+def test_weightless_model_costs_the_same():
     assert layer_costs(build_model("resnet18", image_shape=(32, 32, 3), classes=10)) == list(
         costs_of("resnet18", (32, 32, 3), 10).values()
     )
@@ -194,7 +194,7 @@ def test_optimizer_keeps_what_keras_keeps(name, average):
     optimizer.build(weights)
     kept = 4 * sum(math.prod(variable.shape) for variable in optimizer.variables)
     size = sum(math.prod(weight.shape) for weight in weights)
-    # Beside them some counters, and Adafactor's sums over rows and columns.
+    # Optimizers also keep some counters, and Adafactor keeps sums over rows and columns.
     assert kept == pytest.approx(optimizer_bytes(size, settings), rel=0.05, abs=100)
 
 
@@ -205,12 +205,12 @@ def test_memory_grows_by_a_batchs_outputs():
         LayerCost("c", "ReLU", (4, 4, 2), 0, 0, 0, activation_bytes=90, kept_bytes=90),
         LayerCost("d", "Dense", (2,), 0, 0, 0, activation_bytes=8, kept_bytes=8),
     ]
-    # Weights and gradients, then a batch of images, and at layer c two outputs and the gradients of c's and b's.
+    # Weights and gradients, then a batch of images. At layer c: two kept outputs, and the gradients of c and b.
     assert training_bytes(costs, 16, 1, kept_by_optimizer=1000) == 4 * (28 + 24) + 1000 + (16 + 218 + 190)
     assert training_bytes(costs, 16, 11, 0) - training_bytes(costs, 16, 1, 0) == 10 * (16 + 218 + 190)
 
 
-def test_outputs_that_the_backward_pass_needs_are_kept():
+def test_only_outputs_for_the_backward_pass_are_kept():
     layers = keras.layers
     images = keras.Input((8, 8, 3))
     first = layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(images)))
@@ -220,8 +220,8 @@ def test_outputs_that_the_backward_pass_needs_are_kept():
     pooled = layers.GlobalAveragePooling2D(name="mean")(layers.MaxPooling2D(name="largest")(summed))
     model = keras.Model(images, layers.Dense(2, name="logits")(layers.Flatten(name="flat")(pooled)))
     costs = {cost.name: cost for cost in layer_costs(model)}
-    # A normalisation before a rectifier or a sum, what is summed, and what is averaged are not; nor is memory that
-    # another layer's output is. The mean is in front of a dense layer, behind a reshaping.
+    # Not kept: a normalisation before a ReLU or a sum, the terms of a sum, the values of a mean, and an output that
+    # shares memory with another one. The mean is kept, because a dense layer follows after a reshape.
     assert {name for name, cost in costs.items() if cost.kept_bytes} == {
         *("conv", "relu", "padded", "conv_relu", "conv_gelu", "sum", "largest", "mean", "logits")
     }
@@ -232,7 +232,7 @@ def test_step_takes_the_longer_of_arithmetic_and_traffic():
     arithmetic = LayerCost("a", "Conv2D", (1,), 0, 0, multiply_adds=10**6, activation_bytes=4, kept_bytes=4)
     traffic = LayerCost("b", "ReLU", (1,), 0, 0, multiply_adds=0, activation_bytes=10**6, kept_bytes=0)
     device = Device(flops=1e9, bytes_per_second=1e8)
-    # Forward and twice backward: 2 operations a multiply-add; an output is written and read.
+    # Forward, and twice as long backward. A multiply-add is 2 operations. An output is written and read.
     assert step_seconds([arithmetic], 5, device) == pytest.approx(3 * 5 * 2e6 / 1e9)
     assert step_seconds([traffic], 5, device) == pytest.approx(3 * 5 * 2e6 / 1e8)
     assert step_seconds([arithmetic, traffic], 5, device) == pytest.approx(3 * 5 * (2e-3 + 2e-2))
@@ -252,20 +252,20 @@ def test_cost_of_an_image_set(tmp_path):
     assert cost.layers[-1].output_shape == (3,)
 
 
-def test_cost_takes_the_architectures_own_input_where_none_is_given():
+def test_default_input_is_that_of_the_architecture():
     assert cost_of(CostSettings(model={"name": "nin"})).image_shape == (32, 32, 3)
     assert cost_of(CostSettings(model={"name": "lenet"}, image={"height": 40})).image_shape == (40, 28, 1)
 
 
-def test_cost_prints_a_row_a_layer_and_the_totals(capsys):
+def test_cost_prints_a_row_per_layer_and_the_totals(capsys):
     assert job.main(["--model.name", "lenet", "--batch_sizes", "64"]) == 0
     printed = capsys.readouterr().out
     assert "│ conv_2  " in printed
     assert "431,080, of which 431,080 are trained" in printed
-    assert "2.293 M an image" in printed
+    assert "2.293 M per image" in printed
 
 
-def test_models_prints_a_row_an_architecture(capsys):
+def test_models_prints_a_row_per_architecture(capsys):
     assert models_job.main([]) == 0
     rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows] == list(ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""The population stability index, by hand."""
+"""Drift: the population stability index, compared with values computed by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnlib.predictions.drift import Stability, confidence_counts, stability_of, stability_terms
+from cnnlib.predictions.drift import Drift, confidence_counts, drift_of, index_terms
 from cnnlib.sealed.frozen.images import ImageSpec
 from cnnlib.sealed.frozen.predict import ModelCard
 
@@ -18,39 +18,39 @@ def card(**changes) -> ModelCard:
 
 
 def test_index_is_the_sum_over_the_bins() -> None:
-    stability = stability_of(card(), {0: 20, 1: 30, 2: 50}, {9: 100})
-    assert stability is not None
+    drift = drift_of(card(), {0: 20, 1: 30, 2: 50}, {9: 100})
+    assert drift is not None
     by_hand = [(0.2 - 0.5) * math.log(0.2 / 0.5), 0, (0.5 - 0.2) * math.log(0.5 / 0.2)]
-    assert stability.terms == pytest.approx(by_hand)
-    assert stability.index == pytest.approx(sum(by_hand))
-    assert (stability.predicted, stability.confidence) == ((0.2, 0.3, 0.5), 0)
-    assert stability.warning.startswith("an index above 0.2 says")
+    assert drift.terms == pytest.approx(by_hand)
+    assert drift.index == pytest.approx(sum(by_hand))
+    assert (drift.predicted, drift.confidence) == ((0.2, 0.3, 0.5), 0)
+    assert drift.warning.startswith("an index above 0.2 means")
 
 
-def test_what_is_distributed_as_it_was_has_not_moved() -> None:
-    stability = stability_of(card(), {0: 52, 1: 29, 2: 19}, {9: 100})
-    assert stability is not None
-    assert 0 < stability.index < 0.01
-    assert stability.warning == ""
+def test_equal_distribution_has_no_drift() -> None:
+    drift = drift_of(card(), {0: 52, 1: 29, 2: 19}, {9: 100})
+    assert drift is not None
+    assert 0 < drift.index < 0.01
+    assert drift.warning == ""
 
 
 def test_confidence_that_fell_is_warned_of_alone() -> None:
-    stability = stability_of(card(), {0: 50, 1: 30, 2: 20}, {9: 50, 4: 50})
-    assert stability is not None
-    assert stability.index == 0
-    # An empty bin counts as 1 in 10,000.
-    assert stability.confidence == pytest.approx((0.5 - 1) * math.log(0.5) + (0.5 - 1e-4) * math.log(0.5 / 1e-4))
-    assert stability.warning
+    drift = drift_of(card(), {0: 50, 1: 30, 2: 20}, {9: 50, 4: 50})
+    assert drift is not None
+    assert drift.index == 0
+    # An empty bin counts as the fraction 1/10,000.
+    assert drift.confidence == pytest.approx((0.5 - 1) * math.log(0.5) + (0.5 - 1e-4) * math.log(0.5 / 1e-4))
+    assert drift.warning
 
 
 def test_confidence_is_not_known_without_validation_images() -> None:
-    stability = stability_of(card(confidence_shares=()), {0: 1}, {9: 1})
-    assert isinstance(stability, Stability)
-    assert stability.confidence is None
+    drift = drift_of(card(confidence_shares=()), {0: 1}, {9: 1})
+    assert isinstance(drift, Drift)
+    assert drift.confidence is None
 
 
-def test_few_rows_are_no_reason_to_warn() -> None:
-    few, enough = (stability_of(card(), {0: rows}, {0: rows}) for rows in (29, 30))
+def test_few_rows_never_warn() -> None:
+    few, enough = (drift_of(card(), {0: rows}, {0: rows}) for rows in (29, 30))
     assert few is not None
     assert few.index > 1
     assert few.warning == ""
@@ -59,8 +59,8 @@ def test_few_rows_are_no_reason_to_warn() -> None:
 
 
 @pytest.mark.parametrize(("shares", "labels"), [((), {0: 5}), ((0.5, 0.3, 0.2), {})])
-def test_nothing_is_said_of_what_is_not_known(shares, labels) -> None:
-    assert stability_of(card(class_shares=shares), labels, {9: 5}) is None
+def test_drift_is_none_without_a_known_distribution(shares, labels) -> None:
+    assert drift_of(card(class_shares=shares), labels, {9: 5}) is None
 
 
 @given(st.lists(st.floats(0, 1), max_size=50))
@@ -72,4 +72,4 @@ def test_every_probability_is_in_one_bin(probabilities) -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9).flatmap(lambda e: st.tuples(st.just(e), st.permutations(e))))
 def test_no_term_is_negative(both) -> None:
-    assert (stability_terms(*both) >= 0).all()
+    assert (index_terms(*both) >= 0).all()

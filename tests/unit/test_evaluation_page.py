@@ -1,4 +1,4 @@
-"""The page of an evaluation: all figures are there, strangers' names stay text, and a browser shows it whole."""
+"""The page of an evaluation has all figures, keeps hostile names as text, and shows well in a browser."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tests.unit.report_pages import HOSTILE, Page
 
 GATES = (
     Gate("accuracy", "lower by at most 0", "0.9300", "0.9200", "lower by 0.0100", False),
-    Gate("speed", "at least 0.8 of the champion's", "10 images/s", "20 images/s", "2.00 of it", True),
+    Gate("speed", "at least 0.8 of the champion's", "10 images/s", "20 images/s", "2.00 of the champion's", True),
 )
 
 
@@ -57,17 +57,17 @@ def test_figures_stand_in_their_tables():
     assert not page.text["gates"]
 
 
-def test_what_is_weak_is_said_first():
+def test_notes_on_weaknesses_come_first():
     page = Page(rendered(eventful_evaluation(), GATES))
     notes = " ".join(page.text[""].split())
     assert "did not pass 1 of 2 gates" in notes
-    assert "3 images could not be decoded, and count as wrong: 2 truncated, 1 not_an_image" in notes
+    assert "3 images could not be decoded and count as wrong: 2 truncated, 1 not_an_image" in notes
     assert "1 of the classes has a recall more than 10 points below the accuracy" in notes
     assert page.rows["gates"][1][-2:] == ["lower by 0.0100", "no"]
-    assert page.rows["gates"][2][-2:] == ["2.00 of it", "yes"]
+    assert page.rows["gates"][2][-2:] == ["2.00 of the champion's", "yes"]
 
 
-def test_strangers_names_stay_text_and_nothing_comes_from_elsewhere():
+def test_hostile_names_stay_text_and_nothing_is_loaded():
     html = rendered(eventful_evaluation(), GATES)
     page = Page(html)
     assert HOSTILE in page.rows["classes"][1][0]
@@ -103,7 +103,7 @@ def test_browser_shows_it_without_complaint_or_overflow(tmp_path, classes):
     assert faults_in_browser(rendered(eventful_evaluation(classes), GATES), tmp_path) == []
 
 
-def test_loss_of_a_model_that_could_read_no_image_is_null_in_json():
+def test_log_loss_without_any_prediction_is_null_in_json():
     evaluation = evaluation_of(("cat", "dog"), [[0, 0], [0, 0]], log_loss=float("nan"))
     evaluation = replace(evaluation, confusion=replace(evaluation.confusion, failed=np.array([2, 3])))
     content = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))

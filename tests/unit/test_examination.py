@@ -1,4 +1,4 @@
-"""Checks one after the other: a row each, whatever happens in them, and within a time."""
+"""`Examination`: every check becomes a finding, whatever happens in it, and none exceeds the time limit."""
 
 import sys
 import threading
@@ -34,19 +34,19 @@ def findings_of(*checks, timeout_s: float = 10.0) -> list[Finding]:
         pytest.param(
             raising(ValueError("first\nsecond")), "", PROBLEM, "ValueError: first", id="error-of-another-library"
         ),
-        pytest.param(lambda: sys.exit(3), "", PROBLEM, "it exits: 3", id="exit"),
+        pytest.param(lambda: sys.exit(3), "", PROBLEM, "the check exits: 3", id="exit"),
     ],
 )
-def test_whatever_a_check_does_becomes_its_row(check, found, verdict, note):
+def test_every_outcome_of_a_check_becomes_a_finding(check, found, verdict, note):
     assert findings_of(check) == [Finding("part", "check 0", found, verdict, note)]
 
 
-def test_fault_of_one_check_does_not_keep_the_next_from_running():
+def test_check_runs_after_one_that_failed():
     findings = findings_of(raising(ZeroDivisionError()), lambda: "well")
     assert [finding.verdict for finding in findings] == [PROBLEM, OK]
 
 
-def test_check_that_hangs_is_a_problem_and_left_behind():
+def test_check_that_hangs_is_a_problem_and_the_next_runs():
     release = threading.Event()
     stopped = []
     examination = Examination(0.2, on_timeout=lambda: stopped.append(True))
@@ -63,17 +63,17 @@ def test_check_that_hangs_is_a_problem_and_left_behind():
         time.sleep(0.01)
 
 
-def test_problems_are_counted_and_named():
+def test_error_counts_and_names_the_problems():
     examination = Examination(10.0, on_timeout=lambda: None)
-    for what, check in (("Java", raising(HostError("none"))), ("Python", lambda: "3.11"), ("GPUs", raising(OSError()))):
-        examination.check("part", what, check)
+    for name, check in (("Java", raising(HostError("none"))), ("Python", lambda: "3.11"), ("GPUs", raising(OSError()))):
+        examination.check("part", name, check)
     with pytest.raises(HostError) as refused:
         examination.refuse_problems()
     assert refused.value.message == "2 of 3 checks found a problem: Java, GPUs; the table says what to do"
     assert refused.value.exit_status == 2
 
 
-def test_nothing_wrong_is_not_refused():
+def test_examination_without_problems_raises_nothing():
     examination = Examination(10.0, on_timeout=lambda: None)
     examination.check("part", "Java", raising(NotChecked("Spark runs")))
     examination.refuse_problems()

@@ -1,4 +1,4 @@
-"""What convolutions compute, by hand and by Keras; filters, maps, and Grad-CAM of networks whose answer is known."""
+"""Convolutions by hand and by Keras, and the filters, feature maps and Grad-CAM of models with known answers."""
 
 import numpy as np
 import pytest
@@ -37,11 +37,11 @@ FOUR = np.arange(4).reshape(2, 2)
     [
         ({}, [[19, 25], [37, 43]]),
         ({"padding": 1, "stride": (3, 2)}, [[0, 8], [6, 8]]),
-        # Zeros to the sides only, and a stride across: columns -1 and 2 lie upon 0 1 / 3 4 and 2 / 5.
+        # Zeros only at the sides, and a stride across: the kernel covers columns -1 and 0, then columns 2 and 3.
         ({"padding": (0, 1), "stride": (2, 3)}, [[1 * 0 + 3 * 3, 0 * 2 + 2 * 5]]),
-        # A dilation of 2: the four corners.
+        # With a dilation of 2, the kernel covers the four corners.
         ({"dilation": 2}, [[0 * 0 + 1 * 2 + 2 * 6 + 3 * 8]]),
-        # TensorFlow's odd zero comes behind.
+        # TensorFlow puts an odd zero at the end.
         ({"padding": "same"}, [[19, 25, 10], [37, 43, 16], [7, 8, 0]]),
     ],
 )
@@ -49,7 +49,7 @@ def test_cross_correlation_by_hand(arguments, expected):
     assert cross_correlate(NINE, FOUR, **arguments).tolist() == expected
 
 
-def test_channels_are_added_and_filters_lie_side_by_side():
+def test_channels_are_added_and_filters_are_kept_apart():
     image = np.stack([NINE, NINE + 1], axis=-1)
     kernel = np.stack([FOUR, FOUR + 1], axis=-1)
     both = cross_correlate(image, np.stack([kernel, 2 * kernel], axis=-1))
@@ -57,7 +57,7 @@ def test_channels_are_added_and_filters_lie_side_by_side():
     assert both[..., 1].tolist() == [[112, 144], [208, 240]]
 
 
-def test_pixels_of_eight_bits_do_not_run_over():
+def test_pixels_of_eight_bits_do_not_overflow():
     assert cross_correlate(np.full((2, 2), 255, np.uint8), np.full((2, 2), 2, np.uint8)).tolist() == [[2040]]
 
 
@@ -86,14 +86,14 @@ def test_cross_correlation_is_that_of_keras(image, kernel, channels, spacing, di
     random = np.random.default_rng(seed)
     pixels = random.normal(size=(*image, channels[0])).astype(np.float32)
     weights = random.normal(size=(*kernel, *channels)).astype(np.float32)
-    # Keras takes strides or dilation.
+    # Keras takes strides or dilation, not both.
     strides, dilation = ((1, 1), spacing) if dilated else (spacing, (1, 1))
     ours = cross_correlate(pixels, weights, stride=strides, padding=padding, dilation=dilation)
     theirs = keras.ops.conv(pixels[None], weights, strides=strides, padding=padding, dilation_rate=dilation)
     np.testing.assert_allclose(ours, np.asarray(theirs)[0], rtol=1e-3, atol=1e-4)
 
 
-def test_drawn_cases_have_kerass_shapes_and_are_the_same_for_a_seed():
+def test_drawn_cases_have_kerass_shapes_and_repeat_by_seed():
     cases = draw_cases(100, seed=3)
     for case in cases:
         layer = keras.layers.Conv2D(
@@ -119,7 +119,7 @@ def test_pooling_is_that_of_keras():
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda: output_size(3, 5), "kernel=5 with dilation 1 covers 5 pixels, the side has 3"),
+        (lambda: output_size(3, 5), "kernel=5 with dilation 1 covers 5 pixels, the side has only 3"),
         (lambda: output_size(9, 3, stride=0), "stride=0 must be at least 1"),
         (lambda: output_size(9, 3, padding=-1), "padding=-1: give"),
         (lambda: output_size(9, 3, padding="full"), "padding=full: give"),
@@ -129,7 +129,7 @@ def test_pooling_is_that_of_keras():
         (lambda: max_pool(NINE, 4), "kernel=4"),
     ],
 )
-def test_sizes_that_do_not_fit_are_told(ask, message):
+def test_sizes_that_do_not_fit_are_refused(ask, message):
     with pytest.raises(ConfigError) as raised:
         ask()
     assert message in raised.value.message
@@ -148,7 +148,7 @@ def digit() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
 
 
-def test_maps_are_those_of_the_layers(lenet, digit):
+def test_feature_maps_are_the_outputs_of_the_layers(lenet, digit):
     maps = feature_maps(lenet, digit, ["standardise", "conv_1", "pool_1"])
     np.testing.assert_allclose(maps["standardise"], (digit / 255 - 0.1) / 0.3, rtol=1e-4, atol=1e-5)
     by_hand = np.maximum(cross_correlate(maps["standardise"], filters_of(lenet, "conv_1")), 0)
@@ -156,7 +156,7 @@ def test_maps_are_those_of_the_layers(lenet, digit):
     np.testing.assert_array_equal(maps["pool_1"], max_pool(maps["conv_1"], 2))
 
 
-def test_layers_that_give_maps_are_named_in_order(lenet):
+def test_layers_with_maps_are_named_in_order(lenet):
     assert map_layers(lenet) == ["to_unit_range", "standardise", "conv_1", "pool_1", "conv_2", "pool_2"]
 
 
@@ -166,14 +166,20 @@ def test_layers_that_give_maps_are_named_in_order(lenet):
         (lambda model, image: feature_maps(model, image, ["conv_3"]), "did you mean conv_2?"),
         (lambda model, image: feature_maps(model, image, ["?"]), "take one of to_unit_range, standardise, conv_1"),
         (lambda model, image: feature_maps(model, image, ["hidden_1"]), "layer=hidden_1 is no layer of lenet"),
-        (lambda model, image: filters_of(model, "pool_1"), "has no filters, it is a MaxPooling2D; take one of conv_1"),
+        (
+            lambda model, image: filters_of(model, "pool_1"),
+            "has no filters, because it is a MaxPooling2D; take one of conv_1",
+        ),
         (lambda model, image: feature_maps(model, image[1:], ["conv_1"]), "(27, 28, 1), lenet takes (28, 28, 1)"),
-        (lambda model, image: grad_cam(model, image[None], [10]), "labels=[10]: give each of 1 images one from 0 to 9"),
+        (
+            lambda model, image: grad_cam(model, image[None], [10]),
+            "labels=[10] do not fit; give one label from 0 to 9, a class of lenet, for each of 1 images",
+        ),
         (lambda model, image: grad_cam(model, image[None], [1, 2]), "labels=[1, 2]"),
         (lambda model, image: grad_cam(model, image[None], [1], layer="flatten"), "layer=flatten is no layer"),
     ],
 )
-def test_what_does_not_fit_is_told_in_a_line(lenet, digit, ask, message):
+def test_wrong_layers_and_images_are_refused_in_one_line(lenet, digit, ask, message):
     with pytest.raises(ConfigError) as raised:
         ask(lenet, digit)
     assert message in raised.value.message
@@ -184,7 +190,7 @@ def test_what_does_not_fit_is_told_in_a_line(lenet, digit, ask, message):
 
 
 def stripes_model(side: int, stride: int = 1, trainable: bool = True) -> keras.Model:
-    """Class 0 counts dark pixels over light ones, class 1 light over dark; twice as much for the latter."""
+    """Build a model: class 0 counts dark pixels above light ones, class 1 light above dark with twice the weight."""
     images = keras.Input((side, side, 1), dtype="uint8", name="image")
     values = keras.layers.Rescaling(1 / 255)(images)
     maps = keras.layers.Conv2D(
@@ -199,30 +205,30 @@ def stripes_model(side: int, stride: int = 1, trainable: bool = True) -> keras.M
 
 
 def stripes() -> np.ndarray:
-    """16 x 16: in the upper left dark falls upon light at row 4, in the lower right light upon dark at row 12."""
+    """Return 16 x 16 pixels: on the left, row 3 is dark above light; on the right, row 11 is light above dark."""
     image = np.full((16, 16, 1), 51, np.uint8)
     image[4:8, :8] = 255
     image[8:, :8] = 255
     image[:8, 8:] = 255
     image[8:12, 8:] = 255
-    # What the same padding lays below is dark: no edge there for class 0, one for class 1.
+    # The padding below the image is dark, so row 15 is an edge for class 1 and none for class 0.
     return image
 
 
-def test_grad_cam_is_high_where_the_classs_pattern_is_and_zero_elsewhere():
+def test_grad_cam_is_high_only_at_the_pattern_of_the_class():
     image = stripes()
     heats = grad_cam(stripes_model(16), np.stack([image, image]), [0, 1])
     expected = np.zeros((2, 16, 16), np.float32)
-    # The edge's 0.8 times the weight: logits' 1 or 2, over 256 pixels.
+    # The edge of 0.8 times its weight, which is the logit's 1 or 2 over 256 pixels.
     expected[0, 3, :8] = 0.8 / 256
     expected[1, 11, 8:] = 0.8 * 2 / 256
-    # Against the zeros below the image.
+    # Edges to the zeros below the image.
     expected[1, 15, :8] = 1.0 * 2 / 256
     expected[1, 15, 8:] = 0.2 * 2 / 256
     np.testing.assert_allclose(heats, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_grad_cam_asks_each_image_about_its_own_class():
+def test_grad_cam_explains_each_image_for_its_own_class():
     image = stripes()
     model = stripes_model(16)
     together = grad_cam(model, np.stack([image, image[::-1], image]), [0, 1, 1])
@@ -230,14 +236,14 @@ def test_grad_cam_asks_each_image_about_its_own_class():
     np.testing.assert_allclose(together, apart, rtol=1e-6)
 
 
-def test_grad_cam_comes_in_the_images_size():
+def test_grad_cam_has_the_size_of_the_image():
     image = np.zeros((16, 16, 1), np.uint8)
-    # Rows 2i and 2i + 1 of the image make row i of the maps: an edge in one of them, at (2, 5).
+    # Rows 2i and 2i + 1 of the image make row i of the maps, so this edge is at (2, 5) of one map.
     image[5, 10] = 255
     (heat,) = grad_cam(stripes_model(16, stride=2), image[None], [0])
     assert heat.shape == (16, 16)
     assert np.unravel_index(heat.argmax(), heat.shape) in {(4, 10), (4, 11), (5, 10), (5, 11)}
-    # Halfway to the neighbouring map values, which are 0, on each side.
+    # The heat ends halfway to the neighbouring values of the map, which are 0.
     assert set(zip(*np.nonzero(heat), strict=True)) == {(row, column) for row in range(3, 7) for column in range(9, 13)}
     assert heat.sum() == pytest.approx(4 * 1 / 64, rel=1e-5)
 
@@ -248,7 +254,7 @@ def test_grad_cam_of_frozen_layers_is_the_same():
     np.testing.assert_array_equal(frozen, grad_cam(stripes_model(16), image, [0]))
 
 
-def own_stripes(image_shape, classes):
+def own_model(image_shape, classes):
     return keras.Sequential(
         [
             keras.Input(image_shape),
@@ -259,8 +265,8 @@ def own_stripes(image_shape, classes):
     )
 
 
-def test_own_network_is_looked_into_in_memory_as_from_a_file(tmp_path):
-    model = build_model(f"{__name__}:own_stripes", image_shape=(16, 16, 1), classes=2)
+def test_own_model_is_explained_in_memory_and_from_a_file(tmp_path):
+    model = build_model(f"{__name__}:own_model", image_shape=(16, 16, 1), classes=2)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     image = stripes()
@@ -270,13 +276,13 @@ def test_own_network_is_looked_into_in_memory_as_from_a_file(tmp_path):
     np.testing.assert_allclose(maps, expected, rtol=1e-5)
 
 
-def test_grad_cam_leaves_out_what_speaks_against_the_class():
+def test_grad_cam_leaves_out_evidence_against_the_class():
     model, image = stripes_model(16), stripes()
     model.get_layer("logits").set_weights([np.array([[-1, 0], [0, 2]], np.float32), np.zeros(2)])
     assert not grad_cam(model, image[None], [0]).any()
 
 
-def test_grad_cam_of_a_network_without_convolution():
+def test_grad_cam_without_a_convolution_is_refused():
     model = build_model("mlp", image_shape=(28, 28, 1), classes=10)
     with pytest.raises(ConfigError, match="mlp has no convolution"):
         grad_cam(model, np.zeros((1, 28, 28, 1), np.uint8), [0])
@@ -290,7 +296,7 @@ def test_grad_cam_of_a_network_without_convolution():
         ("googlenet", "inception_5b"),
     ],
 )
-def test_last_maps_are_those_behind_the_whole_block(name, layer):
+def test_last_maps_include_the_whole_block(name, layer):
     model = build_model(name, image_shape=(64, 64, 3), classes=3)
     assert last_maps(model) == layer
     heat = grad_cam(model, np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8), [1])
@@ -299,7 +305,7 @@ def test_last_maps_are_those_behind_the_whole_block(name, layer):
     assert (heat >= 0).all()
 
 
-def test_last_maps_of_a_dense_network_are_all_that_were_joined():
+def test_last_maps_of_densenet_are_the_joined_maps():
     with weightless():
         model = build_model("densenet121", image_shape=(64, 64, 3), classes=3)
     assert last_maps(model) == "relu"
@@ -308,26 +314,26 @@ def test_last_maps_of_a_dense_network_are_all_that_were_joined():
 # --- gradients, figures
 
 
-def test_gradient_vanishes_in_a_plain_stack_and_not_with_shortcuts_and_normalisation():
+def test_gradient_vanishes_only_in_the_plain_stack():
     plain = relative_gradients(12, residual=False, normalised=False)
     residual = relative_gradients(12, residual=True, normalised=True)
     assert plain.shape == residual.shape == (12,)
     assert plain[-1] == residual[-1] == 1
-    # Glorot's weights behind a ReLU halve the gradient's square: 2 ** (-11 / 2) is 0.022.
+    # With Glorot's weights, each ReLU halves the square of the gradient: 2 ** (-11 / 2) is 0.022.
     assert 0.005 < plain[0] < 0.1
     assert 0.5 < residual[0] < 20
     np.testing.assert_allclose(relative_gradients(12, residual=False, normalised=False), plain, rtol=1e-3)
 
 
-def test_names_cover_neither_each_other_nor_points():
+def test_names_cover_no_name_and_no_point():
     random = np.random.default_rng(0)
     across, up = 10 ** random.uniform(6, 8, (2, 25))
     figure = Figure((10, 7), layout="constrained")
     axes = figure.subplots()
     axes.loglog(across, up, "o")
-    labels = label_points(figure, axes, across, up, [f"network_{number}" for number in range(25)])
+    labels = label_points(figure, axes, across, up, [f"model_{number}" for number in range(25)])
     boxes = [Text.get_window_extent(label) for label in labels]
-    assert [label.get_text() for label in labels] == [f"network_{number}" for number in range(25)]
+    assert [label.get_text() for label in labels] == [f"model_{number}" for number in range(25)]
     assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
     points = axes.transData.transform(np.column_stack([across, up]))
     assert not any(box.contains(*point) for box in boxes for point in points)
@@ -346,13 +352,13 @@ def test_names_cover_neither_each_other_nor_points():
     ],
     ids=["arithmetic", "filters", "maps", "grad_cam", "grad_cam_of_none", "cost", "gradients"],
 )
-def test_figure_is_saved_as_a_notebook_shows_it(figure, tmp_path):
+def test_notebook_shows_the_saved_figure(figure, tmp_path):
     saved = figures.save_figure(figure(), tmp_path / "deep" / "figure.png")
     assert saved._repr_png_() == saved.path.read_bytes()
     assert min(Image.open(saved.path).size) > 200
 
 
-def test_heat_is_laid_where_its_maps_look():
+def test_heat_map_covers_the_area_of_its_maps():
     images, heats = np.zeros((1, 28, 28, 1), np.uint8), np.ones((1, 28, 28))
     figure = figures.grad_cam_figure(images, heats, ["a"], "title", covered=(5.5, 21.5))
     below = figure.axes[1]

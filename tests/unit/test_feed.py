@@ -1,4 +1,4 @@
-"""petastorm into tf.data: every image exactly once an epoch, on any number of workers, in the order of a seed."""
+"""The feed to tf.data: every image exactly once per epoch, on any number of workers, in the order of a seed."""
 
 import math
 import time
@@ -27,18 +27,18 @@ from tests.unit.feeds import (  # noqa: E402
     rows_of,
     write,
 )
-from tests.unit.image_sets import write_train_split  # noqa: E402
+from tests.unit.image_sets import run_examples, write_image_set, write_train_split  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory) -> ImageSet:
-    """1,000 train images in 3 files of 7 or so row groups, and 60 for val."""
+    """A set of 1,000 train images in 3 files of about 7 row groups, and 60 val images."""
     written = write(tmp_path_factory.mktemp("set"), files=3, rows_per_row_group=50)
     assert written.split("train").row_groups >= 20
     return written
 
 
-# --- what comes
+# --- the rows
 
 
 @pytest.mark.parametrize("seed", [None, 0, 7])
@@ -58,7 +58,7 @@ def test_split_is_the_one_asked_for(image_set):
     assert rows == [(image.tobytes(), label) for image, label in zip(IMAGES[ROWS:], LABELS[ROWS:], strict=True)]
 
 
-def test_shapes_types_and_number_of_steps_are_known_ahead(image_set):
+def test_shapes_types_and_steps_are_known_in_advance(image_set):
     with make_dataset(image_set, "train", worker_batch_size=64) as dataset:
         images, labels = dataset.element_spec
         steps = int(dataset.cardinality())
@@ -74,9 +74,16 @@ def test_set_at_any_uri_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(("split", "says"), [("tset", "split=tset is unknown"), ("test", "has no test images")])
-def test_split_that_is_not_there_is_an_image_set_error(image_set, split, says):
+def test_missing_split_is_an_image_set_error(image_set, split, says):
     with pytest.raises(ImageSetError, match=says), make_dataset(image_set, split):
         pass
+
+
+def test_worked_example_of_make_dataset_is_true(tmp_path, monkeypatch):
+    images = np.zeros((8, 28, 28, 1), np.uint8)
+    write_image_set(tmp_path / "sets" / "photos", images, [0, 1] * 4, ["train"] * 8, classes=("cat", "dog"))
+    monkeypatch.chdir(tmp_path)
+    assert run_examples(make_dataset) == (0, 3)
 
 
 # --- several workers
@@ -90,7 +97,7 @@ LAYOUTS = {
 
 
 def each_worker(image_set, workers, **options):
-    """The batches of an epoch on each worker, and the steps that were announced."""
+    """Read an epoch on each worker; check that it has as many steps as its cardinality says."""
     batches = []
     for worker in range(workers):
         with make_dataset(image_set, "train", shard=Shard(worker, workers), shuffle_mb=POOL_MB, **options) as dataset:
@@ -102,9 +109,9 @@ def each_worker(image_set, workers, **options):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", [None, 3])
-def test_workers_together_take_every_row_once_in_as_many_steps(tmp_path, layout, workers, seed):
+def test_workers_together_take_every_row_once(tmp_path, layout, workers, seed):
     rows = sum(map(sum, layout))
-    # (rows, 1, 2, 1) uint8: the row's number
+    # (rows, 1, 2, 1) uint8, the number of the row
     pixels = np.arange(rows, dtype="<u2").view(np.uint8).reshape(-1, 1, 2, 1)
     stored, labels = [image.tobytes() for image in pixels], [row % 10 for row in range(rows)]
     image_set = write_train_split(tmp_path, stored, labels, spec=ImageSpec(1, 2, 1), classes=CLASSES, row_groups=layout)
@@ -115,13 +122,13 @@ def test_workers_together_take_every_row_once_in_as_many_steps(tmp_path, layout,
         assert taken == list(zip(stored, labels, strict=True))
     sizes = [len(batch) for of_worker in batches for batch in of_worker]
     assert len(sizes) == math.ceil(rows / 64 / workers) * workers
-    # No worker has more to do in a step than another, or in its last step less than before.
+    # In each step all workers have equally many rows, and the last step has as many as the others.
     for of_some in (*batches, *zip(*batches, strict=True)):
         of_some_sizes = [len(batch) for batch in of_some]
         assert max(of_some_sizes) - min(of_some_sizes) <= 1
 
 
-def test_workers_mix_their_rows_apart_and_the_same_each_time(image_set):
+def test_workers_mix_their_own_rows_by_the_seed(image_set):
     first, again = (each_worker(image_set, 2, worker_batch_size=50, seed=3) for _ in range(2))
     assert first == again
     assert not set(rows_of(first[0])) & set(rows_of(first[1]))
@@ -138,7 +145,7 @@ def test_more_workers_than_rows_are_refused(image_set):
 # --- order
 
 
-def test_without_a_seed_the_published_order_stands_every_epoch(image_set):
+def test_without_a_seed_every_epoch_has_the_published_order(image_set):
     with make_dataset(image_set, "train", worker_batch_size=64) as dataset:
         assert rows_of(batches_of(dataset)) == TRAIN
         assert rows_of(batches_of(dataset)) == TRAIN
@@ -163,17 +170,17 @@ def test_another_seed_gives_another_order(image_set):
     assert len(set(orders)) == 3
 
 
-def test_rows_from_all_over_the_split_mix_in_a_batch(image_set):
+def test_rows_from_the_whole_split_mix_in_a_batch(image_set):
     place = {row: number for number, row in enumerate(TRAIN)}
     with make_dataset(image_set, "train", worker_batch_size=100, seed=0, shuffle_mb=1) as dataset:
         first = batches_of(dataset)[0]
-    # Of each third of the split, about a third of a batch of 100; fewer than 10 has no chance.
+    # Each third of the split gives about a third of a batch of 100; fewer than 10 is practically impossible.
     thirds = Counter(place[row] * 3 // ROWS for row in first)
     assert min(thirds[third] for third in range(3)) >= 10
 
 
 @pytest.mark.parametrize("seed", [None, 5])
-def test_one_endless_pass_has_the_epochs_of_pass_after_pass(image_set, seed):
+def test_endless_pass_has_the_same_epochs_as_single_passes(image_set, seed):
     options = {"worker_batch_size": 64, "seed": seed, "shuffle_mb": POOL_MB}
     with make_dataset(image_set, "train", **options) as dataset:
         epochs = [batches_of(dataset) for _ in range(3)]
@@ -181,7 +188,7 @@ def test_one_endless_pass_has_the_epochs_of_pass_after_pass(image_set, seed):
         assert batches_of(dataset, steps=48) == sum(epochs, [])
 
 
-def test_next_epoch_is_prepared_while_the_last_batches_of_this_one_are_left(image_set, monkeypatch):
+def test_next_epoch_is_prepared_before_this_one_ends(image_set, monkeypatch):
     begun = []
 
     def remember(seed, epoch, worker=None):
@@ -193,14 +200,14 @@ def test_next_epoch_is_prepared_while_the_last_batches_of_this_one_are_left(imag
         batches = dataset.as_numpy_iterator()
         for _ in range(75):
             next(batches)
-        # A quarter of the epoch, 25 batches, has not been taken, of which 8 are cut.
+        # 25 of 100 batches are not taken yet; 8 of them are already cut.
         until = time.monotonic() + 5
         while begun != [0, 1] and time.monotonic() < until:
             time.sleep(0.01)
     assert begun == [0, 1]
 
 
-def test_training_that_goes_on_later_sees_the_epochs_it_would_have_seen(image_set):
+def test_first_epoch_continues_the_same_sequence(image_set):
     with make_dataset(image_set, "train", seed=5) as dataset:
         epochs = [batches_of(dataset) for _ in range(3)]
     with make_dataset(image_set, "train", seed=5, first_epoch=2) as dataset:

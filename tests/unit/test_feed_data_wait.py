@@ -1,4 +1,4 @@
-"""What training waits for data, as measured, against what it must have waited."""
+"""The measured wait for data agrees with the wait that must have happened."""
 
 import time
 
@@ -33,7 +33,7 @@ def test_slow_producer_is_waited_for():
     taken = [int(number) for number in data_wait.measured(slow_producer(0.02))]
     took = time.perf_counter() - start
     assert taken == list(range(STEPS))
-    # No sleep is shorter than asked for, and no wait longer than the whole.
+    # A sleep is never shorter than requested, and the wait never longer than the whole pass.
     assert 0.9 * STEPS * 0.02 <= data_wait.take() <= took
 
 
@@ -51,7 +51,7 @@ def test_fast_producer_is_not_waited_for():
     assert data_wait.take() <= 0.2 * (time.perf_counter() - start)
 
 
-def test_work_of_the_taker_hides_that_of_a_producer_ahead():
+def test_work_of_the_consumer_hides_work_of_the_producer():
     data_wait = DataWait()
     start = time.perf_counter()
     for _ in data_wait.measured(slow_producer(0.01).prefetch(8)):
@@ -59,7 +59,7 @@ def test_work_of_the_taker_hides_that_of_a_producer_ahead():
     assert data_wait.take() <= 0.4 * (time.perf_counter() - start)
 
 
-def test_take_gives_what_is_new():
+def test_take_returns_the_wait_since_the_last_call():
     data_wait = DataWait()
     assert data_wait.take() == 0
     batches = iter(data_wait.measured(slow_producer(0.02)))
@@ -111,7 +111,7 @@ class StuckFileSystem(LocalFileSystem):
         return super().open(*args, **kwargs)
 
 FOOTERS = 1
-# What hangs ends here.
+# A hanging process ends here.
 watchdog = threading.Timer(30, os._exit, [3])
 watchdog.daemon = True
 watchdog.start()
@@ -126,8 +126,8 @@ with make_dataset(image_set, "train", worker_batch_size=8, data_wait=DataWait())
 """
 
 
-def test_one_processor_gives_what_is_ready_while_storage_does_not_answer(tmp_path):
-    # 10 row groups of 50 rows are read, and then no more until 62 batches of 8 have been taken.
+def test_one_processor_gives_ready_batches_while_storage_hangs(tmp_path):
+    # The file system opens 10 row groups of 50 rows, then no more until 62 batches of 8 were taken.
     write(tmp_path / "set", files=1, rows_per_row_group=50)
     ended = run_python(ONE_PROCESSOR, str(tmp_path / "set"))
     assert ended.stdout.split() == [str(number) for number in range(1, 63)], ended.stderr

@@ -1,4 +1,4 @@
-"""Sets that store PNG and JPEG: training sees the pixels that scoring sees."""
+"""Sets that store PNG and JPEG: training gets the same pixels as scoring."""
 
 import io
 from collections import Counter
@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 21, 34
 
 
 def encode(channels: int, **options) -> list[bytes]:
-    """Pictures of blurred noise, with edges: what JPEG rounds differently by different transforms."""
+    """Return files of blurred noise with edges, which JPEG transforms of different accuracy round differently."""
     random = np.random.default_rng(0)
     files = []
     for _ in range(ROWS):
@@ -62,7 +62,10 @@ def test_pixels_are_those_of_decode_image(tmp_path, channels, options, seed):
 
 @pytest.mark.parametrize(
     ("image", "says"),
-    [(b"no picture", "an image that is no JPEG"), (encode(3, format="jpeg")[0][:400], "an image that is no JPEG")],
+    [
+        (b"no picture", "an image that is not a valid JPEG file"),
+        (encode(3, format="jpeg")[0][:400], "an image that is not a valid JPEG file"),
+    ],
     ids=["no-picture", "cut-off"],
 )
 def test_image_that_cannot_be_decoded_is_a_feed_error(tmp_path, image, says):
@@ -81,7 +84,7 @@ def test_image_that_cannot_be_decoded_is_a_feed_error(tmp_path, image, says):
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
-def test_split_that_is_read_once_is_decoded_too(tmp_path, encoding):
+def test_read_split_decodes_images(tmp_path, encoding):
     spec = ImageSpec(HEIGHT, WIDTH, 3, encoding=encoding)
     stored = encode(3, **OPTIONS[encoding])
     image_set = write_train_split(tmp_path, stored, [0] * ROWS, spec=spec, classes=CLASSES, row_groups=[[20, 30], [40]])
@@ -90,8 +93,8 @@ def test_split_that_is_read_once_is_decoded_too(tmp_path, encoding):
     assert (images == np.stack([decode_image(file, spec) for file in stored])).all()
 
 
-def test_split_that_is_read_once_tells_of_an_image_that_is_none(tmp_path):
+def test_read_split_reports_an_image_that_cannot_be_decoded(tmp_path):
     spec = ImageSpec(HEIGHT, WIDTH, 3, encoding="png")
     image_set = write_train_split(tmp_path, [b"no image"], [0], spec=spec, classes=CLASSES, row_groups=[[1]])
-    with pytest.raises(FeedError, match="has an image that is not_an_image; ingest the set anew"):
+    with pytest.raises(FeedError, match=r"has an image that cannot be decoded \(not_an_image\); ingest the set again"):
         next(read_split(image_set, "train"))

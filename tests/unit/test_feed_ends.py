@@ -1,6 +1,8 @@
-"""How the feed ends: with nothing lost and nothing left behind, whenever it is left."""
+"""How the feed ends: no row is lost and no thread stays behind, at whatever moment it is closed."""
 
+import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +25,102 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory) -> ImageSet:
-    """1,000 train images in 3 files of 7 or so row groups, and 60 for val."""
+    """A set of 1,000 train images in 3 files of about 7 row groups, and 60 val images."""
     return write(tmp_path_factory.mktemp("set"), files=3, rows_per_row_group=50)
+
+
+# Importing TensorFlow takes seconds, so one new process serves all tests that need one.
+FRESH_PROCESS = """
+import json, os, sys, threading
+from cnnlib.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
+from cnnlib.feed import make_dataset
+from cnnlib.image_set.contract import open_image_set
+
+def report(name, value):
+    print(json.dumps([name, value]), flush=True)
+
+# --- thirty epochs on a busy machine
+# A thread that always wants the interpreter, and often gets it, so petastorm's threads run in every possible order.
+switch_interval = sys.getswitchinterval()
+sys.setswitchinterval(1e-5)
+done = threading.Event()
+def spin():
+    while not done.is_set():
+        pass
+busy = threading.Thread(target=spin, name="busy", daemon=True)
+busy.start()
+with make_dataset(open_image_set(sys.argv[1]), "train", worker_batch_size=100, seed=1, shuffle_mb=0.0016) as dataset:
+    rows = [sum(len(labels) for _, labels in dataset.as_numpy_iterator()) for _ in range(30)]
+done.set()
+busy.join()
+sys.setswitchinterval(switch_interval)
+report("rows of busy epochs", rows)
+
+# --- fifty epochs
+EPOCHS, BATCH_SIZE = 50, 100
+image_set = open_image_set(sys.argv[2])
+steps = -(-image_set.split("train").rows // BATCH_SIZE)
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+def python_threads():
+    # A thread of TensorFlow that has run a line of Python counts as a dummy thread from then on.
+    return [thread.name for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)]
+
+def feed(**options):
+    return make_dataset(image_set, "train", worker_batch_size=BATCH_SIZE, seed=1, shuffle_mb=1, **options)
+
+def pass_after_pass():
+    with feed() as dataset:
+        for _ in range(EPOCHS):
+            yield sum(len(labels) for _, labels in dataset)
+
+def one_pass():
+    with feed(repeat=True) as dataset:
+        batches = iter(dataset)
+        for _ in range(EPOCHS):
+            yield sum(len(next(batches)[1]) for _ in range(steps))
+
+for kind, epochs in (("pass after pass", pass_after_pass), ("one pass", one_pass)):
+    resident, threads = [], []
+    for rows in epochs():
+        assert rows == image_set.split("train").rows, rows
+        resident.append(resident_mb())
+        threads.append(len(os.listdir("/proc/self/task")))
+    assert python_threads() == ["MainThread"], python_threads()
+    report(kind, [len(resident), resident[-1] - resident[4], threads[-1] - threads[4]])
+
+# --- a file that is never answered for, at the end: the thread that waits for it stays
+image_set = open_image_set(sys.argv[3])
+file = image_set.folder.path(image_set.split("train").files[0].path)
+report("file", file)
+try:
+    with make_dataset(image_set, "train", timeout_s=0.5) as dataset:
+        os.remove(file)
+        os.mkfifo(file)
+        list(dataset)
+except Exception as error:
+    report("stuck file", f"{type(error).__name__} {error}")
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh_process(tmp_path_factory) -> dict[str, Any]:
+    """Run FRESH_PROCESS. Return its reports by name, its exit status and its errors."""
+    folder = tmp_path_factory.mktemp("fresh")
+    write(folder / "small", files=3, rows_per_row_group=100)
+    # 3.4 MB of images: an epoch that stayed in memory would show.
+    stored = list(map(np.ndarray.tobytes, np.random.default_rng(0).integers(0, 256, (4500, 784), dtype=np.uint8)))
+    labels = [row % 10 for row in range(4500)]
+    write_train_split(
+        folder / "large", stored, labels, spec=ImageSpec(28, 28, 1), classes=CLASSES, row_groups=[[500] * 5, [500] * 4]
+    )
+    write(folder / "stuck", files=2)
+    ended = run_python(FRESH_PROCESS, *(str(folder / name) for name in ("small", "large", "stuck")))
+    reports = dict(map(json.loads, ended.stdout.splitlines()))
+    return reports | {"exit status": ended.returncode, "errors": ended.stderr}
 
 
 # --- how it ends
@@ -56,7 +152,7 @@ def test_epoch_given_up_midway_ends_too(image_set, seed, taken):
     assert petastorm_threads() == before
 
 
-def test_exception_in_the_block_ends_the_readers_and_comes_through(image_set):
+def test_exception_in_the_block_ends_the_readers_and_propagates(image_set):
     before = petastorm_threads()
 
     def fail():
@@ -80,36 +176,13 @@ def test_blocks_closed_midway_end_the_reader(image_set):
 
 # --- nothing is lost
 
-BUSY_EPOCHS = """
-import sys, threading
-from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
-from cnnlib.feed import make_dataset
-from cnnlib.image_set.contract import open_image_set
 
-# A thread that wants the interpreter all the time, and often gets it: petastorm's take turns in every possible order.
-sys.setswitchinterval(1e-5)
-done = threading.Event()
-def spin():
-    while not done.is_set():
-        pass
-threading.Thread(target=spin, name="busy", daemon=True).start()
-with make_dataset(open_image_set(sys.argv[1]), "train", worker_batch_size=100, seed=1, shuffle_mb=0.0016) as dataset:
-    for _ in range(30):
-        print(sum(len(labels) for _, labels in dataset.as_numpy_iterator()))
-done.set()
-"""
-
-
-def test_thirty_epochs_on_a_busy_machine_are_all_whole(tmp_path):
-    image_set = write(tmp_path, files=3, rows_per_row_group=100)
-    # In a process of its own: petastorm's thread pool as the feed itself sets it up, and a clean exit at the end.
-    ended = run_python(BUSY_EPOCHS, image_set.folder.uri)
-    assert (ended.returncode, ended.stdout.split()) == (0, [str(ROWS)] * 30), ended.stderr
+def test_thirty_epochs_on_a_busy_machine_are_all_whole(fresh_process):
+    assert fresh_process.get("rows of busy epochs") == [ROWS] * 30, fresh_process["errors"]
 
 
 def test_row_groups_handed_out_late_are_not_lost(tmp_path, monkeypatch):
-    """The case that petastorm 0.13.1 loses, made certain: all work is handed out between its two questions."""
+    """petastorm 0.13.1 always loses rows here: all work is handed out between its two questions."""
     all_done = ThreadPool.all_workers_done
 
     def answer_late(self):
@@ -118,7 +191,7 @@ def test_row_groups_handed_out_late_are_not_lost(tmp_path, monkeypatch):
             pass
         return done
 
-    # The feed hands out five row groups ahead, so three can be late.
+    # The feed hands out five row groups in advance, so all three are handed out late.
     small = write(tmp_path, files=1, rows_per_row_group=400)
     assert small.split("train").row_groups == 3
     monkeypatch.setattr(ThreadPool, "all_workers_done", answer_late)
@@ -131,11 +204,11 @@ def test_row_groups_handed_out_late_are_not_lost(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_passes_given_up_midway_leave_no_reader_open(image_set, seed):
-    # A small pool: most of the split is still to be read when the second batch is there.
+    # The pool is small, so most of the split is unread when the second batch arrives.
     with make_dataset(image_set, "train", worker_batch_size=8, seed=seed, shuffle_mb=16 * 16 / 2**20) as dataset:
         for _ in range(10):
             batches_of(dataset, steps=2)
-        # One reader has two threads. tf.data lets go of a pass when it pleases.
+        # One reader has two threads. tf.data drops a pass at a time of its own choice.
         until = time.monotonic() + 5
         while len(petastorm_threads()) > 2 and time.monotonic() < until:
             time.sleep(0.01)
@@ -149,7 +222,7 @@ def test_passes_that_overlap_leave_one_reader_open_each(image_set):
         assert len(petastorm_threads()) <= 2 * 2
 
 
-def test_pass_that_goes_on_after_the_end_gets_an_error(image_set):
+def test_pass_that_continues_after_the_end_gets_an_error(image_set):
     with make_dataset(image_set, "train", worker_batch_size=8) as dataset:
         going_on = dataset.as_numpy_iterator()
         next(going_on)
@@ -159,63 +232,20 @@ def test_pass_that_goes_on_after_the_end_gets_an_error(image_set):
         within(60, lambda: list(dataset))
 
 
-FIFTY_EPOCHS = """
-import os, sys, threading
-from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
-from cnnlib.feed import make_dataset
-from cnnlib.image_set.contract import open_image_set
-
-EPOCHS, BATCH_SIZE = 50, 100
-image_set = open_image_set(sys.argv[1])
-steps = -(-image_set.split("train").rows // BATCH_SIZE)
-
-def resident_mb():
-    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-def python_threads():
-    # Threads of TensorFlow's that ever ran a line of Python count as dummies from then on.
-    return [thread.name for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)]
-
-def feed(**options):
-    return make_dataset(image_set, "train", worker_batch_size=BATCH_SIZE, seed=1, shuffle_mb=1, **options)
-
-def pass_after_pass():
-    with feed() as dataset:
-        for _ in range(EPOCHS):
-            yield sum(len(labels) for _, labels in dataset)
-
-def one_pass():
-    with feed(repeat=True) as dataset:
-        batches = iter(dataset)
-        for _ in range(EPOCHS):
-            yield sum(len(next(batches)[1]) for _ in range(steps))
-
-for epochs in (pass_after_pass, one_pass):
-    resident, threads = [], []
-    for rows in epochs():
-        assert rows == image_set.split("train").rows, rows
-        resident.append(resident_mb())
-        threads.append(len(os.listdir("/proc/self/task")))
-    assert python_threads() == ["MainThread"], python_threads()
-    print(len(resident), resident[-1] - resident[4], threads[-1] - threads[4])
-"""
-
-
-def test_fifty_epochs_leave_no_thread_and_hardly_grow_in_memory(tmp_path):
-    # 3.4 MB of images: an epoch that was kept would be seen.
-    stored = list(map(np.ndarray.tobytes, np.random.default_rng(0).integers(0, 256, (4500, 784), dtype=np.uint8)))
-    labels = [row % 10 for row in range(4500)]
-    write_train_split(
-        tmp_path, stored, labels, spec=ImageSpec(28, 28, 1), classes=CLASSES, row_groups=[[500] * 5, [500] * 4]
-    )
-    ended = run_python(FIFTY_EPOCHS, str(tmp_path))
-    assert ended.returncode == 0, ended.stderr
-    for line in ended.stdout.splitlines():
-        epochs, grown_mb, more_threads = map(float, line.split())
+def test_fifty_epochs_keep_no_thread_and_little_memory(fresh_process):
+    for kind in ("pass after pass", "one pass"):
+        assert kind in fresh_process, fresh_process["errors"]
+        epochs, grown_mb, more_threads = fresh_process[kind]
         assert epochs == 50
-        # At most 1 MB an epoch.
+        # At most 1 MB per epoch.
         assert grown_mb <= 45
-        # TensorFlow's own come and go.
+        # TensorFlow's own threads come and go.
         assert more_threads <= 4
-    assert len(ended.stdout.splitlines()) == 2
+
+
+def test_process_exits_while_a_thread_waits_for_a_file(fresh_process):
+    assert fresh_process["exit status"] == 0, fresh_process["errors"]
+    assert fresh_process["stuck file"] == (
+        "FeedError no data came for data.timeout_s=0.5 s while reading row group 0 of "
+        f"{fresh_process['file']}; check the storage of that file, or raise data.timeout_s"
+    )

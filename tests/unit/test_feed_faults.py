@@ -1,4 +1,4 @@
-"""What the feed says when storage fails it: an error of one line that names the file, and soon."""
+"""When storage fails, the feed soon raises an error of one line that names the file."""
 
 import gc
 import time
@@ -17,14 +17,14 @@ from cnnlib.errors import FeedError  # noqa: E402
 from cnnlib.feed import make_dataset  # noqa: E402
 from cnnlib.feed.blocks import read_split  # noqa: E402
 from cnnlib.image_set.contract import ImageSet  # noqa: E402
-from tests.unit.feeds import StuckFileSystem, batches_of, run_python, within, write  # noqa: E402
+from tests.unit.feeds import StuckFileSystem, batches_of, within, write  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.fixture(scope="module")
 def image_set(tmp_path_factory) -> ImageSet:
-    """1,000 train images in 3 files of 7 or so row groups, and 60 for val."""
+    """A set of 1,000 train images in 3 files of about 7 row groups, and 60 val images."""
     return write(tmp_path_factory.mktemp("set"), files=3, rows_per_row_group=50)
 
 
@@ -33,14 +33,14 @@ def image_set(tmp_path_factory) -> ImageSet:
 
 @pytest.fixture
 def stuck(image_set):
-    """(the set on a file system, that file system): it gets stuck when told to."""
+    """(set on a StuckFileSystem, that file system); it gets stuck when its event is set."""
     fs = StuckFileSystem()
     yield replace(image_set, folder=replace(image_set.folder, fs=fs)), fs
     fs.freed.set()
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_file_system_that_stops_answering_is_an_error_that_names_the_file(stuck, seed):
+def test_storage_that_stops_answering_is_an_error_with_the_file(stuck, seed):
     image_set, fs = stuck
 
     def read():
@@ -58,7 +58,7 @@ def test_file_system_that_stops_answering_is_an_error_that_names_the_file(stuck,
     assert ".parquet" in str(raised.value)
 
 
-def test_file_that_is_not_answered_for_is_the_one_named(stuck):
+def test_error_names_the_file_that_does_not_answer(stuck):
     image_set, fs = stuck
     fs.names = image_set.split("train").files[-1].path
 
@@ -67,11 +67,11 @@ def test_file_that_is_not_answered_for_is_the_one_named(stuck):
             fs.stuck.set()
             batches_of(dataset)
 
-    with pytest.raises(FeedError, match=f"while reading row group 0 of .*{fs.names}; check that file's storage"):
+    with pytest.raises(FeedError, match=f"while reading row group 0 of .*{fs.names}; check the storage of that file"):
         within(60, read)
 
 
-def test_stuck_footer_is_an_error_that_names_the_file(stuck):
+def test_stuck_footer_is_an_error_with_the_file(stuck):
     image_set, fs = stuck
     fs.names = image_set.split("train").files[1].path
     fs.stuck.set()
@@ -82,7 +82,7 @@ def test_stuck_footer_is_an_error_that_names_the_file(stuck):
         pass
 
 
-def test_block_that_is_left_early_does_not_wait_for_a_stuck_file(stuck):
+def test_leaving_the_block_does_not_wait_for_a_stuck_file(stuck):
     image_set, fs = stuck
 
     def leave():
@@ -95,39 +95,9 @@ def test_block_that_is_left_early_does_not_wait_for_a_stuck_file(stuck):
     within(20, leave)
 
 
-FIFO_IN_PLACE_OF_A_FILE = """
-import os, sys
-from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
-from cnnlib.feed import make_dataset
-from cnnlib.image_set.contract import open_image_set
-
-image_set = open_image_set(sys.argv[1])
-file = image_set.folder.path(image_set.split("train").files[0].path)
-try:
-    with make_dataset(image_set, "train", timeout_s=0.5) as dataset:
-        os.remove(file)
-        os.mkfifo(file)
-        list(dataset)
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-
-
-def test_process_ends_though_a_thread_waits_for_a_file_for_ever(tmp_path):
-    image_set = write(tmp_path, files=2)
-    file = image_set.folder.path(image_set.split("train").files[0].path)
-    ended = run_python(FIFO_IN_PLACE_OF_A_FILE, str(tmp_path))
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == (
-        f"FeedError no data came for data.timeout_s=0.5 s while reading row group 0 of {file}; "
-        "check that file's storage, or raise the setting\n"
-    )
-
-
 @pytest.fixture
 def without_collection():
-    """Only what nothing refers to any more is freed."""
+    """Without the garbage collector, only objects without references are freed."""
     gc.disable()
     yield
     gc.enable()
@@ -135,7 +105,7 @@ def without_collection():
 
 @pytest.mark.usefixtures("without_collection")
 def test_iterator_is_gone_with_the_error_that_ended_it(stuck):
-    """One that is left for the end of Python can hold it up for ever: its threads may be in Python's code then."""
+    """An iterator that lives until Python exits can block the exit forever: its threads may be in Python code then."""
     image_set, fs = stuck
     iterators = []
 
@@ -155,7 +125,7 @@ def test_iterator_is_gone_with_the_error_that_ended_it(stuck):
     assert iterators[0]() is None
 
 
-# --- files that are not as dataset.json says, or as their footers said
+# --- files that differ from dataset.json, or from their footers
 
 
 def keep_450_rows(file: Path) -> None:
@@ -167,7 +137,7 @@ def cut_off(file: Path) -> None:
 
 
 def overwrite_pages(file: Path) -> None:
-    """Its footer stays as it was."""
+    """Zero the first half of the data; the footer stays unchanged."""
     content = bytearray(file.read_bytes())
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
     file.write_bytes(content)
@@ -195,7 +165,7 @@ def first_block(image_set: ImageSet) -> None:
 
 @pytest.fixture
 def damaged(tmp_path) -> tuple[ImageSet, Path]:
-    """A set of its own and its first train file, to be damaged."""
+    """A new set and its first train file, which the test damages."""
     image_set = write(tmp_path, files=2)
     return image_set, Path(image_set.folder.path(image_set.split("train").files[0].path))
 
@@ -203,13 +173,13 @@ def damaged(tmp_path) -> tuple[ImageSet, Path]:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        pytest.param(keep_450_rows, r"has 450 rows, the dataset.json of .* says 530", id="fewer-rows"),
+        pytest.param(keep_450_rows, r"has 450 rows, but the dataset.json of .* says 530", id="fewer-rows"),
         pytest.param(Path.unlink, "No such file", id="missing"),
         pytest.param(cut_off, "Parquet", id="cut-off"),
     ],
 )
 @pytest.mark.parametrize("read", [open_feed, first_block])
-def test_file_that_is_not_as_published_is_a_feed_error(damaged, capfd, read, damage, says):
+def test_file_that_differs_from_dataset_json_is_a_feed_error(damaged, capfd, read, damage, says):
     image_set, file = damaged
     damage(file)
     with pytest.raises(FeedError, match=says) as raised:
@@ -227,14 +197,14 @@ def test_file_that_is_not_as_published_is_a_feed_error(damaged, capfd, read, dam
         pytest.param(overwrite_pages, "cannot be read: ", id="pages"),
         pytest.param(
             merge_row_groups,
-            "has 265 rows, it had 50; ingest the set anew|row group .* cannot be read",
+            "has 265 rows, but its footer said 50; ingest the set again|row group .* cannot be read",
             id="row-groups",
         ),
         pytest.param(put_larger_images, "has images that are not 16 bytes long", id="image-size"),
     ],
 )
 @pytest.mark.parametrize("seed", [None, 3])
-def test_file_that_changes_after_its_footer_was_read_is_a_feed_error(damaged, capfd, seed, change, says):
+def test_file_that_changes_after_its_footer_is_a_feed_error(damaged, capfd, seed, change, says):
     image_set, file = damaged
 
     def read():
@@ -249,7 +219,7 @@ def test_file_that_changes_after_its_footer_was_read_is_a_feed_error(damaged, ca
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_fault_while_keras_fits_comes_through_too(damaged):
+def test_fault_during_keras_fit_is_a_feed_error(damaged):
     keras = pytest.importorskip("keras")
     image_set, file = damaged
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])

@@ -1,4 +1,4 @@
-"""What shuffling is for: a set written class after class trains as well as one shuffled in memory."""
+"""Shuffling works: a set written class after class trains as well as one that is shuffled in memory."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from tests.unit.image_sets import write_train_split  # noqa: E402
 
 TRAIN_ROWS = 20_000
 ROWS_PER_ROW_GROUP = 500
-# The pool has a quarter of the set: two or three classes, if row groups came as they are published.
+# The pool has a quarter of the set. In the published order, that would be only two or three classes.
 POOL_MB = TRAIN_ROWS / 4 * 784 / 2**20
 BATCH_SIZE = 128
 STEPS = -(-TRAIN_ROWS // BATCH_SIZE)
@@ -33,7 +33,7 @@ def mnist(kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lenet(seed: int) -> keras.Model:
-    """With a rate that falls to zero, for the last weights then hardly depend on the last batches."""
+    """LeNet with a learning rate that falls to zero, so the final weights hardly depend on the last batches."""
     keras.utils.set_random_seed(seed)
     model = build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=MEAN, std=STD)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, STEPS * EPOCHS)
@@ -43,17 +43,17 @@ def lenet(seed: int) -> keras.Model:
 
 
 def points(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy in percent."""
+    """Return the accuracy in percent."""
     return 100 * model.evaluate(images, labels, batch_size=1000, verbose=0)[1]
 
 
-@pytest.mark.slow
-def test_set_sorted_by_class_trains_as_well_as_one_shuffled_in_memory(tmp_path):
+@pytest.mark.full
+def test_set_sorted_by_class_trains_like_one_shuffled_in_memory(tmp_path):
     all_images, all_labels = mnist("train")
     by_class = np.argsort(all_labels[:TRAIN_ROWS], kind="stable")
     images, labels = all_images[by_class], all_labels[by_class]
     test_images, test_labels = mnist("t10k")
-    # Row groups of one class each, the last of a class with what is left of it; a file a class.
+    # One file per class; each row group has one class, and the last one of a class has the remaining rows.
     layout = [
         [min(ROWS_PER_ROW_GROUP, count - start) for start in range(0, count, ROWS_PER_ROW_GROUP)]
         for count in np.bincount(labels).tolist()

@@ -1,4 +1,4 @@
-"""MNIST's format: what parses, and one clear error for each way in which it may not."""
+"""IDX files parse, or end in one clear error for each kind of fault."""
 
 import gzip
 import io
@@ -40,9 +40,9 @@ def test_parse_gives_what_was_written(array, pack):
         pytest.param(b"\0\0\x0d\1" + bytes(8), "unsigned bytes; it begins with 00000d01", id="floats"),
         pytest.param(b"\0\1" + idx(LABELS)[2:], "not an IDX file", id="no-zeros-at-the-start"),
         pytest.param(idx(IMAGES)[:10], "ends within its header, after 10 bytes", id="half-a-header"),
-        pytest.param(idx(IMAGES)[:-1], "has 39 bytes, its header asks for 40", id="a-byte-short"),
-        pytest.param(idx(IMAGES) + b"\0", "has 41 bytes, its header asks for 40", id="a-byte-long"),
-        pytest.param(idx(IMAGES)[:16], "has 16 bytes, its header asks for 40", id="header-alone"),
+        pytest.param(idx(IMAGES)[:-1], "has 39 bytes, but its header states 40", id="a-byte-short"),
+        pytest.param(idx(IMAGES) + b"\0", "has 41 bytes, but its header states 40", id="a-byte-long"),
+        pytest.param(idx(IMAGES)[:16], "has 16 bytes, but its header states 40", id="header-alone"),
         pytest.param(GZIPPED[:-9], "damaged gzip file", id="half-a-gzip"),
         pytest.param(GZIPPED[:-5] + b"\0\0\0\0\0", "damaged gzip file", id="gzip-with-wrong-checksum"),
         pytest.param(GZIPPED[:10] + b"\xff" * 20, "damaged gzip file", id="gzip-of-nonsense"),
@@ -182,12 +182,12 @@ def test_pairs_are_found(names, pairs):
                 for stem in ("emnist-letters-train", "emnist-digits-train", "emnist-digits-test")
                 for kind in ("images-idx3", "labels-idx1")
             ],
-            "^emnist-digits-test, emnist-digits-train, emnist-letters-train are of 2 sets",
+            "^emnist-digits-test, emnist-digits-train, emnist-letters-train belong to 2 sets",
             id="several sets",
         ),
         pytest.param(
             [f"{stem}-{kind}-ubyte" for stem in ("train", "a-test") for kind in ("images-idx3", "labels-idx1")],
-            "^a-test, train are of 2 sets",
+            "^a-test, train belong to 2 sets",
             id="a set without a name",
         ),
     ],
@@ -201,5 +201,5 @@ def test_pairs_are_refused(names, says):
     ("stem", "expected"),
     [("t10k", True), ("emnist-letters-test", True), ("test", True), ("train", False), ("emnist-letters-train", False)],
 )
-def test_test_files_are_told_by_the_published_names(stem, expected):
+def test_test_files_are_known_by_published_names(stem, expected):
     assert is_test(stem) is expected

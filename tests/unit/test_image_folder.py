@@ -1,8 +1,8 @@
-"""Class folders: whose class a path is, what counts as an image, and what is hidden."""
+"""Class folders: the class of a path, and which files are images or hidden."""
 
 import pytest
 
-from cnnlib.sources.image_folder import class_and_split_of, class_of, is_hidden, is_image_name, layout_of
+from cnnlib.sources.image_folder import are_splits, class_and_split_of, first_folder, is_hidden, is_image_name
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from cnnlib.sources.image_folder import class_and_split_of, class_of, is_hidden,
     [("cat/a.jpg", "cat"), ("cat/2021/05/a.jpg", "cat"), ("a.jpg", None), ("big cat/é.png", "big cat")],
 )
 def test_class_is_the_first_folder(path, expected):
-    assert class_of(path) == expected
+    assert first_folder(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_class_is_the_first_folder(path, expected):
         (["Train", "Test"], False),
     ],
 )
-def test_first_folders_are_splits_where_all_are(folders, expected):
-    assert layout_of(folders) is expected
+def test_first_folders_are_splits_if_all_are(folders, expected):
+    assert are_splits(folders) is expected
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_class_and_split_are_folders(path, has_splits, expected):
         ("a.jpegs", False),
     ],
 )
-def test_image_is_what_ends_like_one(name, expected):
+def test_image_is_known_by_its_ending(name, expected):
     assert is_image_name(name) is expected
 
 
@@ -90,5 +90,5 @@ def test_image_is_what_ends_like_one(name, expected):
         ("cat/x_/a.jpg", False),
     ],
 )
-def test_hidden_is_what_begins_with_a_dot(path, expected):
+def test_hidden_file_begins_with_a_dot(path, expected):
     assert is_hidden(path) is expected

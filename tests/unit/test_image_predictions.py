@@ -1,4 +1,4 @@
-"""What a model makes of labelled images, row by row: classes by name, probabilities, ranks, errors, damage."""
+"""Predictions of labelled images, row by row: classes by name, probabilities, ranks, errors, corruptions."""
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,14 @@ from cnnlib.sealed.frozen.images import ImageSpec, encode_png
 from cnnlib.sealed.frozen.predict import Classifier, ModelCard
 from pipelines.sources.source import counted
 
-# The model's order is not the set's, it lacks "cat" and has "emu".
+# The model's order differs from the set's. It lacks "cat" and has "emu".
 SET_CLASSES = ("ant", "bee", "cat")
 MODEL_CLASSES = ("emu", "bee", "ant")
 CLASSES = ("ant", "bee", "cat", "emu")
 
 
 class Shades(Classifier):
-    """A classifier by shade: dark is emu, middle bee, bright ant."""
+    """A classifier by brightness: dark is emu, middle is bee, bright is ant."""
 
     def __init__(self) -> None:
         self.card = ModelCard(ImageSpec(2, 2, 1), MODEL_CLASSES, "", "", "")
@@ -34,7 +34,7 @@ class Shades(Classifier):
 
 
 def batch_of(*rows: tuple[int, int], contents: list[bytes] | None = None) -> pa.RecordBatch:
-    """(shade, label) a row, as raw arrays, or with other contents."""
+    """Make a batch of (shade, label) rows. Contents are raw arrays of the shade, unless others are given."""
     return pa.RecordBatch.from_pydict(
         {
             IMAGE_ID: [f"{number:064x}" for number in range(len(rows))],
@@ -49,19 +49,19 @@ def test_classes_are_those_of_both_by_name():
     assert all_classes(SET_CLASSES, MODEL_CLASSES) == CLASSES
 
 
-def test_labels_and_predictions_meet_by_the_name_of_their_class():
+def test_labels_and_predictions_match_by_class_name():
     plan = ImagePredictionsPlan(CLASSES, (2, 2, 1), ())
     rows = predict_labelled_batch(plan, Shades(), batch_of((250, 0), (120, 0), (10, 1), (10, 2)))
     assert rows.schema == plan.schema
     assert rows["predicted"].to_pylist() == [0, 1, 3, 3]
     np.testing.assert_allclose(rows["probability"], [0.8, 0.5, 0.7, 0.7], atol=1e-6)
-    # What the model gives the true class, and how many it takes to be likelier; of equals the first is first.
+    # The probability of the true class, and the number of classes before it. Of equal ones, the first comes first.
     np.testing.assert_allclose(rows["label_probability"], [0.8, 0.25, 0.2, 0.0], atol=1e-6)
     assert rows["label_rank"].to_pylist() == [0, 2, 1, 3]
     assert rows["error"].to_pylist() == [None] * 4
 
 
-def test_image_that_cannot_be_decoded_has_its_label_and_an_error():
+def test_undecodable_image_has_its_label_and_an_error():
     sound = encode_png(np.full((2, 2, 1), 250, np.uint8))
     batch = batch_of((250, 0), (0, 1), (250, 0), contents=[sound, b"no image", sound])
     plan = ImagePredictionsPlan(CLASSES, None, ("brightness",))
@@ -81,7 +81,7 @@ def test_batch_of_none_but_bad_images_passes():
 
 
 def test_damage_is_done_to_the_pixels_that_the_model_sees():
-    # Brighter by a tenth, the last of the dark shades is a middle one.
+    # Brightened by a tenth, the brightest of the dark shades becomes a middle one.
     plan = ImagePredictionsPlan(CLASSES, (2, 2, 1), ("brightness", "contrast"))
     rows = predict_labelled_batch(plan, Shades(), batch_of((80, 1), (10, 1)))
     assert rows["predicted"].to_pylist() == [3, 3]

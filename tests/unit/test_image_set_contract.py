@@ -1,4 +1,4 @@
-"""The image set contract: what is published is what is opened, and what is not one is refused with a reason."""
+"""The image set contract: opening returns what was published, and refuses any other folder with a reason."""
 
 import json
 from dataclasses import replace
@@ -13,14 +13,14 @@ from cnnlib.image_set.contract import COMMIT, Counts, open_image_set, publish_im
 from cnnlib.image_set.ledger import GIVEN_SPLIT
 from cnnlib.image_set.writer import write_images
 from cnnlib.sealed.frozen.images import ImageSpec
-from tests.unit.image_sets import image_set_of, in_batches, plan_for, source_row, write_image_set
+from tests.unit.image_sets import image_set_of, in_batches, plan_for, run_examples, source_row, write_image_set
 
 CLASSES = ("cat", "dog", "emu")
 
 
 @pytest.fixture
 def image_set(tmp_path):
-    """12 images of 2 x 2 grey: 9 train in 3 files, 3 val, no test."""
+    """12 grey images of 2 x 2 pixels: 9 train in 3 files, 3 val, no test."""
     images = np.arange(48, dtype=np.uint8).reshape(12, 2, 2, 1)
     labels = [0, 1, 2] * 4
     splits = ["train", "train", "val", "train"] * 3
@@ -28,7 +28,7 @@ def image_set(tmp_path):
 
 
 def rewrite_commit(image_set, **changes) -> str:
-    """Change `dataset.json` as another version or a careless hand might; give the set's path."""
+    """Change keys of `dataset.json`, and return the set's path."""
     path = Path(image_set.folder.uri) / COMMIT
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return image_set.folder.uri
@@ -71,7 +71,7 @@ def test_files_are_urls_in_published_order(image_set):
     assert [row[0] for row in rows] == [0, 4, 12, 16, 20, 28, 32, 36, 44]
 
 
-def test_dataset_json_is_what_the_contract_says(image_set):
+def test_dataset_json_has_the_keys_of_the_contract(image_set):
     content = json.loads((Path(image_set.folder.uri) / COMMIT).read_text())
     assert list(content) == [
         "format_version",
@@ -95,7 +95,7 @@ def test_dataset_json_is_what_the_contract_says(image_set):
     assert content["classes"] == list(CLASSES)
 
 
-def test_publishing_again_leaves_the_new_files_alone(image_set, tmp_path):
+def test_publishing_again_leaves_only_the_new_files(image_set, tmp_path):
     old = set(image_set.folder.files())
     images = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
     new = write_image_set(tmp_path / "set", images, [0, 1], ["train", "test"], classes=CLASSES, files=1)
@@ -107,8 +107,8 @@ def test_publishing_again_leaves_the_new_files_alone(image_set, tmp_path):
 def test_rejects_are_named_and_kept(tmp_path):
     plan = plan_for(tmp_path, ImageSpec(1, 2, 1), CLASSES)
     bad = source_row(b"cd", None)
-    share = write_images(plan, in_batches([source_row(b"ab", "cat"), bad, bad]), 0, 0)
-    publish_image_set(image_set_of([share], plan))
+    written = write_images(plan, in_batches([source_row(b"ab", "cat"), bad, bad]), 0, 0)
+    publish_image_set(image_set_of([written], plan))
     content = json.loads((tmp_path / COMMIT).read_text())
     (rejects,) = content["rejects"]
     assert rejects["rows"] == 2
@@ -125,14 +125,14 @@ def test_folder_without_commit_is_refused(tmp_path):
         open_image_set(str(tmp_path))
 
 
-def test_path_that_is_not_there_is_refused(tmp_path):
+def test_missing_path_is_refused(tmp_path):
     with pytest.raises(ImageSetError, match="is not an image set"):
         open_image_set(str(tmp_path / "absent"))
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_other_format_version_is_refused(image_set, version):
-    with pytest.raises(ImageSetError, match=f"has format_version {version}, this sparkcnn reads 1"):
+    with pytest.raises(ImageSetError, match=f"has format_version {version}, but this sparkcnn reads 1"):
         open_image_set(rewrite_commit(image_set, format_version=version))
 
 
@@ -163,7 +163,7 @@ def test_counts_that_do_not_add_up_publish_nothing(image_set, counts):
     assert image_set.folder.files() == files
 
 
-def test_rows_of_the_splits_that_are_not_the_kept_publish_nothing(image_set):
+def test_splits_with_other_rows_than_kept_publish_nothing(image_set):
     with pytest.raises(ImageSetError, match="do not add up"):
         publish_image_set(replace(image_set, counts=Counts(found=13, kept=13, duplicate=0, rejected=0)))
 
@@ -181,10 +181,18 @@ def test_empty_split_is_refused(image_set):
         image_set.files("test")
 
 
+def test_worked_example_of_open_image_set_is_true(tmp_path, monkeypatch):
+    images = np.zeros((10, 28, 28, 1), np.uint8)
+    splits = ["train"] * 8 + ["val"] * 2
+    write_image_set(tmp_path / "sets" / "photos", images, [0, 1] * 5, splits, classes=("cat", "dog"))
+    monkeypatch.chdir(tmp_path)
+    assert run_examples(open_image_set) == (0, 4)
+
+
 def test_set_opens_from_another_file_system(tmp_path):
     plan = plan_for("memory://a/set", ImageSpec(1, 2, 1), CLASSES)
-    share = write_images(plan, in_batches([source_row(b"ab", "cat", **{GIVEN_SPLIT: "train"})]), 0, 0)
-    publish_image_set(image_set_of([share], plan))
+    written = write_images(plan, in_batches([source_row(b"ab", "cat", **{GIVEN_SPLIT: "train"})]), 0, 0)
+    publish_image_set(image_set_of([written], plan))
     opened = open_image_set("memory://a/set")
     assert opened.split("train").rows == 1
     assert opened.files("train")[0].startswith("memory:///a/set/train/part-00000-")

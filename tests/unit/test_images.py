@@ -1,4 +1,4 @@
-"""Encoded bytes to pixels and back: modes, orientation, sizes and arrays. See test_images_*.py for more."""
+"""Decode files to pixels and encode them: modes, orientation, sizes and arrays. test_images_*.py have more."""
 
 import io
 
@@ -60,7 +60,7 @@ def test_jpeg_of_each_mode_gives_its_colour(mode, channels):
     content = encoded(uniform("RGB", RED).convert(mode), "JPEG", quality=100, subsampling=0)
     expected = [76] * channels if channels == 1 or mode == "L" else RED
     pixels = decode_image(content, ImageSpec(8, 8, channels))
-    # A JPEG rounds in YCbCr.
+    # A JPEG rounds its values in YCbCr.
     np.testing.assert_allclose(pixels.astype(int), np.broadcast_to(expected, (8, 8, channels)), atol=2)
 
 
@@ -96,7 +96,7 @@ def test_encode_png_loses_nothing(channels):
 
 # --- orientation
 
-# By EXIF orientation: where red and blue of an image stored "red left, blue right" belong.
+# By EXIF orientation: where the red of an image belongs that is stored as "red left, blue right".
 UPRIGHT = {1: "red left", 2: "red right", 3: "red right", 4: "red left"}
 TURNED = {5: "red above", 6: "red above", 7: "red below", 8: "red below"}
 
@@ -144,7 +144,7 @@ def test_uniform_image_of_any_size_stays_uniform(size, file_format):
 
 
 def test_halving_weighs_neighbours_by_a_triangle():
-    # Bilinear with antialias: a row of 4 into 2 weighs 3, 3, 1 of 7 at the edge.
+    # Bilinear with antialias: from 4 pixels to 2, the weights at the edge are 3/7, 3/7 and 1/7.
     row = np.array([[[70], [140], [210], [7]]], np.uint8)
     first = round((3 * 70 + 3 * 140 + 1 * 210) / 7)
     last = round((1 * 140 + 3 * 210 + 3 * 7) / 7)
@@ -243,7 +243,7 @@ def test_the_same_pixels_give_the_same_bytes(encoding):
 def test_files_hold_no_metadata():
     png = encode_image(noise(5, 7, 3), "png")
     assert [png.count(kind) for kind in (b"IHDR", b"IDAT", b"IEND")] == [1, 1, 1]
-    # 8 of the signature, 12 of each chunk and what is in them.
+    # The signature has 8 bytes. Each chunk has 12 and its content.
     assert len(png) == 8 + 3 * 12 + 13 + int.from_bytes(png[33:37], "big")
     with Image.open(io.BytesIO(encode_image(noise(5, 7, 3), "jpeg"))) as jpeg:
-        assert [name for name, _ in jpeg.applist] == ["APP0"]  # JFIF, of 16 bytes
+        assert [name for name, _ in jpeg.applist] == ["APP0"]  # JFIF, 16 bytes

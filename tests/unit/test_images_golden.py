@@ -1,4 +1,4 @@
-"""The pixels of small files of every kind, as tests/data/images holds them."""
+"""The pixels of small files of every kind are those in tests/data/images."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ with np.load(FOLDER / "golden.npz") as stored:
     GOLDEN = dict(zip(stored["names"].tolist(), stored["pixels"], strict=True))
 SHA256 = json.loads((FOLDER / "lossless.json").read_text())
 FILES = dict(originals())
-# The transforms of JPEG, lossy WebP and CIELAB are rounded differently by other builds of their libraries.
+# Other builds of the libraries round the transforms of JPEG, lossy WebP and CIELAB differently.
 TOLERANCE = 2
 
 
@@ -40,7 +40,7 @@ def test_lossy_file_gives_its_pixels(name):
 def test_grey_is_the_luma_of_the_colours(name):
     pixels = decode_image(FILES[name], ImageSpec(24, 32, 1))[:, :, 0]
     luma = (GOLDEN[name] @ np.array([299, 587, 114]) + 500) // 1000
-    # Pillow's weights are multiples of 1/65536; JPEG stores the luma before any rounding to RGB.
+    # Pillow's weights are multiples of 1/65536. A JPEG stores the luma before any rounding to RGB.
     np.testing.assert_allclose(pixels.astype(int), luma, atol=1 if name in SHA256 else TOLERANCE)
 
 

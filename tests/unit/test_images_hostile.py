@@ -1,4 +1,4 @@
-"""Files that cannot be used: each has its code, and none costs more than its header, raises or prints anything else."""
+"""Files that cannot be used: each gives its code, costs no more than its header, and prints and raises nothing else."""
 
 import json
 import re
@@ -52,7 +52,7 @@ FILES = dict(originals())
         pytest.param("not_an_image", bytes(1000), id="zeros"),
         pytest.param("not_an_image", b"\xff", id="one-byte"),
         pytest.param("truncated", noisy_jpeg()[:3], id="jpeg-magic-alone"),
-        # Of the JPEG's 1,130 bytes the first 623 are headers.
+        # The JPEG has 1,130 bytes. The first 623 are headers.
         pytest.param("truncated", noisy_jpeg()[:300], id="half-a-jpegs-header"),
         pytest.param("truncated", noisy_jpeg()[:800], id="half-a-jpeg"),
         pytest.param("truncated", noisy_jpeg()[:-2], id="jpeg-without-its-last-two-bytes"),
@@ -88,7 +88,7 @@ def test_half_a_file_is_truncated(name):
     if name != "two-pages.tif":
         assert refusal(content[: len(content) // 2]).code == "truncated"
         return
-    # The first page is whole in that half. Half of it lacks its palette, which Pillow says in several ways.
+    # Half of this file has the whole first page. Half of that lacks the palette, which Pillow reports in several ways.
     assert refusal(content[:600]).code in ("truncated", "unreadable")
 
 
@@ -109,7 +109,7 @@ def test_codes_are_those_of_the_documented_list():
 
 @pytest.mark.parametrize("content", [b"text", noisy_png()[:1000], handmade_tiff(1, 1, b""), bytes(99)])
 def test_message_names_no_address_in_memory(content):
-    # Rejects of two ingests of the same files should be the same.
+    # Two ingests of the same files must give the same rejects.
     assert not re.search(r"0x[0-9a-f]+", refusal(content).message)
 
 
@@ -157,9 +157,9 @@ def test_tiles_that_reach_beyond_the_image_are_taken():
 
 
 def test_strips_of_channels_apart_are_taken():
-    # PlanarConfiguration 2: red, green and blue each in a strip.
+    # PlanarConfiguration 2: red, green and blue have a strip each.
     data = np.repeat(np.array([10, 20, 30], np.uint8), 64).tobytes()
-    # Three numbers of 16 bits would not fit the helper's 4 bytes; one for all channels will do.
+    # handmade_tiff cannot write three numbers of 16 bits. One number for all channels is enough.
     planes = {"t262": (2,), "t277": (3,), "t284": (2,), "t278": (8,), "t273": (8, 72, 136), "t279": (64, 64, 64)}
     pixels = decode_image(handmade_tiff(8, 8, data, **planes), SPEC)
     assert pixels.reshape(-1, 3).tolist() == [[10, 20, 30]] * 64
@@ -171,7 +171,7 @@ def test_many_scans_and_exif_parts_are_taken():
     assert refusal(jpeg_of_scans(101)).code == "unreadable"
 
 
-# --- what they cost
+# --- time, memory and output
 
 
 def test_bombs_are_refused_at_once_and_without_memory():
@@ -181,15 +181,15 @@ def test_bombs_are_refused_at_once_and_without_memory():
     report = json.loads(program.stdout)
     assert report["codes"] == {name: code for name, (code, _) in bombs().items()}
     assert max(report["seconds"].values()) < 0.5, report["seconds"]
-    # The files themselves take 4 MB.
+    # The files themselves have 4 MB.
     assert report["growth_mb"] < 30
     assert program.stderr == ""
 
 
 def test_mutants_end_in_pixels_or_a_known_code():
-    """And in the time, the memory and the silence that `fuzz_images` sets; its output names the mutant that did not."""
+    """`fuzz_images` also limits time and memory, and allows no output. On a failure, it prints the mutant."""
     program = subprocess.run(
-        # A warning that gets through would become an error, and its message tell.
+        # A warning that gets through becomes an error, whose message shows it.
         [sys.executable, "-W", "error", "-m", "tests.unit.fuzz_images", "--mutants", "8000", "--seed", "4"],
         cwd=ROOT,
         capture_output=True,
@@ -201,7 +201,7 @@ def test_mutants_end_in_pixels_or_a_known_code():
     assert program.stderr == ""
     outcomes = json.loads(report)["outcomes"]
     assert sum(outcomes.values()) == 8000
-    # Many of them get as far as the pixels.
+    # Many of them decode to pixels.
     assert outcomes["pixels"] > 1000
 
 

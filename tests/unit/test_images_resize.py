@@ -1,4 +1,4 @@
-"""The four ways to bring an image to a size, against values computed by hand and by NumPy."""
+"""The four ways to resize an image, compared with values computed by hand and by NumPy."""
 
 from typing import get_args
 
@@ -15,9 +15,9 @@ MODES = get_args(Resize)
 
 
 def by_triangle(length: int, size: int, start: float, end: float) -> np.ndarray:
-    """(size, length): by which weights each of `size` new pixels takes the old ones from `start` to `end`.
+    """Return the weights (size, length) of the old pixels in each of `size` new ones, which cover `start` to `end`.
 
-    Bilinear with antialias: a triangle over two new pixels, or two old ones where these are larger.
+    Bilinear with antialias: a triangle over two new pixels, or over two old ones if these are larger.
     """
     step = (end - start) / size
     centres = start + (np.arange(size) + 0.5) * step
@@ -27,14 +27,14 @@ def by_triangle(length: int, size: int, start: float, end: float) -> np.ndarray:
 
 
 def resized(pixels: np.ndarray, height: int, width: int, *, box: tuple[float, float, float, float]) -> np.ndarray:
-    """`box` as (upper, lower, left, right)."""
+    """Resize the part of an image in `box`, (upper, lower, left, right), to (height, width, channels) floats."""
     rows = by_triangle(pixels.shape[0], height, *box[:2])
     columns = by_triangle(pixels.shape[1], width, *box[2:])
     return np.einsum("ij,jkc,lk->ilc", rows, pixels.astype(float), columns)
 
 
 def ramp(height: int, width: int) -> np.ndarray:
-    """(height, width, 1) uint8, all different as long as they are up to 256."""
+    """Return (height, width, 1) uint8. Up to 256 pixels are all different."""
     return np.arange(height * width, dtype=np.uint8).reshape(height, width, 1)
 
 
@@ -55,7 +55,7 @@ def test_padding_of_a_wide_image_lies_above_and_below():
 
 def test_padding_of_a_high_image_lies_left_and_right():
     fitted = fit_array(ramp(2, 1) + 1, ImageSpec(2, 4, 1, "fit_and_pad"))
-    # Of three columns to fill, the odd one lies on the right.
+    # Three columns are filled. The odd one is on the right.
     assert fitted[:, :, 0].tolist() == [[0, 1, 0, 0], [0, 2, 0, 0]]
 
 
@@ -93,7 +93,8 @@ def test_small_image_is_enlarged():
 
 # --- by NumPy
 
-# (source, target, box of the source as (upper, lower, left, right), size it comes to), heights before widths.
+# (resize, source, target, box of the source as (upper, lower, left, right), size of the box after resizing). Sizes are
+# (height, width).
 CASES = [
     ("stretch", (30, 40), (20, 20), (0, 30, 0, 40), (20, 20)),
     ("stretch", (30, 40), (50, 45), (0, 30, 0, 40), (50, 45)),
@@ -113,13 +114,13 @@ def test_pixels_are_those_of_a_bilinear_antialiased_resize(resize, source, targe
     expected = np.zeros((*target, 3))
     upper, left = (target[0] - size[0]) // 2, (target[1] - size[1]) // 2
     expected[upper : upper + size[0], left : left + size[1]] = resized(pixels, *size, box=box)
-    # Pillow rounds after each of two passes.
+    # Pillow rounds after each of its two passes.
     np.testing.assert_allclose(fit_array(pixels, ImageSpec(*target, 3, resize)), expected, atol=1.01)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "fit_and_pad", "shorter_side_and_crop"])
 def test_much_larger_image_is_close_to_the_same(resize):
-    # It is reduced to twice the target first.
+    # The image is first reduced to twice the target.
     smooth = np.asarray(Image.fromarray(noise(6, 8)).resize((400, 300), Image.Resampling.BICUBIC))
     box = {"shorter_side_and_crop": (0, 300, 50, 350)}.get(resize, (0, 300, 0, 400))
     size = (15, 20) if resize == "fit_and_pad" else (20, 20)
@@ -153,7 +154,7 @@ def test_without_resizing_another_size_is_refused(height, width, code):
     with pytest.raises(ImageError) as caught:
         fit_array(pixels, ImageSpec(8, 12, 3, "none"))
     assert caught.value.code == code
-    expected = f"{width} x {height} (width x height) is not 12 x 8, and nothing is resized (image.resize none)"
+    expected = f"{width} x {height} (width x height) is not 12 x 8, and image.resize none does not resize it"
     assert caught.value.message == expected
 
 
@@ -205,7 +206,7 @@ def test_jpeg_is_unpacked_smaller_only_as_far_as_it_may_be(monkeypatch, resize, 
     assert (decoded.source_height, decoded.source_width) == upright.shape[:2]
     assert np.abs(decoded.pixels.astype(int) - whole).mean() < 2
     ((width, height),) = unpacked if orientation == 1 else [size[::-1] for size in unpacked]
-    # Each side of what is shown has at least the pixels that it needs.
+    # Each side was unpacked with at least the pixels that the resize needs.
     scale = {"fit_and_pad": min, "shorter_side_and_crop": max}.get(resize)
     ratios = target[0] / upright.shape[0], target[1] / upright.shape[1]
     needed_y, needed_x = (scale(ratios),) * 2 if scale else ratios

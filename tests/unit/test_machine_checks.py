@@ -1,4 +1,4 @@
-"""Versions against ranges, Java and TensorFlow as doctor finds them."""
+"""The checks of this machine: versions against ranges, Java, and TensorFlow."""
 
 import importlib.metadata
 import sys
@@ -12,7 +12,7 @@ from pipelines.doctor.examination import NotChecked, Problem
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Let packages be installed in the versions given, and no others."""
+    """Pretend that exactly these packages are installed, in these versions."""
 
     def install(**versions: str) -> None:
         def version(name: str) -> str:
@@ -26,13 +26,13 @@ def installed(monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["2.18", "2.18.1", "2.21.0", "2.21.0rc1"])
-def test_version_in_range_is_found_with_the_range(installed, version):
+def test_version_in_range_is_returned_with_the_range(installed, version):
     installed(tensorflow=version)
     assert machine.check_requirement("tensorflow<2.22,>=2.18") == f"{version} (>=2.18,<2.22)"
 
 
 @pytest.mark.parametrize("version", ["2.17.1", "2.22.0", "3.0"])
-def test_version_out_of_range_says_which_to_install(installed, version):
+def test_version_out_of_range_is_a_problem_with_advice(installed, version):
     installed(tensorflow=version)
     with pytest.raises(Problem) as problem:
         machine.check_requirement("tensorflow<2.22,>=2.18")
@@ -53,12 +53,12 @@ def test_requirement_of_another_python_is_not_checked(installed):
         machine.check_requirement('tomli>=2; python_version < "3"')
 
 
-def test_ranges_are_those_of_setup_py():
+def test_requirements_are_those_of_setup_py():
     names = {machine.requirement_name(requirement) for requirement in machine.requirements()}
     assert {"pyspark", "pyarrow", "numpy", "pandas", "tensorflow", "keras", "mlflow", "petastorm"} <= names
 
 
-def test_this_python_is_found():
+def test_this_python_passes():
     assert machine.check_python().endswith(f", {sys.executable}")
 
 
@@ -70,7 +70,7 @@ def test_missing_java_is_a_problem(monkeypatch, tmp_path):
 
 @pytest.fixture
 def tensorflow_is(tmp_path, monkeypatch):
-    """Put a module before the real tensorflow."""
+    """Write a module that is imported instead of the real tensorflow."""
 
     def write(source: str) -> None:
         (tmp_path / "tensorflow.py").write_text(source)
@@ -80,21 +80,21 @@ def tensorflow_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("raise ImportError('libcudart.so.12: cannot open')", "status 1: ImportError: libcudart.so.12: cannot open"),
         ("import os; os.abort()", "exit status -6"),
     ],
 )
-def test_broken_tensorflow_is_told_in_one_line(tensorflow_is, source, told):
+def test_broken_tensorflow_is_reported_in_one_line(tensorflow_is, source, message):
     tensorflow_is(source)
     with pytest.raises(HostError) as error:
         machine.check_tensorflow(60)
-    assert told in error.value.message
+    assert message in error.value.message
     assert "\n" not in error.value.message
 
 
-def test_tensorflow_that_hangs_is_ended(tensorflow_is):
+def test_tensorflow_that_hangs_is_killed(tensorflow_is):
     tensorflow_is("import time; time.sleep(60)")
     with pytest.raises(HostError, match="takes too long"):
         machine.check_tensorflow(1)

@@ -1,4 +1,4 @@
-"""Manifests: what a path in one means, and that none leads where the user did not point."""
+"""Manifests: the meaning of their paths, none of which leads out of the folder that the user named."""
 
 import os
 import posixpath
@@ -58,7 +58,7 @@ def test_relative_path_stays_itself_without_dots(path, expected):
         ("/a.jpg", "set:1/here", "/a.jpg"),
     ],
 )
-def test_absolute_path_and_uri_stand(path, folder, expected):
+def test_absolute_path_and_uri_are_unchanged(path, folder, expected):
     assert resolve(path, folder) == expected
     assert is_absolute(expected)
 
@@ -82,7 +82,7 @@ def test_absolute_path_and_uri_stand(path, folder, expected):
         ("cat/../file:///etc/passwd", "looks like a URI"),
     ],
 )
-def test_what_escapes_or_names_no_file_is_unreadable(path, says):
+def test_path_that_escapes_or_names_no_file_is_unreadable(path, says):
     with pytest.raises(ImageError, match=says) as caught:
         resolve(path, "/data/set")
     assert caught.value.code == "unreadable"
@@ -155,7 +155,7 @@ def test_links_that_stay_within_are_no_way_out(tmp_path):
         ("a.b.parquet", "parquet"),
     ],
 )
-def test_format_is_told_by_the_ending(path, expected):
+def test_format_follows_from_the_ending(path, expected):
     assert format_of(path) == expected
 
 
@@ -165,17 +165,25 @@ def test_folder_is_parquet_whatever_its_name():
 
 @pytest.mark.parametrize("path", ["labels", "a.xlsx", "a.csv.zip", "csv", ".csv/labels"])
 def test_other_endings_are_refused(path):
-    with pytest.raises(SourceError, match=r"no manifest by its ending; expected \.csv, \.jsonl"):
+    with pytest.raises(SourceError, match=r"does not end like a manifest; name a file that ends in \.csv, \.jsonl"):
         format_of(path)
 
 
 @pytest.mark.parametrize(
     ("names", "labelled", "says"),
     [
-        (["image", "label"], True, "a.csv has no column path, but image, label; a manifest needs path, label, and"),
+        (
+            ["image", "label"],
+            True,
+            "a.csv has no column path; its columns are image, label. A manifest needs path and label, and may",
+        ),
         (["a"], True, "no column path and no column label"),
-        (["Path", "label"], False, "no column path, but Path, label; a manifest needs path, and may have split"),
-        ([], False, "no column path, but none"),
+        (
+            ["Path", "label"],
+            False,
+            "no column path; its columns are Path, label. A manifest needs path, and may have split",
+        ),
+        ([], False, "no column path; its columns are none"),
     ],
 )
 def test_missing_columns_are_named(names, labelled, says):
@@ -183,5 +191,5 @@ def test_missing_columns_are_named(names, labelled, says):
         check_columns(names, "a.csv", labelled=labelled)
 
 
-def test_label_is_not_needed_where_none_is_asked_for():
+def test_label_column_is_not_needed_without_labels():
     check_columns(["path"], "a.csv", labelled=False)

@@ -1,4 +1,4 @@
-"""Metrics from counts: the figures that scikit-learn gives for the same predictions."""
+"""Metrics from counts are those of scikit-learn for the same predictions."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def drawn(seed: int, classes: int, rows: int = 500) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize(("seed", "classes"), [(0, 2), (1, 5), (2, 30)])
 @pytest.mark.parametrize("unused", [0, 3])
 def test_figures_are_those_of_scikit_learn(seed, classes, unused):
-    # Classes that no image is of, and that none was taken for, must not count in a mean.
+    # Classes without images and without predictions must not count in a mean.
     labels, predicted = drawn(seed, classes)
     confusion = confusion_of(labels, predicted, classes + unused)
     of_classes = sklearn_metrics.precision_recall_fscore_support(
@@ -41,7 +41,7 @@ def test_figures_are_those_of_scikit_learn(seed, classes, unused):
         assert ours == pytest.approx(expected, abs=1e-12)
 
 
-def test_class_that_is_never_predicted_counts_in_the_mean_as_nothing():
+def test_class_never_predicted_counts_as_zero_in_the_mean():
     labels, predicted = np.array([0, 0, 1, 2]), np.array([0, 0, 0, 0])
     confusion = confusion_of(labels, predicted, 3)
     assert confusion.precision.tolist() == [0.5, 0, 0]
@@ -94,7 +94,7 @@ def test_nothing_predicted_has_no_calibration_error():
 
 @pytest.mark.parametrize(
     ("only_old", "only_new", "expected"),
-    # Sums of binomial probabilities: 2^-10 (1 + 10 + 45) of 8, 9 or 10 of 10; all of 5; at least half of 4.
+    # Sums of binomial probabilities: at least 8 of 10, that is 2^-10 (45 + 10 + 1); all of 5; at least 2 of 4.
     [(2, 8, 56 / 1024), (0, 5, 1 / 32), (2, 2, 11 / 16), (8, 2, 1013 / 1024)],
 )
 def test_mcnemar_is_exact(only_old, only_new, expected):

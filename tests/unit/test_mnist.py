@@ -1,4 +1,4 @@
-"""The MNIST that comes with the package: whole, and refused when it is not."""
+"""The MNIST files in the package are complete, and damaged ones are refused."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from cnnlib.errors import SourceError
 from cnnlib.mnist import MD5, read_mnist_file
 from cnnlib.sources.idx import find_pairs, parse_pair
 
-# Images a digit, 0 to 9, as published.
+# Published numbers of images per digit, 0 to 9.
 COUNTS = {
     "train": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
     "t10k": [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
@@ -19,7 +19,7 @@ COUNTS = {
 
 @pytest.fixture(scope="module", params=COUNTS)
 def part(request):
-    """(name, images, labels)."""
+    """Return (name, images, labels) of the training or the test images."""
     names = find_pairs(MD5)[request.param]
     return request.param, *parse_pair(*map(read_mnist_file, names), *names)
 

@@ -1,4 +1,4 @@
-"""The architectures: their size, their first layer, and what they refuse."""
+"""Models: the catalogue, LeNet and ResNet, standardised pixels, and refusals."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ import keras  # noqa: E402
 from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
 from cnnlib.config import ARCHITECTURE_NAMES  # noqa: E402
+from cnnlib.config import model as model_settings  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.models import ARCHITECTURES, build_model  # noqa: E402
-from cnnlib.models.pixels import standardise  # noqa: E402
+from cnnlib.models.layers import standardise  # noqa: E402
 
 
 def standardised(images: np.ndarray, mean, std) -> np.ndarray:
@@ -34,7 +35,7 @@ def test_lenet_has_the_parameters_of_its_form():
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == 520 + 25_050 + 400_500 + 5_010 == 431_080
 
 
-def test_model_takes_uint8_by_the_name_image():
+def test_input_is_uint8_and_named_image():
     model = build_model("lenet", image_shape=(28, 28, 1), classes=10)
     (images,) = model.inputs
     assert (images.name, images.dtype, tuple(images.shape)) == ("image", "uint8", (None, 28, 28, 1))
@@ -46,7 +47,7 @@ def test_option_reaches_the_architecture():
     assert used == {keras.activations.tanh}
 
 
-def test_statistics_are_part_of_the_graph():
+def test_mean_and_deviation_are_part_of_the_graph():
     keras.utils.set_random_seed(0)
     plain = build_model("lenet", image_shape=(28, 28, 1), classes=10)
     sealed = build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=(0.4,), std=(0.2,))
@@ -70,6 +71,34 @@ def test_smallest_image_is_taken():
 
 def test_settings_name_every_architecture():
     assert tuple(ARCHITECTURES) == ARCHITECTURE_NAMES
+
+
+@pytest.fixture
+def declare(tmp_path, monkeypatch):
+    """Return a function that takes source text by module name, and returns (name, module, is_pretrained) of each."""
+
+    def declared(**sources: str) -> list[tuple[str, str, bool]]:
+        (tmp_path / "models").mkdir()
+        for module, source in sources.items():
+            (tmp_path / "models" / f"{module}.py").write_text(source)
+        monkeypatch.setattr(model_settings, "files", lambda package: tmp_path)
+        return [(one.name, one.module, one.is_pretrained) for one in model_settings._declared_architectures()]
+
+    return declared
+
+
+def test_architectures_of_a_new_module_come_last(declare):
+    found = declare(
+        a_new_one='ARCHITECTURES = (keras_application("new", build), Architecture("newer", build))',
+        layers="ACTIVATIONS = (1, 2)",
+        lenet='ARCHITECTURES = (Architecture("lenet", build),)',
+    )
+    assert found == [("lenet", "lenet", False), ("new", "a_new_one", True), ("newer", "a_new_one", False)]
+
+
+def test_declaration_without_a_plain_name_is_refused(declare):
+    with pytest.raises(TypeError, match=r"cnnlib\.models\.new declares Architecture\(NAME, build\)"):
+        declare(new="ARCHITECTURES = (Architecture(NAME, build),)")
 
 
 def test_unknown_name_is_a_config_error():
@@ -99,7 +128,7 @@ def test_small_images_get_the_stem_of_cifar(side, options, last):
     assert model.get_layer("pool").input.shape == (None, last, last, 512)
 
 
-def test_stem_that_is_none_is_a_config_error():
+def test_unknown_stem_is_a_config_error():
     with pytest.raises(ConfigError, match="choose one of auto, imagenet, cifar"):
         build_model("resnet18", image_shape=(32, 32, 3), classes=10, stem="none")
 
@@ -126,7 +155,7 @@ def test_standardised_pixels_have_mean_0_and_deviation_1():
     assert values.dtype == np.float32
 
 
-def test_without_statistics_pixels_come_to_0_to_1():
+def test_pixels_are_scaled_to_0_to_1_without_mean_and_deviation():
     images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1)
     np.testing.assert_allclose(standardised(images, None, None).ravel(), [0, 0.2, 1], atol=1e-6)
 
@@ -136,6 +165,6 @@ def test_constant_channel_stays_finite_and_keeps_its_scale():
     values = standardised(images, (0.5, 77 / 255), (0.3, 0.0))
     assert np.isfinite(values).all()
     np.testing.assert_allclose(values[..., 1], 0, atol=1e-6)
-    # Another value than the one in training is off by its own difference, not by infinity.
+    # A value that training never saw stays finite: it is only off by its difference.
     images[..., 1] = 128
     np.testing.assert_allclose(standardised(images, (0.5, 77 / 255), (0.3, 0.0))[..., 1], 51 / 255, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Optimizers, targets and weights of classes as the settings say."""
+"""Optimizers, targets and class weights follow the settings."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from cnnlib.training.optimizers import make_optimizer  # noqa: E402
 from cnnlib.training.targets import as_targets, balanced_weights, make_loss  # noqa: E402
 
 
-def after_one_step(gradient, *, weight=(1.0, -2.0), rate: float = 0.5, steps: int = 1, **settings) -> list[float]:
-    """Weights after steps with one gradient."""
+def weights_after(gradient, *, weight=(1.0, -2.0), rate: float = 0.5, steps: int = 1, **settings) -> list[float]:
+    """Return the weights after steps with the same gradient."""
     variable = keras.Variable(np.array(weight, np.float32))
     optimizer = make_optimizer(OptimizerSettings(**settings), rate)
     optimizer.build([variable])
@@ -39,27 +39,27 @@ def after_one_step(gradient, *, weight=(1.0, -2.0), rate: float = 0.5, steps: in
     ],
 )
 def test_two_steps_of_descent(settings, expected):
-    assert after_one_step([3.0, -4.0], steps=2, **settings) == pytest.approx(expected, rel=1e-5)
+    assert weights_after([3.0, -4.0], steps=2, **settings) == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradients_are_clipped_by_the_norm_of_all():
     # (3, -4) has norm 5.
-    assert after_one_step([3.0, -4.0], name="sgd", clip_norm=1.0) == pytest.approx([1 - 0.5 * 0.6, -2 + 0.5 * 0.8])
-    assert after_one_step([0.3, -0.4], name="sgd", clip_norm=1.0) == pytest.approx([1 - 0.5 * 0.3, -2 + 0.5 * 0.4])
+    assert weights_after([3.0, -4.0], name="sgd", clip_norm=1.0) == pytest.approx([1 - 0.5 * 0.6, -2 + 0.5 * 0.8])
+    assert weights_after([0.3, -0.4], name="sgd", clip_norm=1.0) == pytest.approx([1 - 0.5 * 0.3, -2 + 0.5 * 0.4])
 
 
-def test_weights_decay_beside_the_gradient():
-    assert after_one_step([0.0, 0.0], name="sgd", weight_decay=0.1) == pytest.approx([0.95, -1.9])
-    # Adam's step would not be that of the sum: it decays by the rate, whatever the gradient.
-    assert after_one_step([0.0, 0.0], name="adamw", weight_decay=0.1) == pytest.approx([0.95, -1.9])
-    assert after_one_step([0.0, 0.0], name="adamw") == pytest.approx([1 - 0.5 * 0.004, -2 * (1 - 0.5 * 0.004)])
+def test_weight_decay_is_independent_of_the_gradient():
+    assert weights_after([0.0, 0.0], name="sgd", weight_decay=0.1) == pytest.approx([0.95, -1.9])
+    # AdamW decays by the rate alone, whatever the gradient. Adam would normalise the decay with the gradient.
+    assert weights_after([0.0, 0.0], name="adamw", weight_decay=0.1) == pytest.approx([0.95, -1.9])
+    assert weights_after([0.0, 0.0], name="adamw") == pytest.approx([1 - 0.5 * 0.004, -2 * (1 - 0.5 * 0.004)])
 
 
 def test_own_options_reach_keras():
     assert make_optimizer(OptimizerSettings(options={"beta_1": 0.7}), 1e-3).beta_1 == 0.7
 
 
-def test_option_that_the_optimizer_lacks_is_a_config_error():
+def test_unknown_optimizer_option_is_a_config_error():
     with pytest.raises(ConfigError, match="optimizer.options do not fit sgd"):
         make_optimizer(OptimizerSettings(name="sgd", options={"beta_1": 0.9}), 1e-3)
 
@@ -70,7 +70,7 @@ def test_option_that_is_a_setting_is_refused(option):
         OptimizerSettings(options={option: 0.1})
 
 
-def test_balanced_weights_have_all_classes_count_the_same():
+def test_balanced_weights_make_all_classes_count_the_same():
     counts = np.array([60, 30, 10])
     weights = np.array(balanced_weights(counts))
     assert weights * counts == pytest.approx([100 / 3] * 3)
@@ -96,7 +96,7 @@ def test_without_settings_labels_stay_as_they_are():
     assert [part.tolist() for part in batches([2, 0])] == [[2, 0]]
 
 
-def test_smoothed_loss_is_cross_entropy_with_a_share_for_every_class():
+def test_smoothed_loss_is_cross_entropy_with_every_class():
     settings = training(label_smoothing=0.3)
     (targets,) = batches([1], label_smoothing=0.3)
     logits = np.array([[0.5, 2.0, -1.0]], np.float32)

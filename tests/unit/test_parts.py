@@ -1,4 +1,4 @@
-"""Parquet parts: row groups of the chosen size, truthful counts, and no file where there should be none."""
+"""Part files: row groups have the chosen size, counts are true, and a failed or empty writer leaves no file."""
 
 import uuid
 
@@ -74,7 +74,7 @@ def test_exception_leaves_no_file(folder, written):
 
 
 def test_exception_after_closing_leaves_no_file(folder):
-    # A task closes its files one by one; the later ones may fail.
+    # A task closes its files one by one, and a later one may fail.
     def fail():
         with PartWriter(folder, "train/a.parquet", SCHEMA, 2) as writer:
             writer.write(rows(0, 5))

@@ -60,18 +60,18 @@ def test_message_is_all_gradients_of_lenet_in_float32():
     assert plan.scalings[0].efficiency == pytest.approx(0.02 / (0.02 + 0.0015 + 0.00258648))
 
 
-def test_image_set_tells_size_and_classes(image_set):
+def test_size_and_classes_come_from_the_image_set(image_set):
     plan = plan_scaling(PlanSettings(step_seconds=0.02, data={"path": image_set.folder.uri}))
     assert (plan.image_shape, plan.classes) == ((20, 24, 3), 3)
 
 
-def test_step_is_measured_where_nothing_tells_it():
+def test_step_is_measured_if_not_given():
     plan = plan_scaling(PlanSettings(worker_batch_size=8, measured_steps=2))
     assert 0 < plan.step_seconds < 60
     assert plan.source == "median of 2 steps measured here"
 
 
-def test_run_tells_model_images_batch_and_step(store, image_set):
+def test_model_images_batch_and_step_come_from_the_run(store, image_set):
     run_id = run_of(store, image_set)
     plan = plan_scaling(PlanSettings(run=run_id, tracking={"uri": store}))
     assert plan.model.options == {"activation": "tanh"}
@@ -96,7 +96,7 @@ def test_image_set_that_was_moved_can_be_named(store, image_set):
 
 def test_run_of_several_workers_is_refused(store, image_set):
     run_id = run_of(store, image_set, **{"train.workers": "2"})
-    with pytest.raises(ConfigError, match=r"is of train\.workers=2; take a run of one worker"):
+    with pytest.raises(ConfigError, match=r"was trained with train\.workers=2; name a run of one worker"):
         plan_scaling(PlanSettings(run=run_id, tracking={"uri": store}))
 
 
@@ -107,11 +107,11 @@ def test_run_of_something_else_is_refused(store, image_set):
 
 def test_unknown_run_is_refused(store, image_set):
     run_of(store, image_set)
-    with pytest.raises(ConfigError, match="run=nobody is no run of sqlite"):
+    with pytest.raises(ConfigError, match="run=nobody is not a run of sqlite"):
         plan_scaling(PlanSettings(run="nobody", tracking={"uri": store}))
 
 
-def test_store_that_is_not_there_is_not_made(store, tmp_path):
+def test_missing_store_is_not_created(store, tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         plan_scaling(PlanSettings(run="abc", tracking={"uri": store}))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Sealed models: the same probabilities as in training, an error row for a bad image, and nothing unchecked opened."""
+"""Sealed models: the probabilities of training, an error row for a bad image, and no file opened unchecked."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from cnnlib.errors import ModelError  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.sealed.frozen.images import ImageSpec, encode_png  # noqa: E402
 from cnnlib.sealed.frozen.predict import CARD_FILE, MODEL_FILE, ModelCard, load_classifier, read_card, sha256_of  # noqa: E402
-from cnnlib.sealed.seal import ARTIFACTS, CODE, open_sealed, seal  # noqa: E402
+from cnnlib.sealed.seal import ARTIFACTS, CODE, SEALED, open_sealed, seal  # noqa: E402
 
 SPEC = ImageSpec(16, 20, 3)
 CLASSES = ("cat", "dog", "emu", "fox")
@@ -37,36 +37,40 @@ def noise(rows: int, seed: int = 0, shape=SPEC.shape) -> np.ndarray:
 def model():
     keras.utils.set_random_seed(3)
     built = build_model("lenet", image_shape=SPEC.shape, classes=4, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
-    # Untrained, it must yet tell one noise from the other.
+    # Though it is untrained, its predictions must differ between images.
     kernel, _ = built.get_layer("logits").weights
     kernel.assign(40 * kernel)
     return built
 
 
 @pytest.fixture(scope="module")
-def sealed(model, tmp_path_factory):
+def sealed(model, tmp_path_factory) -> tuple[Path, ModelCard]:
     folder = tmp_path_factory.mktemp("seal")
-    return seal(model, folder, image=SPEC, classes=CLASSES, fingerprint="f" * 64)
+    return folder, seal(model, folder, image=SPEC, classes=CLASSES, fingerprint="f" * 64)
 
 
 @pytest.fixture(scope="module")
 def classifier(sealed):
-    return load_classifier(sealed.artifacts)
+    folder, _ = sealed
+    return load_classifier(folder / SEALED)
 
 
 @pytest.fixture
 def artifacts(sealed, tmp_path) -> Path:
-    """A copy of the artifacts, to be damaged."""
-    return Path(shutil.copytree(sealed.artifacts, tmp_path / "artifacts"))
+    """A copy of the artifacts that a test may damage."""
+    folder, _ = sealed
+    return Path(shutil.copytree(folder / SEALED, tmp_path / "artifacts"))
 
 
 @pytest.fixture(scope="module")
 def model_folder(sealed, tmp_path_factory) -> Path:
-    """The model as MLflow lays it out."""
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copytree(sealed.artifacts, folder / ARTIFACTS)
-    shutil.copytree(sealed.code, folder / CODE / sealed.code.name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+    """The model's folder as MLflow stores it."""
+    folder, card = sealed
+    stored = tmp_path_factory.mktemp("model")
+    shutil.copytree(folder / SEALED, stored / ARTIFACTS)
+    package = card.code_package
+    shutil.copytree(folder / package, stored / CODE / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return stored
 
 
 # --- predictions
@@ -99,7 +103,7 @@ def test_png_and_array_give_the_same(classifier, wrap):
     assert of_files.equals(classifier.predict_images(images))
 
 
-def test_file_of_another_size_is_brought_to_the_models(classifier):
+def test_file_of_another_size_is_resized(classifier):
     uniform = encode_png(np.full((50, 30, SPEC.channels), 90, np.uint8))
     of_the_size = np.full(SPEC.shape, 90, np.uint8)
     assert classifier.predict_images([uniform]).equals(classifier.predict_images([of_the_size]))
@@ -115,7 +119,7 @@ def test_array_of_another_shape_or_type_is_refused_with_both(classifier, array):
     assert f"received {array.shape} {array.dtype}" in str(refused.value)
 
 
-def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
+def test_bad_images_are_error_rows_among_good_ones(classifier):
     good = list(noise(4))
     mixed = [good[0], b"", good[1], b"no image", None, good[2], b"GIF89a", good[3], float("nan")]
     frame = classifier.predict_images(mixed)
@@ -131,7 +135,7 @@ def test_bad_images_are_error_rows_and_the_others_stay_right(classifier):
 
 
 @pytest.mark.parametrize(("image", "received"), [("a.png", "str"), (3.5, "float"), ([[1]], "list")])
-def test_what_is_no_image_at_all_is_refused(classifier, image, received):
+def test_value_that_is_no_image_is_refused(classifier, image, received):
     with pytest.raises(
         ModelError, match=f"^the model takes encoded files as bytes, or arrays .*; received {received}$"
     ):
@@ -158,19 +162,21 @@ def test_pixels_that_do_not_fit_are_a_model_error(classifier, images):
         classifier.predict_pixels(images)
 
 
-# --- what is sealed
+# --- the sealed files
 
 
 def test_card_tells_what_the_model_needs(sealed):
-    card = read_card(sealed.artifacts)
-    sha256 = sha256_of(sealed.artifacts / MODEL_FILE)
-    assert card == sealed.card == ModelCard(SPEC, CLASSES, "f" * 64, sha256, sealed.code.name)
+    folder, card = sealed
+    (package,) = (path.name for path in folder.glob("sparkcnn_sealed_*"))
+    expected = ModelCard(SPEC, CLASSES, "f" * 64, sha256_of(folder / SEALED / MODEL_FILE), package)
+    assert read_card(folder / SEALED) == card == expected
 
 
 def test_code_of_the_same_content_has_the_same_name(model, sealed, tmp_path):
+    _, card = sealed
     again = seal(model, tmp_path, image=SPEC, classes=CLASSES, fingerprint="0" * 64)
-    assert again.code.name == sealed.code.name
-    assert sorted(path.name for path in again.code.iterdir()) == [
+    assert again.code_package == card.code_package
+    assert sorted(path.name for path in (tmp_path / again.code_package).iterdir()) == [
         "__init__.py",
         "errors.py",
         "grouped_convolution.py",
@@ -181,13 +187,13 @@ def test_code_of_the_same_content_has_the_same_name(model, sealed, tmp_path):
 
 
 def test_changed_weights_are_refused_before_they_are_opened(artifacts):
-    # Opened, this would be an error of Keras' own.
+    # If the file were opened, Keras would raise an error of its own.
     (artifacts / MODEL_FILE).write_bytes(b"no model")
-    with pytest.raises(ModelError, match="has SHA-256 [0-9a-f]{64}, registered was [0-9a-f]{64}"):
+    with pytest.raises(ModelError, match="has SHA-256 [0-9a-f]{64}, but [0-9a-f]{64} was registered"):
         load_classifier(artifacts)
 
 
-def test_sound_model_in_the_place_of_the_registered_is_refused(artifacts):
+def test_intact_model_that_is_not_the_registered_is_refused(artifacts):
     build_model("lenet", image_shape=SPEC.shape, classes=4).save(artifacts / MODEL_FILE)
     with pytest.raises(ModelError, match="has SHA-256"):
         load_classifier(artifacts)
@@ -205,7 +211,7 @@ def as_hdf5(file: Path) -> None:
 
 
 def of_no_layer(file: Path) -> None:
-    """Names what Keras would have to import and call."""
+    """Write a file that makes Keras import and call a function."""
     config = {"module": "os", "class_name": "system", "config": {"command": "touch owned"}, "registered_name": "system"}
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("config.json", json.dumps(config))
@@ -215,14 +221,14 @@ def of_no_layer(file: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize("make", [with_code_inside, as_hdf5, of_no_layer])
-def test_what_safe_mode_does_not_load_is_refused_though_registered(artifacts, tmp_path, monkeypatch, make):
+def test_registered_file_that_safe_mode_refuses_is_refused(artifacts, tmp_path, monkeypatch, make):
     monkeypatch.chdir(tmp_path)
     (artifacts / MODEL_FILE).unlink()
     make(artifacts / MODEL_FILE)
     card = json.loads((artifacts / CARD_FILE).read_text())
     card["model_sha256"] = sha256_of(artifacts / MODEL_FILE)
     (artifacts / CARD_FILE).write_text(json.dumps(card))
-    with pytest.raises(ModelError, match="is no model that Keras loads in safe mode: ") as error:
+    with pytest.raises(ModelError, match="is not a model that Keras loads in safe mode: ") as error:
         load_classifier(artifacts)
     assert "\n" not in error.value.message
     assert not (tmp_path / "owned").exists()
@@ -247,12 +253,13 @@ def test_damaged_card_is_refused(artifacts, text):
         load_classifier(artifacts)
 
 
-# --- as MLflow keeps it
+# --- in the folder that MLflow stores
 
 
 def test_model_opens_with_the_code_that_came_with_it(model_folder, classifier, sealed):
     opened = open_sealed(model_folder)
-    assert type(opened).__module__ == f"{sealed.code.name}.predict"
+    _, card = sealed
+    assert type(opened).__module__ == f"{card.code_package}.predict"
     images = noise(3)
     np.testing.assert_array_equal(opened.predict_pixels(images), classifier.predict_pixels(images))
 
@@ -266,7 +273,7 @@ ELSEWHERE = """
 import importlib, importlib.util, json, sys
 from pathlib import Path
 
-# The editable install of this project would find it from anywhere.
+# An editable install of this project is found from anywhere: remove its finder.
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in f"{finder} {type(finder).__module__}"]
 for name in ("cnnlib", "pipelines", "jobs"):
     assert importlib.util.find_spec(name) is None, name
@@ -277,6 +284,8 @@ sys.path.append(str(folder / "code"))
 package = json.loads((artifacts / "model.json").read_text())["code_package"]
 classifier = importlib.import_module(f"{package}.predict").load_classifier(artifacts)
 contents = [path.read_bytes() for path in sorted(images.iterdir())]
+pixels, _ = classifier.to_pixels(contents)
+print(json.dumps(classifier.embed_pixels(pixels)[1].tolist()))
 print(classifier.predict_images(contents)[["label", "probability", "error"]].to_json(orient="values"))
 print(sorted({name.split(".")[0] for name in sys.modules} & {"cnnlib", "pipelines", "jobs", "mlflow", "pyspark"}))
 """
@@ -298,7 +307,10 @@ def test_model_predicts_where_this_project_is_not_installed(model_folder, classi
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr
-    rows, loaded = ended.stdout.splitlines()
+    embeddings, rows, loaded = ended.stdout.splitlines()
+    # No other layer was named before in that process: the embedding's must not be named like one of the model's.
+    _, expected_embeddings = classifier.embed_pixels(classifier.to_pixels(contents)[0])
+    np.testing.assert_allclose(json.loads(embeddings), expected_embeddings, atol=1e-5)
     expected = classifier.predict_images(contents)
     received = json.loads(rows)
     assert [row[0] for row in received] == expected["label"].tolist()

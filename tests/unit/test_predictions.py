@@ -1,4 +1,4 @@
-"""The predictions set: every row counted, failures by code, and files that any Parquet reader understands."""
+"""The predictions set: rows and failures are counted, and any Parquet reader understands its files."""
 
 import json
 from collections import Counter
@@ -57,18 +57,18 @@ def folder(tmp_path):
     return open_folder(str(tmp_path / "predictions"))
 
 
-def predictions(folder, share, **changes) -> Predictions:
-    failures = share.failed.total()
+def predictions(folder, written, **changes) -> Predictions:
+    failures = written.failed.total()
     return replace(
         Predictions(
             folder=folder,
-            counts={"rows": share.rows, "scored": share.rows - failures, "failed": failures},
-            failed_by_code=dict(share.failed),
+            counts={"rows": written.rows, "scored": written.rows - failures, "failed": failures},
+            failed_by_code=dict(written.failed),
             model=ScoredWith("digits", "3", "a" * 64),
             complete=True,
             seconds=2.0,
             mlflow_run="run 1",
-            files=(share.file,),
+            files=(written.file,),
         ),
         **changes,
     )
@@ -81,19 +81,19 @@ def published(folder) -> Predictions:
     return result
 
 
-# --- one task's share
+# --- one task
 
 
 def test_rows_and_failures_are_counted_by_code(folder):
-    share = write_predictions(folder, "run", SCHEMA, batches(ROWS), 4, 1)
-    assert (share.rows, share.failed) == (5, Counter(truncated=2, not_an_image=1))
-    assert share.file.rows == 5
-    assert share.file.path == "predictions/part-00004-run-1.parquet"
+    written = write_predictions(folder, "run", SCHEMA, batches(ROWS), 4, 1)
+    assert (written.rows, written.failed) == (5, Counter(truncated=2, not_an_image=1))
+    assert written.file.rows == 5
+    assert written.file.path == "predictions/part-00004-run-1.parquet"
 
 
 def test_task_without_rows_writes_no_file(folder):
-    share = write_predictions(folder, "run", SCHEMA, [], 0, 0)
-    assert (share.file, share.rows, share.failed) == (None, 0, Counter())
+    written = write_predictions(folder, "run", SCHEMA, [], 0, 0)
+    assert (written.file, written.rows, written.failed) == (None, 0, Counter())
     assert folder.files() == []
 
 
@@ -172,9 +172,12 @@ def test_predictions_that_were_published_meanwhile_are_kept(published):
     earlier = read_earlier(published.folder, SCHEMA.names)
     meanwhile = replace(published, mlflow_run="run 2")
     publish_predictions(meanwhile, {}, earlier)
-    share = write_predictions(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
-    with pytest.raises(OutputExistsError, match="got other predictions while these were made; nothing was published"):
-        publish_predictions(predictions(published.folder, share), {}, earlier)
+    written = write_predictions(published.folder, new_run_id(), SCHEMA, batches(ROWS[:1]), 0, 0)
+    with pytest.raises(
+        OutputExistsError,
+        match="^another job published .* while this one was scoring; this job published nothing",
+    ):
+        publish_predictions(predictions(published.folder, written), {}, earlier)
     assert published.folder.read_json(COMMIT)["mlflow_run"] == "run 2"
 
 

@@ -1,4 +1,4 @@
-"""What a newcomer's machine may lack: each time one line and exit status 2. The Javas here are scripts."""
+"""A machine that lacks something gets one line and exit status 2. The Javas of these tests are shell scripts."""
 
 import ast
 import importlib.util
@@ -59,7 +59,7 @@ def test_good_java_is_no_problem(good_java_home):
         (f"[ $1 = --list-modules ] || {says_version('21-ea')}", "(21-ea) lacks the module jdk."),
     ],
 )
-def test_unfit_java_is_told_in_one_line(tmp_path, body, found):
+def test_unsuitable_java_is_one_line(tmp_path, body, found):
     java = write_script(tmp_path / "bin/java", body)
     problem = prerequisites.java_problem({"JAVA_HOME": str(tmp_path)})
     assert problem.startswith(f"Java 17 or newer is needed, but {java} ")
@@ -67,14 +67,14 @@ def test_unfit_java_is_told_in_one_line(tmp_path, body, found):
     assert "\n" not in problem
 
 
-def test_java_that_is_no_program_does_not_start(tmp_path):
+def test_java_that_is_not_a_program_does_not_start(tmp_path):
     java = write_script(tmp_path / "bin/java", "")
     java.write_bytes(b"\x00\x01")
     assert "does not start (" in prerequisites.java_problem({"PATH": str(java.parent)})
 
 
 def test_java_home_is_taken_before_path(tmp_path, good_java_home):
-    # As Spark does: a wrong JAVA_HOME is not made good by the java on PATH.
+    # Spark does so too: it does not fall back to the java on PATH if JAVA_HOME is wrong.
     problem = prerequisites.java_problem({"JAVA_HOME": "/nowhere", "PATH": f"{good_java_home}/bin"})
     assert problem == (
         "Java 17 or newer is needed, but JAVA_HOME=/nowhere has no bin/java: "
@@ -98,22 +98,22 @@ def test_supported_python_is_no_problem(version):
 
 
 @pytest.mark.parametrize("version", [(2, 7, 18), (3, 9, 18), (3, 13, 0), (4, 0, 0)])
-def test_other_python_is_told_with_its_version(version):
+def test_message_names_version_of_unsupported_python(version):
     problem = prerequisites.python_problem(version, executable="/usr/bin/python3")
     found = ".".join(map(str, version))
     assert problem.startswith(f"Python 3.10 to 3.12 is needed, but /usr/bin/python3 is {found}: install")
 
 
-def test_venv_of_another_python_is_to_be_removed():
+def test_message_says_to_remove_venv_of_another_python():
     assert prerequisites.python_problem((3, 13, 0), executable="/x/.venv/bin/python").endswith(": remove .venv")
     assert prerequisites.python_problem((3, 13, 0), executable="/x/.venv-lts/bin/python").endswith(": remove .venv-lts")
 
 
-def test_host_parses_on_python_3_6():
+def test_prerequisites_parse_on_python_3_6():
     ast.parse(Path(prerequisites.__file__).read_text(), feature_version=(3, 6))
 
 
-def test_folder_to_be_had_is_no_problem(tmp_path):
+def test_writable_folder_is_no_problem(tmp_path):
     assert prerequisites.folder_problem(str(tmp_path)) == ""
 
 
@@ -130,7 +130,7 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     assert prerequisites.folder_problem(str(tmp_path)).startswith(f"{tmp_path} must be writable, but is not: ")
 
 
-def test_without_ensurepip_uv_must_be_there_and_work(tmp_path, monkeypatch):
+def test_without_ensurepip_a_working_uv_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     problem = prerequisites.venv_problem(str(tmp_path), {"PATH": str(tmp_path)})
     assert "has no ensurepip and PATH has no uv: install one, e.g. Debian's python3-venv" in problem
@@ -142,27 +142,27 @@ def test_without_ensurepip_uv_must_be_there_and_work(tmp_path, monkeypatch):
     assert prerequisites.venv_problem(str(tmp_path), {"PATH": str(tmp_path)}) == ""
 
 
-# --- The Makefile and its scripts, in a copy of the project that holds nothing else
+# --- The Makefile and its scripts, in a copy of the project that has nothing else
 
 
 @pytest.fixture
 def clone(tmp_path):
     folder = tmp_path / "clone"
     shutil.copytree(PROJECT / "requirements", folder / "requirements")
-    (folder / "pipelines").mkdir()
+    (folder / "pipelines/spark").mkdir(parents=True)
     for name in ("Makefile", "setup.py", "pipelines/spark/prerequisites.py"):
         shutil.copy(PROJECT / name, folder / name)
     return folder
 
 
 def run_in(folder, *command, path=os.environ["PATH"], **environ):
-    # Nothing is inherited: the make that runs these tests would pass on its flags.
+    # Inherit no variables: the make that runs these tests would pass on its flags.
     environ = {"PATH": path, **environ}
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
 
 
 def python_posing_as(path, version):
-    """A Python that runs a script as if it were another version."""
+    """Write a Python that runs a script as if it had another version."""
     program = (
         f"import runpy, sys; sys.version_info = {version}; sys.executable = '{path}'; "
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -176,28 +176,28 @@ def assert_one_line(done, words):
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "wheel"])
-def test_make_tells_of_java_in_one_line(clone, target):
+def test_make_names_a_missing_java_in_one_line(clone, target):
     done = run_in(clone, "make", target, f"PYTHON={sys.executable}", JAVA_HOME="/nowhere")
     assert_one_line(done, "JAVA_HOME=/nowhere has no bin/java")
 
 
-def test_make_tells_of_python_in_one_line(clone, tmp_path, good_java_home):
+def test_make_names_an_unsuitable_python_in_one_line(clone, tmp_path, good_java_home):
     old = python_posing_as(tmp_path / "python3", (3, 9, 18))
     done = run_in(clone, "make", "demo", f"PYTHON={old}", JAVA_HOME=good_java_home)
     assert_one_line(done, f"Python 3.10 to 3.12 is needed, but {old} is 3.9.18: ")
 
 
-def test_make_tells_of_no_python_in_one_line(clone):
+def test_make_names_a_missing_python_in_one_line(clone):
     done = run_in(clone, "make", "demo", "PYTHON=/nowhere/python")
     assert_one_line(done, "Python 3.10 to 3.12 is needed, but none runs (tried /nowhere/python): ")
 
 
-def test_make_tells_of_an_unknown_profile_in_one_line(clone):
+def test_make_names_an_unknown_profile_in_one_line(clone):
     done = run_in(clone, "make", "demo", "PROFILE=old")
     assert_one_line(done, "PROFILE=old has no requirements/old.txt: choose one of ")
 
 
-def test_make_help_lists_the_targets_and_checks_nothing(clone):
+def test_make_help_lists_targets_and_checks_nothing(clone):
     done = run_in(clone, "make", JAVA_HOME="/nowhere", PYTHON="/nowhere/python")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -205,7 +205,7 @@ def test_make_help_lists_the_targets_and_checks_nothing(clone):
         assert f"  make {target} " in done.stdout
 
 
-def test_python_that_fits_is_found_beside_one_that_does_not(clone, tmp_path, good_java_home):
+def test_suitable_python_is_found_beside_others(clone, tmp_path, good_java_home):
     bin_folder = tmp_path / "bin"
     python_posing_as(bin_folder / "python3", (3, 13, 0))
     write_script(bin_folder / "python3.12", "echo 'pyenv: not installed' >&2; exit 127")
@@ -220,7 +220,7 @@ def test_python_that_fits_is_found_beside_one_that_does_not(clone, tmp_path, goo
 
 
 @pytest.mark.parametrize(("profile", "venv"), [("current", ".venv"), ("lts", ".venv-lts")])
-def test_each_profile_has_an_environment_of_its_own(clone, good_java_home, profile, venv):
+def test_each_profile_has_its_own_environment(clone, good_java_home, profile, venv):
     arguments = ("demo", f"PYTHON={sys.executable}", f"PROFILE={profile}")
     done = run_in(clone, "make", "--dry-run", *arguments, JAVA_HOME=good_java_home)
     assert done.returncode == 0, done.stderr
@@ -232,7 +232,7 @@ def test_each_profile_has_an_environment_of_its_own(clone, good_java_home, profi
 
 @pytest.fixture
 def install(clone, tmp_path):
-    """Runs install.sh with a uv and environments that only write down what they are asked to do."""
+    """Return a function that runs install.sh with a uv and environments that only write down their arguments."""
     calls = tmp_path / "calls"
     for venv in (".venv", ".venv-lts"):
         write_script(clone / venv / "bin/python", f'echo "python $*" >>{calls}; [ "$1" = -c ]')
@@ -264,7 +264,7 @@ def test_second_install_does_nothing(install):
     assert (done.returncode, done.stdout, calls) == (0, "", [])
 
 
-def test_installing_one_profile_leaves_the_other_as_it_is(install):
+def test_installing_one_profile_keeps_the_other(install):
     install()
     done, calls = install("lts", ".venv-lts")
     assert done.stdout.startswith("installing requirements/lts.txt into .venv-lts with uv")
@@ -282,7 +282,7 @@ def test_changed_requirements_are_installed(install, clone, name):
     assert len(install()[1]) == 2
 
 
-def test_failed_install_tries_pip_and_does_not_pass_for_done(install):
+def test_failed_install_tries_pip_and_is_not_finished(install):
     works = install.uv.read_text()
     write_script(install.uv, "[ $1 = --version ] || { echo 'uv says why'; exit 1; }")
     done, calls = install()

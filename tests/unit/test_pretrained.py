@@ -1,4 +1,4 @@
-"""Weights from elsewhere: what comes of them, what pixels they get, and what is said where they are not there."""
+"""Weights from elsewhere: copied weights, standardised pixels, and refusals of missing or unfit weights."""
 
 import os
 import subprocess
@@ -18,12 +18,12 @@ import keras  # noqa: E402
 
 from cnnlib.config.imagenet import ImagenetName  # noqa: E402
 from cnnlib.errors import ConfigError  # noqa: E402
-from cnnlib.models import build_model  # noqa: E402
-from cnnlib.models.catalogue import ARCHITECTURES  # noqa: E402
+from cnnlib.models import ARCHITECTURES, build_model  # noqa: E402
+from cnnlib.models.layers import standardise  # noqa: E402
 from cnnlib.models.nested import flat_layers  # noqa: E402
-from cnnlib.models.pixels import standardise  # noqa: E402
-from cnnlib.models.pretrained import PREPROCESSING, build_imagenet, build_pretrained, head_of  # noqa: E402
+from cnnlib.models.pretrained import build_imagenet, build_pretrained, head_of  # noqa: E402
 
+APPLICATIONS = {name: known.application for name, known in ARCHITECTURES.items() if known.application}
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
 MODULES = {
     "vgg16": "vgg16",
@@ -43,17 +43,19 @@ def logits_of(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(images, training=False))
 
 
-# --- ImageNet's networks
+# --- weights from ImageNet
 
 
-def test_every_network_of_keras_applications_has_its_preprocessing():
-    taken_from_keras = {name for name, one in ARCHITECTURES.items() if "network" in getattr(one.build, "keywords", {})}
-    assert set(PREPROCESSING) == taken_from_keras == set(get_args(ImagenetName))
+def test_every_keras_application_has_its_preprocessing():
+    built_by_keras = {
+        name for name, known in ARCHITECTURES.items() if "application" in getattr(known.build, "keywords", {})
+    }
+    assert set(APPLICATIONS) == built_by_keras == set(get_args(ImagenetName))
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_pixels_are_those_of_kerass_preprocessing(name):
-    preprocessing = PREPROCESSING[name]
+def test_preprocessing_equals_that_of_keras(name):
+    preprocessing = APPLICATIONS[name].preprocessing
     pixels = keras.Input((32, 32, 3), dtype="uint8")
     ours = logits_of(keras.Model(pixels, standardise(pixels, preprocessing.mean, preprocessing.std)))
     if preprocessing.is_bgr:
@@ -63,22 +65,23 @@ def test_pixels_are_those_of_kerass_preprocessing(name):
 
 
 @pytest.mark.parametrize("name", ["efficientnet_v2_b0", "convnext_tiny"])
-def test_pixels_are_those_of_the_networks_own_layers(name):
-    """Keras has no `preprocess_input` for them but layers within the network."""
-    network = ARCHITECTURES[name].build.keywords["network"]
-    whole = network(include_top=False, weights=None, input_shape=(32, 32, 3), include_preprocessing=True)
+def test_preprocessing_equals_that_of_the_models_own_layers(name):
+    """In these models, Keras has layers instead of `preprocess_input`."""
+    application = APPLICATIONS[name]
+    pixels = application.preprocessing
+    whole = application.build(include_top=False, weights=None, input_shape=(32, 32, 3), include_preprocessing=True)
     normalised = [layer for layer in whole.layers if "normalization" in layer.name and hasattr(layer, "input_mean")]
     scale = 255 if name == "convnext_tiny" else 1
-    # ConvNeXt's layer is in a model of its own.
+    # The layer of ConvNeXt is in a model inside the model.
     layers = normalised or [one for layer in whole.layers if hasattr(layer, "layers") for one in layer.layers]
     layer = next(layer for layer in layers if hasattr(layer, "input_mean"))
-    np.testing.assert_allclose(np.ravel(layer.input_mean) / scale, PREPROCESSING[name].mean, rtol=1e-5)
-    np.testing.assert_allclose(np.sqrt(np.ravel(layer.input_variance)) / scale, PREPROCESSING[name].std, rtol=1e-5)
+    np.testing.assert_allclose(np.ravel(layer.input_mean) / scale, pixels.mean, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(np.ravel(layer.input_variance)) / scale, pixels.std, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def resnet_weights(tmp_path_factory) -> tuple[keras.Model, Path]:
-    """A network of the kind whose weights were trained on BGR, and a file of them, without its head."""
+    """Return a model without its head, of a kind that was trained on BGR, and a file of its weights."""
     keras.utils.set_random_seed(1)
     body = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     path = tmp_path_factory.mktemp("weights") / "body.weights.h5"
@@ -86,7 +89,7 @@ def resnet_weights(tmp_path_factory) -> tuple[keras.Model, Path]:
     return body, path
 
 
-def test_network_with_weights_from_a_file_computes_what_keras_does(resnet_weights):
+def test_weights_from_a_file_compute_the_same_as_in_keras(resnet_weights):
     body, path = resnet_weights
     model = build_pretrained("resnet50", str(path), image_shape=(32, 32, 3), classes=5)
     features = keras.Model(model.input, head_of(model).input)
@@ -95,13 +98,13 @@ def test_network_with_weights_from_a_file_computes_what_keras_does(resnet_weight
     assert model.output_shape == (None, 5)
 
 
-def test_whole_network_keeps_its_head(tmp_path):
+def test_imagenet_model_keeps_its_head(tmp_path):
     keras.utils.set_random_seed(1)
-    network = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classifier_activation=None)
-    network.save_weights(tmp_path / "whole.weights.h5")
+    source = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classifier_activation=None)
+    source.save_weights(tmp_path / "whole.weights.h5")
     model = build_imagenet("mobilenet_v2", (32, 32, 3), str(tmp_path / "whole.weights.h5"))
     preprocessed = keras.applications.mobilenet_v2.preprocess_input(IMAGES.astype(np.float32))
-    np.testing.assert_allclose(logits_of(model), logits_of(network, preprocessed), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(logits_of(model), logits_of(source, preprocessed), rtol=1e-3, atol=1e-5)
     assert model.output_shape == (None, 1000)
 
 
@@ -120,8 +123,8 @@ for build in (
 """
 
 
-def test_what_cannot_be_downloaded_is_said_with_the_path_to_put_it_at(tmp_path):
-    # Nobody listens there: it is refused at once, whether or not this machine has a network.
+def test_failed_download_says_where_to_put_the_file(tmp_path):
+    # Nobody listens at this port, so the download fails at once, with or without a network.
     nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-c", OFFLINE], env=os.environ | nowhere, capture_output=True, text=True, check=True
@@ -144,19 +147,19 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 keras.utils.set_random_seed(1)
 from pathlib import Path
 from cnnlib.models.pretrained import build_pretrained
-network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
+source = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
 (Path({home!r}) / "models").mkdir()
-# The published files are of the older of Keras' formats.
+# The published files have the older format of Keras.
 name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
 with h5py.File(Path({home!r}) / "models" / name, "w") as file:
-    save_weights_to_hdf5_group(file, network)
+    save_weights_to_hdf5_group(file, source)
 model = build_pretrained("mobilenet_v2", "imagenet", image_shape=(96, 96, 3), classes=5)
-assert np.array_equal(model.get_layer("Conv1").get_weights()[0], network.get_layer("Conv1").get_weights()[0])
+assert np.array_equal(model.get_layer("Conv1").get_weights()[0], source.get_layer("Conv1").get_weights()[0])
 print("LOADED")
 """
 
 
-def test_file_that_was_put_there_is_taken(tmp_path):
+def test_file_from_another_machine_is_used(tmp_path):
     script = CACHED.format(home=str(tmp_path))
     ended = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | {"KERAS_HOME": str(tmp_path)}, capture_output=True, text=True
@@ -164,10 +167,10 @@ def test_file_that_was_put_there_is_taken(tmp_path):
     assert ended.stdout.splitlines()[-1:] == ["LOADED"], ended.stderr[-500:]
 
 
-# --- models of one's own
+# --- weights from trained models
 
 
-def test_all_but_the_head_is_copied_with_the_pixels_it_knows(tmp_path):
+def test_weights_and_standardisation_are_copied_without_the_head(tmp_path):
     source = build_model("lenet", image_shape=(16, 16, 1), classes=3, mean=(0.3,), std=(0.2,))
     source.save(tmp_path / "model.keras")
     for weights in (str(tmp_path / "model.keras"), str(tmp_path)):
@@ -182,7 +185,7 @@ def test_all_but_the_head_is_copied_with_the_pixels_it_knows(tmp_path):
         assert model.output_shape == (None, 7)
 
 
-def test_head_is_new_where_the_classes_are_as_many(tmp_path):
+def test_head_is_new_even_for_the_same_number_of_classes(tmp_path):
     source = build_model("lenet", image_shape=(16, 16, 1), classes=3)
     source.save(tmp_path / "model.keras")
     model = build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
@@ -190,16 +193,16 @@ def test_head_is_new_where_the_classes_are_as_many(tmp_path):
     assert not np.allclose(ours, theirs)
 
 
-def own_network(image_shape, classes):
-    """A network within a network, whose layers have the names that Keras makes up."""
+def own_model(image_shape, classes):
+    """Build a model inside a model. Keras makes up the names of its layers."""
     features = keras.Sequential([keras.Input(image_shape), keras.layers.Conv2D(4, 3), keras.layers.Conv2D(5, 3)])
     images = keras.Input(image_shape)
     pooled = keras.layers.GlobalAveragePooling2D()(features(images))
     return keras.Model(images, keras.layers.Dense(classes)(keras.layers.Dense(6)(pooled)))
 
 
-def test_layers_without_names_of_their_own_get_their_weights(tmp_path):
-    name = f"{__name__}:own_network"
+def test_layers_with_made_up_names_get_their_weights(tmp_path):
+    name = f"{__name__}:own_model"
     source = build_model(name, image_shape=(16, 16, 1), classes=3)
     source.save(tmp_path / "model.keras")
     model = build_pretrained(name, str(tmp_path), image_shape=(16, 16, 1), classes=3)
@@ -211,7 +214,7 @@ def test_layers_without_names_of_their_own_get_their_weights(tmp_path):
     assert same == [True, True, True, False]
 
 
-# --- what is refused
+# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -223,24 +226,26 @@ def test_layers_without_names_of_their_own_get_their_weights(tmp_path):
         ("lenet", "nowhere", (32, 32, 3), r"model\.weights=nowhere is not there; expected imagenet, a \.h5 or .*"),
     ],
 )
-def test_weights_that_cannot_be_had_are_refused(name, weights, shape, message):
+def test_unusable_weights_are_refused(name, weights, shape, message):
     with pytest.raises(ConfigError, match=message):
         build_pretrained(name, weights, image_shape=shape, classes=5)
 
 
-def test_own_head_takes_its_own_size_alone():
-    with pytest.raises(ConfigError, match=r"inception_v3 with its own head takes images of one size .*\(299, 299, 3\)"):
+def test_model_with_its_own_head_takes_only_one_size():
+    with pytest.raises(
+        ConfigError, match=r"inception_v3 with its own head takes only images of one size.*\(299, 299, 3\)"
+    ):
         build_imagenet("inception_v3", (224, 224, 3))
 
 
-def test_weights_of_another_network_are_refused_with_the_layer(tmp_path):
+def test_weights_that_do_not_fit_are_refused_with_the_layer(tmp_path):
     build_model("lenet", image_shape=(16, 16, 1), classes=3, filters=[6, 16]).save(tmp_path / "model.keras")
-    with pytest.raises(ConfigError, match=r"have nothing that fits layer conv_1; take the model\.name"):
+    with pytest.raises(ConfigError, match=r"do not fit layer conv_1; take the model\.name"):
         build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)
 
 
 def damaged_archive(path: Path) -> None:
-    """One byte of the weights is another: its checksum does not fit."""
+    """Change one byte of the weights, so that the checksum does not fit."""
     build_model("lenet", image_shape=(16, 16, 1), classes=3).save(path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -262,5 +267,5 @@ def test_file_that_is_no_model_is_refused(tmp_path, write):
 def test_model_without_weights_is_refused(tmp_path):
     images = keras.Input((16, 16, 1))
     keras.Model(images, keras.layers.Flatten()(images)).save(tmp_path / "model.keras")
-    with pytest.raises(ConfigError, match=r"have nothing that fits layer conv_1"):
+    with pytest.raises(ConfigError, match=r"do not fit layer conv_1"):
         build_pretrained("lenet", str(tmp_path), image_shape=(16, 16, 1), classes=3)

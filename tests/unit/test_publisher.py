@@ -1,4 +1,4 @@
-"""What reaches the MLflow run in the background: in order, told to be there only then, and missed aloud."""
+"""Uploads in the background are in order, a checkpoint is the latest only after its upload, and failures are raised."""
 
 import threading
 from pathlib import Path
@@ -17,13 +17,13 @@ TIMEOUT_S = 60.0
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a new SQLite store."""
+    """Return the URI of a new SQLite store."""
     return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
 
 
 @pytest.fixture
 def tracker(store: str, tmp_path: Path) -> Tracker:
-    """A new run, whose artifacts lie below the test's folder."""
+    """Start a run with its artifacts below the test's folder."""
     client = mlflow.MlflowClient(store)
     experiment = client.create_experiment(tmp_path.name, (tmp_path / ARTIFACTS_FOLDER).as_uri())
     return Tracker(client.create_run(experiment).info.run_id, experiment, store)
@@ -31,7 +31,7 @@ def tracker(store: str, tmp_path: Path) -> Tracker:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """Where the checkpoints lie that training wrote."""
+    """Return the folder with the checkpoints that training wrote."""
     return tmp_path / "written"
 
 
@@ -43,12 +43,12 @@ def checkpoint(written: Path, epoch: int) -> Path:
 
 
 def uploaded(tmp_path: Path) -> dict[str, str]:
-    """The checkpoints in the run, and what each holds."""
+    """Return the content of each checkpoint in the run, by its name."""
     return {path.parent.name: path.read_text() for path in sorted((tmp_path / ARTIFACTS_FOLDER).rglob("state.json"))}
 
 
 def block(tracker: Tracker, tmp_path: Path, epoch: int) -> None:
-    """Have the upload of an epoch fail: what would be its folder is a file."""
+    """Let the upload of an epoch fail: a file has the name of its folder."""
     folder = tmp_path / ARTIFACTS_FOLDER / tracker.run_id / "artifacts" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"epoch-{epoch:04d}").write_text("in the way")
@@ -59,7 +59,7 @@ def logged_losses(tracker: Tracker) -> list[tuple[int, float]]:
     return [(value.step, value.value) for value in history]
 
 
-def test_checkpoint_is_called_the_latest_only_when_it_is_there(tracker: Tracker, written: Path, tmp_path: Path) -> None:
+def test_checkpoint_is_latest_only_after_its_upload(tracker: Tracker, written: Path, tmp_path: Path) -> None:
     tracker.log_checkpoint(1, checkpoint(written, 1))
     assert tracker.latest_epoch() == 1
     block(tracker, tmp_path, 2)
@@ -69,7 +69,7 @@ def test_checkpoint_is_called_the_latest_only_when_it_is_there(tracker: Tracker,
     assert (tracker.fetch_checkpoint(1, tmp_path / "fetched") / "state.json").read_text() == "1"
 
 
-def test_run_gets_all_and_the_disk_keeps_the_last(tracker: Tracker, written: Path, tmp_path: Path) -> None:
+def test_run_gets_all_epochs_and_disk_keeps_last(tracker: Tracker, written: Path, tmp_path: Path) -> None:
     with Publisher(tracker, written, keep_last=2) as publisher:
         for epoch in range(1, 6):
             publisher.publish(epoch, checkpoint(written, epoch), {"loss": 1 / epoch})
@@ -79,9 +79,7 @@ def test_run_gets_all_and_the_disk_keeps_the_last(tracker: Tracker, written: Pat
     assert logged_losses(tracker) == [(epoch, 1 / epoch) for epoch in range(1, 6)]
 
 
-def test_epoch_that_cannot_be_uploaded_ends_training_and_loses_nothing(
-    tracker: Tracker, written: Path, tmp_path: Path
-) -> None:
+def test_failed_upload_ends_training_and_loses_no_checkpoint(tracker: Tracker, written: Path, tmp_path: Path) -> None:
     block(tracker, tmp_path, 3)
 
     def train() -> None:
@@ -89,17 +87,17 @@ def test_epoch_that_cannot_be_uploaded_ends_training_and_loses_nothing(
             for epoch in (1, 2, 3, 4):
                 publisher.publish(epoch, checkpoint(written, epoch), {"loss": 1 / epoch})
 
-    says = f"{tracker.uri} did not take a checkpoint .*; mend it, then go on with --train.resume {tracker.run_id}"
-    with pytest.raises(TrackingError, match=says):
+    advice = f"repair the store, then continue with --train.resume {tracker.run_id}"
+    with pytest.raises(TrackingError, match=f"{tracker.uri} did not accept a checkpoint .*; {advice}"):
         train()
-    # What the run lacks is on the disk still.
+    # The disk still has the checkpoints that the run lacks.
     assert sorted(path.name for path in written.iterdir()) == ["epoch-0002", "epoch-0003", "epoch-0004"]
     assert tracker.latest_epoch() == 2
     assert logged_losses(tracker) == [(1, 1.0), (2, 0.5)]
 
 
-def test_next_epoch_hears_that_mlflow_gave_up(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It would try for four minutes. Port 9 is the discard service, which nothing here offers.
+def test_next_epoch_raises_after_mlflow_gave_up(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # By default MLflow would try for four minutes. Port 9 is the discard service, which this machine does not offer.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     publisher = Publisher(Tracker("a-run", "0", "http://127.0.0.1:9"), written, keep_last=1)
 
@@ -111,5 +109,5 @@ def test_next_epoch_hears_that_mlflow_gave_up(written: Path, monkeypatch: pytest
             publisher.publish(2, checkpoint(written, 2), {})
             pytest.fail("an epoch was taken that nobody will publish")
 
-    with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9 did not take a checkpoint .*--train\.resume a-run"):
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9 did not accept a checkpoint .*--train\.resume a-run"):
         train()

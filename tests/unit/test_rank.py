@@ -1,4 +1,4 @@
-"""A real rank's process, up to where it would train."""
+"""The real process of a rank, up to the point where it would train."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from tests.unit.feeds import run_python
 from tests.unit.image_sets import write_image_set
 
-THREADS = """
+REPORT_THREADS = """
 import json, sys
 from pipelines.train import tracked_fit
 from pipelines.train.workers import rank
@@ -24,7 +24,7 @@ rank._train(json.loads(sys.argv[1]))
 """
 
 
-def test_tensorflow_has_as_many_threads_as_spark_gives_the_task_processors(tmp_path: Path) -> None:
+def test_tensorflow_gets_one_thread_per_task_cpu(tmp_path: Path) -> None:
     images = np.zeros((4, 4, 4, 1), np.uint8)
     image_set = write_image_set(tmp_path / "set", images, [0, 1] * 2, ["train"] * 4, classes=("a", "b"))
     spec = {
@@ -35,6 +35,6 @@ def test_tensorflow_has_as_many_threads_as_spark_gives_the_task_processors(tmp_p
         "settings": {"data": {"path": image_set.folder.uri}},
         "tracker": {"run_id": "none", "experiment_id": "0", "uri": f"sqlite:///{tmp_path}/mlflow.db"},
     }
-    ended = run_python(THREADS, json.dumps(spec))
+    ended = run_python(REPORT_THREADS, json.dumps(spec))
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == [3, 3]

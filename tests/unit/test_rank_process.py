@@ -1,4 +1,4 @@
-"""A rank's process: what it is given, how its end is told, and that it ends with whoever started it."""
+"""The process of a rank: its inputs, its exit status and last lines, and its end with the process that started it."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ end_with_standard_input()
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Start a process whose code follows the spec's reading."""
+    """Start a rank's process that reads its spec and then runs the given code."""
 
     def start(code: str, **spec: object) -> RankProcess:
         (tmp_path / "some_rank.py").write_text(RANK + code)
@@ -33,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return start
 
 
-def test_it_gets_spec_environment_and_a_folder_of_its_own(run, tmp_path: Path) -> None:
+def test_process_gets_spec_environment_and_folder(run, tmp_path: Path) -> None:
     code = "print(json.dumps([spec, os.environ['SPARKCNN_TEST'], os.getcwd(), tempfile.gettempdir()]))"
     with run(code, rank=3, text="ä\n") as process:
         assert process.wait() == 0
@@ -48,7 +48,7 @@ def test_last_lines_of_output_and_error_are_kept(run) -> None:
     assert process.last_lines == [*map(str, range(31 - LAST_LINES, 30)), "the disk is full"]
 
 
-def test_process_that_does_not_end_when_asked_is_killed(run) -> None:
+def test_process_that_ignores_sigterm_is_killed(run) -> None:
     with run("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf')\ntime.sleep(600)") as process:
         deadline = time.monotonic() + TIMEOUT_S
         while process.last_lines != ["deaf"] and time.monotonic() < deadline:
@@ -57,13 +57,13 @@ def test_process_that_does_not_end_when_asked_is_killed(run) -> None:
         assert process.wait() == -9
 
 
-def test_with_ends_it(run) -> None:
+def test_with_block_ends_the_process(run) -> None:
     with run("time.sleep(600)") as process:
         pass
     assert process.wait() == -15
 
 
-def test_a_child_that_it_left_holds_nobody_up(run) -> None:
+def test_orphaned_child_does_not_delay_wait(run) -> None:
     code = "print(subprocess.Popen(['sleep', '600']).pid)\nsys.exit(7)"
     with run(code) as process:
         assert process.wait() == 7
@@ -71,7 +71,7 @@ def test_a_child_that_it_left_holds_nobody_up(run) -> None:
     psutil.Process(int(line)).kill()
 
 
-def test_it_ends_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
+def test_process_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
     (tmp_path / "some_rank.py").write_text(RANK + "print(os.getpid())\ntime.sleep(600)")
     starter = (
         "import sys; from pathlib import Path; from pipelines.train.workers.rank_process import RankProcess;"

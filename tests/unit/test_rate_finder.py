@@ -1,4 +1,4 @@
-"""What a sweep of the learning rate suggests."""
+"""A sweep of the learning rate, and the rate that it suggests."""
 
 import numpy as np
 import pytest
@@ -21,11 +21,11 @@ def sweep_with_a_fall_at(rate: float) -> RateSweep:
 
 @pytest.mark.parametrize("rate", [1e-4, 1e-2])
 def test_suggested_rate_is_where_the_loss_falls_most_steeply(rate):
-    # The average is behind by some steps, of which there are 25 to a tenfold rate.
+    # The average lags by some steps; 25 steps raise the rate tenfold.
     assert rate <= sweep_with_a_fall_at(rate).suggested < 3 * rate
 
 
-def test_nothing_is_suggested_where_nothing_falls():
+def test_no_rate_is_suggested_without_a_fall():
     rates = tuple(rate_of(step) for step in range(100))
     assert RateSweep(rates, (2.3,) * 99 + (2.2,)).suggested is None
     assert RateSweep(rates, tuple(np.linspace(2.3, 9.2, 100))).suggested is None
@@ -42,8 +42,8 @@ def test_rates_rise_evenly_in_their_logarithm():
     np.testing.assert_allclose(steps, np.log(HIGHEST_RATE / LOWEST_RATE) / (STEPS - 1))
 
 
-def test_sweep_ends_where_the_loss_has_risen_far(tmp_path):
-    # Every fifth label is wrong, so that the loss, and with it the gradient, is never nearly 0.
+def test_sweep_ends_when_the_loss_has_risen_far(tmp_path):
+    # Every fifth label is wrong, so the loss and its gradient never come near 0.
     images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
     labels[::5] = (labels[::5] + 1) % len(CLASSES)
     splits = ["train"] * TRAIN_ROWS + ["val"] * VAL_ROWS

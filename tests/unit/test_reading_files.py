@@ -1,4 +1,4 @@
-"""Files of a source: each is listed, and each asked for comes out once, with its bytes or with what is wrong."""
+"""Files of a source: all are listed, and each requested file comes out once, with its bytes or an error."""
 
 import os
 import tempfile
@@ -14,8 +14,8 @@ from cnnlib.image_set.writer import CONTENT
 from cnnlib.storage import folder as storage
 from cnnlib.storage.folder import open_folder
 from pipelines.sources.files import list_files, read_files
-from pipelines.sources.manifest import _uri
-from pipelines.sources.source import portions
+from pipelines.sources.manifest import uri_of
+from pipelines.sources.source import in_batches
 
 LIMIT = 1_000
 
@@ -35,7 +35,7 @@ def read(found, locate):
     return [row for batch in read_files(found, locate, LIMIT) for row in batch.to_pylist()]
 
 
-def test_files_come_in_their_order_from_whatever_file_system_they_are_on(tmp_path, memory):
+def test_files_of_several_file_systems_stay_in_order(tmp_path, memory):
     for number in range(0, 300, 2):
         (tmp_path / f"{number}.jpg").write_bytes(b"local %d" % number)
         memory.pipe_file(f"/{number + 1}.jpg", b"memory %d" % (number + 1))
@@ -52,7 +52,7 @@ def test_files_come_in_their_order_from_whatever_file_system_they_are_on(tmp_pat
     assert {row[CODE] for row in rows} == {None}
 
 
-def test_what_cannot_be_read_says_why_and_harms_no_other(memory):
+def test_unreadable_file_says_why_and_harms_no_other(memory):
     memory.pipe_file("/good.jpg", b"abc")
     memory.pipe_file("/most.jpg", bytes(LIMIT))
     memory.pipe_file("/grown.jpg", bytes(LIMIT + 1))
@@ -65,7 +65,7 @@ def test_what_cannot_be_read_says_why_and_harms_no_other(memory):
     ]
 
 
-def test_what_is_known_to_be_bad_is_not_read(memory):
+def test_file_known_to_be_bad_is_not_read(memory):
     bad = entries("bad.jpg")[0] | {CODE: "empty_file", MESSAGE: "the file has no bytes"}
 
     def locate(entry):
@@ -85,12 +85,12 @@ def test_file_that_has_grown_much_is_not_read_whole(tmp_path):
     assert peak < 5_000_000
 
 
-def test_portions_end_by_rows_or_by_bytes():
-    assert [len(portion) for portion in portions(({} for _ in range(600)), lambda entry: 1)] == [256, 256, 88]
+def test_batches_end_by_rows_or_by_bytes():
+    assert [len(portion) for portion in in_batches(({} for _ in range(600)), lambda entry: 1)] == [256, 256, 88]
     megabytes = [20, 20, 5, 40, 1]
-    divided = portions(({"mb": mb} for mb in megabytes), lambda entry: entry["mb"] * 2**20)
+    divided = in_batches(({"mb": mb} for mb in megabytes), lambda entry: entry["mb"] * 2**20)
     assert [[entry["mb"] for entry in portion] for portion in divided] == [[20, 20], [5, 40], [1]]
-    assert list(portions([], lambda entry: 1)) == []
+    assert list(in_batches([], lambda entry: 1)) == []
 
 
 # --- listing; of few folders, so without Spark
@@ -102,7 +102,7 @@ def listed(folder):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two images below DIR/train/cat, and three elsewhere."""
+    """Make two images below set/train/cat, and three in folders beside the set."""
     for place, names in (("set/train/cat", "ab"), ("elsewhere/dog", "cd"), ("elsewhere/dog/old", "e")):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -141,7 +141,7 @@ def test_link_to_nothing_is_a_file_that_is_missing(tree):
     assert row[CODE] == "missing_file"
 
 
-def test_folder_that_cannot_be_listed_is_told_not_passed_over(tree, monkeypatch):
+def test_folder_that_cannot_be_listed_is_an_error(tree, monkeypatch):
     whole = os.scandir
 
     def scandir(path):
@@ -158,13 +158,13 @@ def test_manifest_on_dbfs_names_files_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "DBFS_MOUNT", str(tmp_path))
     (tmp_path / "set").mkdir()
     (tmp_path / "set/a.jpg").write_bytes(b"abc")
-    uri = _uri("a.jpg", open_folder("dbfs:/set"))
+    uri = uri_of("a.jpg", open_folder("dbfs:/set"))
     assert uri == "dbfs:/set/a.jpg"
     assert open_folder(uri).fs.cat_file(open_folder(uri).root) == b"abc"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else")
-def test_link_into_a_folder_without_rights_is_refused_rather_than_left_out():
+def test_link_into_a_folder_without_rights_is_refused():
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         for name in ("set/dog", "secret/cat"):

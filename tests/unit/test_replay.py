@@ -1,4 +1,4 @@
-"""The ids of a step's images are those of the images that the feed gave."""
+"""The replayed ids of a step belong to the images that the feed gave in that step."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +19,7 @@ from tests.unit.trainings import striped_set  # noqa: E402
 def test_ids_are_those_of_the_images_that_were_fed(tmp_path, shard, shuffle_mb):
     image_set = striped_set(tmp_path)
     tables = [pq.read_table(image_set.folder.path(file.path)) for file in image_set.split("train").files]
-    # No two images are alike.
+    # All images differ, so each has its own id.
     image_ids = {
         row["image"]: row["image_id"] for table in tables for row in table.select(["image", "image_id"]).to_pylist()
     }

@@ -1,4 +1,4 @@
-"""What the report of an image set says: its numbers are the set's, its pictures are those that were given."""
+"""The report of an image set shows the numbers of the set and the pictures that it was given."""
 
 import base64
 from dataclasses import replace
@@ -32,14 +32,14 @@ def test_counts_stand_in_a_sentence_and_a_table():
 def test_splits_have_their_rows_files_and_row_groups():
     page = page_of(contents_of(("a", "b"), [700, 200], val=[50, 50], row_groups=3))
     assert page.rows["images"][2:] == [
-        ["split", "images", "share", "files", "row groups", "megabytes"],
+        ["split", "images", "fraction", "files", "row groups", "megabytes"],
         ["train", "900", "90.0%", "1", "3", "1.5"],
         ["val", "100", "10.0%", "1", "3", "1.5"],
         ["test", "0", "0.0%", "0", "0", "0.0"],
     ]
 
 
-def test_every_class_has_its_images_of_each_split_in_label_order():
+def test_class_table_is_in_label_order():
     page = page_of(contents_of(("cat", "dog"), [1000, 20], val=[3, 4], test=[5, 0]))
     assert page.rows["classes"] == [
         ["label", "class", "images", "train", "val", "test"],
@@ -50,7 +50,7 @@ def test_every_class_has_its_images_of_each_split_in_label_order():
 
 def test_bars_share_the_width_as_the_counts_do():
     page = page_of(contents_of(("cat", "dog"), [40, 10], val=[5, 0]))
-    # train and val of the set; of cat, the largest; of dog, and what it lacks to cat; one channel.
+    # train and val of the set; train and val of cat, the largest class; train of dog, and its distance to cat.
     bars = [value for value in page.values("i", "style") + page.values("b", "style") if "." not in value]
     assert bars == ["flex:50", "flex:5", "flex:40", "flex:5", "flex:10", "flex:35"]
 
@@ -76,7 +76,7 @@ def test_classes_without_train_images_are_named():
 
 
 @pytest.mark.parametrize(("row_groups", "said"), [(1, True), (2, False)])
-def test_too_few_row_groups_for_two_workers_are_told(row_groups, said):
+def test_too_few_row_groups_for_two_workers_is_a_note(row_groups, said):
     page = page_of(contents_of(("a",), [9], row_groups=row_groups))
     assert page.says("", "The train split has 1 row group, so no more than one worker can train on it") == said
 
@@ -98,7 +98,7 @@ def test_sources_of_one_size_need_no_histogram():
     assert page.rows["sizes"] == []
 
 
-def test_sizes_are_counted_by_shorter_side_by_ratio_and_by_themselves():
+def test_sizes_are_counted_by_side_ratio_and_size():
     sizes = {(375, 500): 7000, (500, 375): 30, (20, 61): 1}
     page = page_of(contents_of(("a",), [7031], sizes=sizes))
     rows = page.rows["sizes"]
@@ -172,7 +172,7 @@ def test_jpeg_is_called_a_jpeg():
 def test_nothing_rejected_and_no_conflict_are_said():
     page = page_of(contents_of(("a",), [9]))
     assert page.says("rejects", "No image was rejected.")
-    assert page.says("conflicts", "No image came under more than one class.")
+    assert page.says("conflicts", "No image has a copy in another class.")
 
 
 def test_rejects_are_counted_by_code_with_examples():
@@ -180,12 +180,12 @@ def test_rejects_are_counted_by_code_with_examples():
     assert page.says("", "12 images (0.4%) could not be used")
     assert page.rows["rejects"][:3] == [["code", "images"], ["not_an_image", "9"], ["truncated", "3"]]
     assert page.says("rejects", "not_an_image 2 of 9")
-    # Its path has bytes that no UTF-8 stands for.
+    # Its path has bytes that are not UTF-8.
     assert page.rows["rejects"][-1] == ["", "odd\ufffd\ufffd\ufffdends early"]
 
 
 def test_conflicts_name_each_copy():
     page = page_of(eventful())
-    assert page.says("conflicts", "5 images came under more than one class, pixel for pixel the same.")
+    assert page.says("conflicts", "5 images have a copy with the same pixels in another class.")
     assert page.says("conflicts", f"class 1 {'c' * 900}")
     assert page.says("conflicts", "class 2 9.png and 20 more")

@@ -1,4 +1,4 @@
-"""The report as a file: strangers' names stay text, nothing is missing or too large, and a browser shows it whole."""
+"""The report as a file keeps hostile names as text, is complete and small enough, and shows well in a browser."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def test_every_picture_has_words_and_every_header_its_scope():
     assert headers == render_report(eventful()).count("<th ")
 
 
-def test_order_in_which_counts_came_in_makes_no_difference():
+def test_order_of_counts_makes_no_difference():
     contents = eventful()
     turned = {
         name: dict(reversed(getattr(contents, name).items()))
@@ -69,7 +69,7 @@ def test_any_number_of_classes(classes):
     page = page_of(contents_of(names, range(1, classes + 1), samples={name: [b"\x89PNG"] for name in names}))
     assert [row[1] for row in page.rows["classes"][1:]] == names
     assert len(page.values("img", "src")) == classes
-    # Behind a chart of them all, where they are many.
+    # Many classes have a chart too.
     assert len(page.values("svg", "viewbox")) == (classes > 50)
 
 
@@ -89,18 +89,18 @@ def test_a_thousand_classes_of_large_samples_stay_below_10_mb():
     assert Page(html).says("samples", f"This page has no room for {8000 - shown:,} more.")
 
 
-def test_samples_are_shared_out_fairly_where_room_is_short(monkeypatch):
+def test_every_class_has_samples_when_room_is_short(monkeypatch):
     monkeypatch.setattr(report, "MOST_SAMPLE_BYTES", 5 * (100 + report.TAG_BYTES))
     samples = {"a": [bytes(100)] * 9, "b": [bytes(100)], "c": [bytes(100)] * 9}
     taken = report._samples_within(samples, ["a", "b", "c"])
     assert {name: len(pictures) for name, pictures in taken.items()} == {"a": 2, "b": 1, "c": 2}
 
 
-def test_equal_contents_give_an_equal_page_also_from_a_zipped_wheel(tmp_path):
+def test_page_from_a_zipped_wheel_is_equal(tmp_path):
     archive = tmp_path / "wheel.zip"
     with zipfile.ZipFile(archive, "w") as wheel:
         library = Path(cnnlib.__file__).parent
-        for file in (*library.glob("*.*"), *library.glob("reports/*.*")):
+        for file in {*library.rglob("*.py"), *library.glob("reports/*.*")}:
             wheel.write(file, f"cnnlib/{file.relative_to(library)}")
     script = (
         "import sys, cnnlib; from tests.unit.report_pages import eventful, render_report\n"

@@ -1,4 +1,4 @@
-"""The pinned sets: each is whole, within setup.py's ranges, and what the profile's name promises."""
+"""Each set of pins is complete, meets the ranges of setup.py, and fits the name of its profile."""
 
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ every_set = [pytest.param(profile, python, id=f"{profile}-{python}") for profile
 
 
 def read(name: str, python: str | None = None) -> list[Requirement]:
-    """The lines of a requirements file that count on this machine, with another Python where one is named."""
+    """Read the lines of a requirements file that count on this machine, with its Python or the one that is named."""
     environment = {"python_version": python, "python_full_version": f"{python}.5"} if python else {}
     lines = (line.partition("#")[0].strip() for line in (REQUIREMENTS / name).read_text().splitlines())
     wanted = [Requirement(line) for line in lines if line]
@@ -24,7 +24,7 @@ def read(name: str, python: str | None = None) -> list[Requirement]:
 
 
 def pins(name: str, python: str | None = None) -> dict[str, Version]:
-    """Package -> version, of a compiled file. Fails where a line is no pin, or a package stands there twice."""
+    """Read package -> version from a compiled file. Fails if a line is not a pin, or if a package is listed twice."""
     versions: dict[str, Version] = {}
     for one in read(name, python):
         (pin,) = one.specifier
@@ -38,7 +38,7 @@ def test_there_are_two_profiles() -> None:
 
 
 @pytest.mark.parametrize(("profile", "python"), every_set)
-def test_pins_lie_in_the_ranges_of_setup(profile: str, python: str) -> None:
+def test_pins_meet_the_ranges_of_setup(profile: str, python: str) -> None:
     pinned = pins(f"{profile}.txt", python)
     ranges = [Requirement(line) for line in metadata.requires("sparkcnn") or []]
     assert len(ranges) > 10
@@ -46,14 +46,14 @@ def test_pins_lie_in_the_ranges_of_setup(profile: str, python: str) -> None:
 
 
 @pytest.mark.parametrize(("profile", "python"), every_set)
-def test_pins_are_compiled_from_what_is_asked_for(profile: str, python: str) -> None:
+def test_pins_meet_the_ranges_of_their_in_files(profile: str, python: str) -> None:
     for asked, compiled in ((f"{profile}.in", f"{profile}.txt"), ("dev.in", f"dev/{profile}.txt")):
         pinned = pins(compiled, python)
         assert [str(one) for one in read(asked, python) if pinned[one.name] not in one.specifier] == []
 
 
 @pytest.mark.parametrize(("profile", "python"), every_set)
-def test_tools_of_a_profile_contradict_none_of_its_pins(profile: str, python: str) -> None:
+def test_tools_of_a_profile_agree_with_its_pins(profile: str, python: str) -> None:
     pinned, tools = pins(f"{profile}.txt", python), pins(f"dev/{profile}.txt", python)
     assert {name: pinned[name] for name in tools.keys() & pinned} == {
         name: tools[name] for name in tools.keys() & pinned
@@ -67,8 +67,8 @@ def test_lts_is_what_databricks_runs() -> None:
     assert pinned["mlflow"].major == 2
 
 
-def test_this_environment_holds_one_profile_alone() -> None:
-    """Each installed package has the version that one and the same profile pins."""
+def test_this_environment_has_exactly_one_profile() -> None:
+    """All installed packages have the versions that one and the same profile pins."""
     installed = {canonicalize_name(one.name): Version(one.version) for one in metadata.distributions()}
     differing = {
         profile: [name for name, version in pins(f"{profile}.txt").items() if installed.get(name) != version]

@@ -1,11 +1,13 @@
-"""Which run `train.resume=auto` goes on with, asked of a real store."""
+"""Which run can be resumed, and which one `train.resume=auto` finds in a real store."""
 
 import mlflow
 import numpy as np
 import pytest
 
 from cnnlib.config import TrackingSettings
+from cnnlib.errors import ConfigError
 from cnnlib.image_set.contract import ImageSet
+from pipelines.tracking.resume import LoggedRun, check_resumable
 from pipelines.tracking.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
 from pipelines.tracking.store import connect
 from pipelines.tracking.tracker import FINGERPRINT_TAG
@@ -25,10 +27,28 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
 
 
+def test_settings_that_may_differ_are_no_obstacle() -> None:
+    logged = {"train.epochs": "4", "train.keep_last": "2", "tune.parallel": "1", "register.name": "a"}
+    given = {"train.epochs": 4, "train.keep_last": 9, "tune.parallel": 8, "register.alias": "b"}
+    check_resumable(LoggedRun("id", finished=False, settings=logged, fingerprint="f"), given, "f")
+
+
+def test_every_other_difference_is_named() -> None:
+    logged = {"train.epochs": "4", "train.seed": "0"}
+    run = LoggedRun("id", finished=False, settings=logged, fingerprint=None)
+    with pytest.raises(ConfigError) as error:
+        check_resumable(run, {"train.epochs": 5, "model.name": "lenet"}, "f")
+    assert error.value.message == (
+        "train.resume=id was started with other settings or images: model.name was not set, received lenet; "
+        "train.epochs was 4, received 5; train.seed was 0, received nothing; the image set's fingerprint was not set, "
+        "received f; use the same ones, or leave out train.resume to start a new run"
+    )
+
+
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        # (minute of its start, status, epochs) of each, in the order in which they came into the store
+        # (minute of the start, status, epochs) of each run, in the order in which the store got them
         pytest.param([(2, "FAILED", 4), (1, "FAILED", 4)], 2, id="newest of two"),
         pytest.param([(1, "RUNNING", 4), (2, "KILLED", 4)], 2, id="newest of two, other order"),
         pytest.param([(1, "FAILED", 4), (2, "FINISHED", 4)], 1, id="a finished one is newer"),
@@ -36,7 +56,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.param([(1, "FINISHED", 4), (2, "FAILED", 5)], None, id="none fits"),
     ],
 )
-def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_settings(
+def test_auto_resumes_newest_unfinished_run_of_same_settings(
     uri: str, image_set: ImageSet, request: pytest.FixtureRequest, runs: list, expected: int | None
 ) -> None:
     client = mlflow.MlflowClient(uri)
@@ -55,7 +75,7 @@ def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_settings(
         assert (tracker.run_id in ids.values()) is (expected is not None)
 
 
-def test_auto_never_goes_on_with_one_training_of_a_comparison(uri: str, image_set: ImageSet) -> None:
+def test_auto_never_resumes_one_training_of_a_comparison(uri: str, image_set: ImageSet) -> None:
     with (
         tracked_run(uri, "compared", "comparison", None, {}, image_set) as parent,
         pytest.raises(KeyError),
@@ -66,7 +86,7 @@ def test_auto_never_goes_on_with_one_training_of_a_comparison(uri: str, image_se
         assert tracker.run_id not in (parent.run_id, nested.run_id)
 
 
-def test_runs_behind_the_first_page_are_found(uri: str, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_after_the_first_page_are_found(uri: str, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.tracking.runs.RUNS_A_PAGE", 2)
     with tracked_run(uri, "pages", "comparison", None, SETTINGS, image_set, job="compare") as parent:
         for number in range(5):
@@ -78,7 +98,7 @@ def test_runs_behind_the_first_page_are_found(uri: str, image_set: ImageSet, mon
         assert again.run_id == parent.run_id
 
 
-def test_lost_runs_are_told_from_those_that_ended(uri: str, image_set: ImageSet) -> None:
+def test_only_lost_runs_are_ended(uri: str, image_set: ImageSet) -> None:
     client = mlflow.MlflowClient(uri)
     with tracked_run(uri, "lost", "comparison", None, {}, image_set) as parent:
         with nested_run(parent, "ended", SETTINGS, image_set) as ended:

@@ -1,4 +1,4 @@
-"""One task's share of a scoring: a row out for every row in, by the sealed model's own decoder."""
+"""Scoring in one task: every row that comes in goes out, decoded by the sealed model's own decoder."""
 
 import hashlib
 from dataclasses import replace
@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 22, 12, 30, 15, 123456, timezone.utc)
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    """Sees how bright an image is, on the whole."""
+    """A classifier of mean brightness."""
     import_tensorflow_quietly()
     import tensorflow as tf
 
@@ -54,7 +54,7 @@ def batch_of(contents, **columns) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def test_raw_images_get_their_classes_and_all_that_a_row_has(classifier):
+def test_raw_image_gives_a_whole_row(classifier):
     ids = pa.array(["id 0", "id 1", "id 2"])
     batch = batch_of([uniform(value).tobytes() for value in (250, 3, 120)], image_id=ids)
     result = predict_batch(plan(raw_shape=SPEC.shape), classifier, batch)
@@ -121,7 +121,7 @@ def test_embedding_is_what_the_head_is_given():
     shape = (2, 2, 3)
     inputs = keras.Input(shape, dtype="uint8")
     pooled = keras.layers.Rescaling(1 / 255)(inputs)
-    # The head is the last layer with weights: what follows has none.
+    # The head is the last layer with weights. The layer after it has none.
     logits = keras.layers.Conv2D(3, 2, name="head")(pooled)
     model = keras.Model(inputs, keras.layers.Flatten()(logits))
     embedding = Classifier(model, ModelCard(ImageSpec(2, 2, 3), CLASSES, "f" * 64, "a" * 64, "package"))
@@ -133,7 +133,7 @@ def test_embedding_is_what_the_head_is_given():
     np.testing.assert_allclose(np.array(result.column("embedding").to_pylist()), pixels.reshape(5, -1) / 255, atol=1e-6)
 
 
-def test_model_that_is_no_graph_of_layers_has_no_embedding(classifier):
+def test_model_without_layers_has_no_embedding(classifier):
     with pytest.raises(ModelError, match="^the model has no layer before its head to take an embedding from"):
         predict_batch(plan(raw_shape=SPEC.shape, embedding=True), classifier, batch_of([uniform(2).tobytes()]))
 
@@ -162,7 +162,7 @@ def test_bad_rows_keep_their_places_and_say_what_is_wrong(classifier):
     ]
     assert rows[4]["error"] == "missing_file: it has gone"
     assert {row["model_version"] for row in rows} == {None}
-    # Named by content, or where there is none by path.
+    # The id is the hash of the content, or of the path if there is no content.
     assert rows[1]["image_id"] == hashlib.sha256(good).hexdigest()
     assert rows[4]["image_id"] == hashlib.sha256(b"p/4").hexdigest()
 
@@ -173,7 +173,7 @@ def test_row_without_content_or_path_is_a_row_with_an_error(classifier):
     assert (row["label"], row["error"].split(":")[0]) == (None, "empty_file")
 
 
-def test_arrays_of_another_size_are_brought_to_the_models(classifier):
+def test_arrays_of_another_size_are_resized(classifier):
     contents = [uniform(value, (8, 3, 3)).tobytes() for value in (0, 255)]
     rows = predict_batch(plan(raw_shape=(8, 3, 3)), classifier, batch_of(contents)).to_pylist()
     assert [row["label_name"] for row in rows] == ["dark", "light"]
@@ -184,11 +184,11 @@ def test_batch_without_rows_gives_none(classifier, raw_shape):
     assert predict_batch(plan(raw_shape=raw_shape), classifier, batch_of([])).num_rows == 0
 
 
-def test_share_counts_rows_and_failures(classifier, tmp_path):
+def test_written_rows_and_failures_are_counted(classifier, tmp_path):
     batches = [batch_of([encode_png(uniform(0)), b"no image"]), batch_of([b"", encode_png(uniform(255))])]
-    share = score_images(plan(tmp_path), classifier, batches, 7, 1)
-    assert (share.rows, dict(share.failed)) == (4, {"not_an_image": 1, "empty_file": 1})
-    assert share.file.path == "predictions/part-00007-run-1.parquet"
+    written = score_images(plan(tmp_path), classifier, batches, 7, 1)
+    assert (written.rows, dict(written.failed)) == (4, {"not_an_image": 1, "empty_file": 1})
+    assert written.file.path == "predictions/part-00007-run-1.parquet"
 
 
 def test_images_with_a_row_already_are_left_out_by_content(classifier, tmp_path):
@@ -198,11 +198,11 @@ def test_images_with_a_row_already_are_left_out_by_content(classifier, tmp_path)
 
     def again(batches, **changes):
         before = ScoredBefore(str(tmp_path), paths, changes.pop("model_sha256", None))
-        share = score_images(replace(plan(tmp_path), before=before, run_id="again"), classifier, batches, 0, 0)
-        rows = pq.read_table(tmp_path / share.file.path)["path"].to_pylist() if share.file else []
-        return share.rows, share.skipped, rows
+        written = score_images(replace(plan(tmp_path), before=before, run_id="again"), classifier, batches, 0, 0)
+        rows = pq.read_table(tmp_path / written.file.path)["path"].to_pylist() if written.file else []
+        return written.rows, written.skipped, rows
 
-    # Another name for the same bytes is no new image; one that could not be read then may be by now.
+    # The same bytes under another name are not a new image. An image that could not be read before may be readable now.
     batches = [batch_of([light, dark]), batch_of([b"no image", grey, dark])]
     assert again(batches) == (2, 3, ["p/0", "p/1"])
     assert again([batch_of([dark])]) == (0, 1, [])
@@ -210,13 +210,13 @@ def test_images_with_a_row_already_are_left_out_by_content(classifier, tmp_path)
     assert again([batch_of([dark])], model_sha256="b" * 64) == (1, 0, ["p/0"])
 
 
-def test_earlier_rows_that_cannot_be_read_are_told(classifier, tmp_path):
+def test_unreadable_earlier_rows_are_an_error(classifier, tmp_path):
     before = ScoredBefore(str(tmp_path), ("predictions/gone.parquet",), None)
-    with pytest.raises(OutputExistsError, match="gone.parquet, of the predictions there, cannot be read"):
+    with pytest.raises(OutputExistsError, match="gone.parquet, a file of the earlier predictions, cannot be read"):
         score_images(replace(plan(tmp_path), before=before), classifier, [batch_of([b"?"])], 0, 0)
 
 
-def test_few_images_are_unpacked_at_a_time_however_small_their_files(classifier, tmp_path, monkeypatch):
+def test_few_images_are_decoded_at_a_time(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr("cnnlib.predictions.score_batch.PIXEL_BYTES", 3 * SPEC.size_bytes)
     unpacked = []
 
@@ -226,18 +226,20 @@ def test_few_images_are_unpacked_at_a_time_however_small_their_files(classifier,
 
     monkeypatch.setattr("cnnlib.predictions.score_batch.predict_batch", predict_and_count)
     batch = batch_of([encode_png(uniform(value)) for value in range(8)])
-    share = score_images(plan(tmp_path), classifier, [batch], 0, 0)
-    assert (unpacked, share.rows) == ([3, 3, 2], 8)
-    paths = pq.read_table(tmp_path / share.file.path)["path"].to_pylist()
+    written = score_images(plan(tmp_path), classifier, [batch], 0, 0)
+    assert (unpacked, written.rows) == ([3, 3, 2], 8)
+    paths = pq.read_table(tmp_path / written.file.path)["path"].to_pylist()
     assert paths == [f"p/{number}" for number in range(8)]
 
 
-def test_raw_images_of_another_size_than_the_sets_are_told(classifier):
-    with pytest.raises(ImageSetError, match="are not 24 bytes long, as the set's image spec has it; ingest the set"):
+def test_raw_images_of_another_size_are_an_error(classifier):
+    with pytest.raises(
+        ImageSetError, match="are not 24 bytes long, which the set's image spec asks for; ingest it again"
+    ):
         predict_batch(plan(raw_shape=SPEC.shape), classifier, batch_of([b"x" * 23]))
 
 
-def test_many_images_go_through_the_model_in_portions(classifier, monkeypatch):
+def test_many_images_go_through_the_model_in_parts(classifier, monkeypatch):
     sizes = []
     whole = classifier._probabilities
     monkeypatch.setattr(classifier, "_probabilities", lambda images: sizes.append(len(images)) or whole(images))

@@ -1,4 +1,4 @@
-"""The MLflow run of a scoring, in a real store: what it names, and what is said where it cannot be kept."""
+"""The MLflow run of a scoring in a real store: its content, and the errors of a store that fails."""
 
 import hashlib
 
@@ -26,7 +26,7 @@ def started(uri: str, source: str = "/data/photos", version: str | None = "3"):
 
 
 def digest_of(source: str) -> str:
-    # MLflow takes inputs of one name and digest for the same.
+    # MLflow treats inputs with the same name and digest as one.
     return hashlib.sha256(source.encode()).hexdigest()
 
 
@@ -75,17 +75,20 @@ def end_fails(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mlflow, "end_run", end_run)
 
 
-def test_store_that_goes_away_at_the_end_is_told_in_one_line(uri, end_fails):
-    with pytest.raises(TrackingError, match="^all is done, but .* did not take the end of run .*failed$"), started(uri):
+def test_store_lost_at_the_end_is_one_line(uri, end_fails):
+    with (
+        pytest.raises(TrackingError, match="^the job is done, but .* did not record the end of run .*failed$"),
+        started(uri),
+    ):
         pass
 
 
-def test_error_of_the_body_is_told_though_the_store_has_gone(uri, end_fails):
+def test_error_of_the_body_wins_over_a_lost_store(uri, end_fails):
     with pytest.raises(LimitError, match="too many"), started(uri):
         raise LimitError("too many")
 
 
-def test_counts_that_the_store_does_not_take_are_told_with_where_the_predictions_are(uri, monkeypatch):
+def test_counts_that_the_store_refuses_are_an_error(uri, monkeypatch):
     def log_batch(*_: object) -> None:
         raise MlflowException("no answer")
 
@@ -94,5 +97,5 @@ def test_counts_that_the_store_does_not_take_are_told_with_where_the_predictions
             monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
             tracker.log_scoring(predictions(tracker.run_id))
 
-    with pytest.raises(TrackingError, match="published at /data/out, but .* did not take the counts: no answer"):
+    with pytest.raises(TrackingError, match="published at /data/out, but .* did not accept their counts: no answer"):
         log()

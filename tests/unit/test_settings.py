@@ -1,15 +1,16 @@
-"""Command line and YAML into settings: what overrides what, and one line for every mistake."""
+"""Settings from the command line and YAML files: what overrides what, and one line for every mistake."""
 
 import re
 
 import pytest
 
 from cnnlib.config import DemoSettings, IngestSettings, PromoteSettings, ScoreSettings, TrainSettings
+from cnnlib.config.settings import fields_of
 from cnnlib.errors import ConfigError
+from jobs.catalogue import JOBS
 from jobs.settings import parse_settings
-from tests.unit.every_setting import JOBS, fields_of
 
-INGEST = ["--source.format", "idx", "--output.path", "out"]
+INGEST = ["--source.format", "idx", "--source.path", "digits", "--output.path", "out"]
 TRAIN = ["--data.path", "set"]
 
 
@@ -37,7 +38,7 @@ def message_of(kind, arguments, **options) -> str:
 YAML = "train:\n  epochs: 7\n  seed: 5\ndata:\n  path: from-yaml\n"
 
 
-def test_defaults_stand_where_nothing_is_said():
+def test_settings_have_their_defaults():
     assert parse_settings("train", TrainSettings, TRAIN) == TrainSettings(data={"path": "set"})
 
 
@@ -48,7 +49,7 @@ def test_yaml_overrides_defaults(file):
 
 
 @pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined"])
-def test_option_behind_the_file_overrides_it(file, joined):
+def test_later_option_overrides_the_file(file, joined):
     arguments = ["--config", file(YAML), "--train.epochs", "9"]
     if joined:
         arguments = ["=".join(arguments[:2]), "=".join(arguments[2:])]
@@ -56,12 +57,12 @@ def test_option_behind_the_file_overrides_it(file, joined):
     assert (settings.train.epochs, settings.train.seed) == (9, 5)
 
 
-def test_own_file_stands_in_where_none_is_given(tmp_path):
+def test_default_file_is_read_if_none_is_given(tmp_path):
     settings = parse_settings("demo", DemoSettings, ["--train.train.epochs", "1"], config_file="demo.yaml")
     assert (settings.train.train.epochs, settings.train.train.patience) == (1, 2)
 
 
-def test_given_file_replaces_the_own_one(file):
+def test_given_file_replaces_the_default_file(file):
     text = """
     ingest: {source: {format: mnist}, output: {path: a}}
     train: {data: {path: a}}
@@ -135,7 +136,7 @@ def test_mistake_is_one_line_that_names_the_setting(kind, arguments, names):
     assert len(message) < 300
 
 
-def test_wrong_value_is_told():
+def test_message_shows_the_wrong_value():
     assert "many" in message_of(TrainSettings, [*TRAIN, "--train.epochs", "many"])
 
 
@@ -150,14 +151,14 @@ def test_wrong_value_is_told():
         ("--traking.uri", "tracking.uri"),
     ],
 )
-def test_unknown_option_is_told_the_nearest(given, nearest):
+def test_unknown_option_gets_the_nearest_as_hint(given, nearest):
     message = message_of(TrainSettings, [*TRAIN, given, "3"])
     assert given in message
     assert message.endswith(f"did you mean {nearest}?")
 
 
-def test_unknown_option_like_none_is_sent_to_help():
-    assert message_of(TrainSettings, [*TRAIN, "--zzz", "3"]).endswith("see --help for the known ones")
+def test_option_like_no_other_points_to_help():
+    assert message_of(TrainSettings, [*TRAIN, "--zzz", "3"]).endswith("see --help for all settings")
 
 
 @pytest.mark.parametrize(
@@ -167,13 +168,13 @@ def test_unknown_option_like_none_is_sent_to_help():
         ("trian:\n  epochs: 3\n", "trian", "train.epochs"),
     ],
 )
-def test_unknown_key_of_a_file_is_told_the_nearest(file, text, given, nearest):
+def test_unknown_key_of_a_file_gets_the_nearest_as_hint(file, text, given, nearest):
     message = message_of(TrainSettings, ["--config", file(text), *TRAIN])
     assert given in message
     assert message.endswith(f"did you mean {nearest}?")
 
 
-def test_unknown_section_of_a_section_is_told(file):
+def test_message_names_unknown_section_of_a_section(file):
     assert "option.activation" in message_of(
         TrainSettings, ["--config", file("model:\n  option: {activation: tanh}\n"), *TRAIN]
     )
@@ -183,7 +184,7 @@ def test_abbreviated_option_is_unknown():
     assert "--train.epo" in message_of(TrainSettings, [*TRAIN, "--train.epo", "3"])
 
 
-def test_stray_word_is_told():
+def test_message_shows_a_stray_word():
     assert "stray" in message_of(TrainSettings, [*TRAIN, "stray"])
 
 
@@ -198,11 +199,11 @@ def test_stray_word_is_told():
         pytest.param("train: 3\n", id="number-for-a-section"),
     ],
 )
-def test_file_that_does_not_fit_is_one_line(file, text):
+def test_invalid_file_is_one_line(file, text):
     message_of(TrainSettings, ["--config", file(text), *TRAIN])
 
 
-def test_missing_file_is_told_by_name():
+def test_message_names_the_missing_file():
     assert "/no/such.yaml" in message_of(TrainSettings, ["--config", "/no/such.yaml", *TRAIN])
 
 
@@ -210,15 +211,15 @@ def test_missing_file_is_told_by_name():
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_help_tells_every_setting_with_its_default(job, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
+def test_help_shows_every_setting_with_its_default(job, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit) as ended:
-        parse_settings(job, JOBS[job], ["--help"])
+        parse_settings(job, JOBS[job].settings, ["--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    _, _, shown = shown.partition(JOBS[job].__doc__.strip())
-    for name, field in fields_of(JOBS[job]).items():
-        # A long option has its explanation on the line below.
+    _, _, shown = shown.partition(JOBS[job].settings.__doc__.strip())
+    for name, field in fields_of(JOBS[job].settings).items():
+        # The explanation of a long option is on the line below it.
         (line,) = re.findall(rf"^ +--{re.escape(name)} (?:.*\(.*|.*\n .*)$", shown, re.MULTILINE)
         assert field.description in line
         default = "null" if field.default is None else field.default

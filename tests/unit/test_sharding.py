@@ -1,4 +1,4 @@
-"""Whatever the row groups and the number of workers: every row once, and steps in which no worker waits for another."""
+"""For any row groups and any number of workers: every row comes once, and all workers have equal steps."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cnnlib.errors import ConfigError
-from cnnlib.feed.sharding import Shard, epoch_order, epoch_random, step_rows, steps_per_epoch, worker_stretches
+from cnnlib.feed.sharding import Shard, epoch_order, epoch_random, step_rows, steps_per_epoch, worker_slices
 
 ROW_GROUPS = st.lists(st.integers(0, 40), min_size=1, max_size=12)
 WORKERS = st.integers(1, 9)
@@ -14,25 +14,25 @@ BATCH_SIZES = st.integers(1, 50)
 SEEDS = st.none() | st.integers(0, 2**32 - 1)
 
 
-def rows_of(stretches) -> list[tuple[int, int]]:
-    return [(stretch.row_group, row) for stretch in stretches for row in range(stretch.start, stretch.stop)]
+def rows_of(slices) -> list[tuple[int, int]]:
+    return [(piece.row_group, row) for piece in slices for row in range(piece.start, piece.stop)]
 
 
 @given(sizes=ROW_GROUPS, workers=WORKERS, seed=SEEDS, epoch=st.integers(0, 1000))
 def test_all_workers_together_take_every_row_exactly_once(sizes, workers, seed, epoch):
-    taken = [rows_of(worker_stretches(sizes, seed, epoch, Shard(worker, workers))) for worker in range(workers)]
+    taken = [rows_of(worker_slices(sizes, seed, epoch, Shard(worker, workers))) for worker in range(workers)]
     assert sorted(sum(taken, [])) == [(group, row) for group, size in enumerate(sizes) for row in range(size)]
     assert max(map(len, taken)) - min(map(len, taken)) <= 1
 
 
 @given(sizes=ROW_GROUPS, workers=WORKERS)
-def test_without_a_seed_the_workers_one_after_the_other_give_the_published_order(sizes, workers):
-    taken = [rows_of(worker_stretches(sizes, None, 3, Shard(worker, workers))) for worker in range(workers)]
+def test_without_a_seed_workers_in_turn_give_the_published_order(sizes, workers):
+    taken = [rows_of(worker_slices(sizes, None, 3, Shard(worker, workers))) for worker in range(workers)]
     assert sum(taken, []) == [(group, row) for group, size in enumerate(sizes) for row in range(size)]
 
 
 @given(rows=st.integers(1, 5000), workers=WORKERS, batch_size=BATCH_SIZES)
-def test_steps_are_as_many_on_all_workers_and_of_equal_sizes_but_for_one_row(rows, workers, batch_size):
+def test_steps_are_equal_on_all_workers_but_for_one_row(rows, workers, batch_size):
     assume(rows >= workers)
     steps = [step_rows(rows, batch_size, Shard(worker, workers)) for worker in range(workers)]
     assert {len(of_worker) for of_worker in steps} == {steps_per_epoch(rows, batch_size, workers)}
@@ -40,7 +40,7 @@ def test_steps_are_as_many_on_all_workers_and_of_equal_sizes_but_for_one_row(row
     for of_worker in steps:
         assert max(of_worker) - min(of_worker) <= 1
         assert 1 <= min(of_worker) <= max(of_worker) <= batch_size + 1
-        # Beyond what was asked for, there is a row only where another step would leave a worker without any.
+        # A step exceeds the batch size by one row only if a further step would leave a worker without rows.
         assert max(of_worker) <= batch_size or rows % (batch_size * workers) < workers
     for of_all in zip(*steps, strict=True):
         assert max(of_all) - min(of_all) <= 1
@@ -51,17 +51,17 @@ def test_a_worker_reads_as_many_rows_as_its_steps_take(sizes, workers, batch_siz
     assume(sum(sizes) >= workers)
     for worker in range(workers):
         shard = Shard(worker, workers)
-        read = sum(stretch.rows for stretch in worker_stretches(sizes, seed, 0, shard))
+        read = sum(piece.rows for piece in worker_slices(sizes, seed, 0, shard))
         assert read == sum(step_rows(sum(sizes), batch_size, shard))
 
 
-def test_files_of_1000_and_937_rows_are_divided_evenly_on_two_workers():
-    # 15 steps of 64 rows on both would leave 17: 16 steps, 968 and 969 rows.
+def test_two_workers_get_equal_parts_of_uneven_files():
+    # After 15 steps of 64 rows on both workers, 17 rows would remain. So there are 16 steps, with 968 and 969 rows.
     assert [step_rows(1937, 64, Shard(worker, 2)) for worker in range(2)] == [[61] * 8 + [60] * 8, [61] * 9 + [60] * 7]
 
 
 @pytest.mark.parametrize(("rows", "last"), [(127, [31, 32, 32, 32]), (128, [32] * 4), (131, [32, 33, 33, 33])])
-def test_rest_of_fewer_rows_than_workers_joins_the_step_before(rows, last):
+def test_rest_of_fewer_rows_than_workers_joins_the_last_step(rows, last):
     assert [step_rows(rows, 32, Shard(worker, 4)) for worker in range(4)] == [[size] for size in last]
 
 

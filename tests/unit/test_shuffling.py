@@ -1,4 +1,4 @@
-"""Blocks into mixed blocks: whatever the sizes, every row once; by seed, and across blocks."""
+"""Mixing blocks: every row comes once for any sizes, in the order of the seed, mixed across blocks."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SIZES = st.lists(st.integers(0, 30), max_size=10)
 
 
 def blocks(sizes):
-    """Row i has the image [[[i]]] (as int64, to tell any number of rows apart) and the label -i."""
+    """Yield blocks of these sizes. Row i has the image [[[i]]] (int64, so that all rows differ) and the label -i."""
     start = 0
     for size in sizes:
         ids = np.arange(start, start + size)
@@ -20,13 +20,13 @@ def blocks(sizes):
 
 
 def encoded(sizes):
-    """Row i has the image b"i" and the label -i."""
+    """Yield blocks of these sizes. Row i has the image b"i" and the label -i."""
     for images, labels in blocks(sizes):
         yield np.array([b"%d" % number for number in images.ravel()], object), labels
 
 
 def ids_of(mixed_blocks):
-    """The rows of each block; their labels must have come along."""
+    """Return the row numbers of each block; check that the labels have moved with their images."""
     result = []
     for images, labels in mixed_blocks:
         np.testing.assert_array_equal(images.ravel().astype(np.int64), -labels)
@@ -61,20 +61,21 @@ def test_another_seed_gives_another_order(pool_rows):
 def test_rows_of_different_blocks_mix():
     taken = sum(ids_of(mixed(blocks([100] * 20), 500, random())), [])
     batches = [taken[start : start + 50] for start in range(0, 2000, 50)]
-    # A batch of 50 out of a pool of 500 rows, of five blocks at least: one of fewer than 4 has no chance.
+    # Each batch of 50 comes from a pool of 500 rows of at least five blocks. Fewer than 4 blocks in a batch is
+    # practically impossible.
     assert min(len({row // 100 for row in batch}) for batch in batches) >= 4
 
 
 def test_set_that_fits_into_the_pool_is_permuted_evenly():
-    """Each row comes at any place: over 400 seeds, row 0's places are spread as those of fair draws are."""
-    places = [sum(ids_of(mixed(blocks([7, 13]), 20, random(seed))), []).index(0) for seed in range(400)]
-    counts = np.bincount(places, minlength=20)
-    # Chi-square with 19 degrees of freedom exceeds 43.8 by chance once in 1,000 draws; the seeds are fixed.
+    """Each position is equally likely: over 400 seeds, the positions of row 0 are spread like fair draws."""
+    positions = [sum(ids_of(mixed(blocks([7, 13]), 20, random(seed))), []).index(0) for seed in range(400)]
+    counts = np.bincount(positions, minlength=20)
+    # Chi-square with 19 degrees of freedom exceeds 43.8 once in 1,000 fair draws. The seeds are fixed.
     assert ((counts - 20) ** 2 / 20).sum() < 43.8
 
 
 def test_pool_holds_no_more_than_its_rows_and_a_block():
-    """Rows leave as rows come: of a long split, only the pool is in memory."""
+    """Rows leave as new ones arrive, so only the pool of a long split is in memory."""
     read = given_out = most = 0
 
     def counted():

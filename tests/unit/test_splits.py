@@ -1,4 +1,4 @@
-"""Splits by hash: the same for ever, of the right size, and unmoved by what is added."""
+"""Splits by hash: they never change, have the right sizes, and stay the same when images are added."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_position_of_an_id_never_changes(image_id, salt, expected):
 
 
 def test_splits_of_ids_never_change():
-    # If this fails, every image set made before will be divided differently by its next ingest.
+    # If this fails, the next ingest of every existing image set divides it differently.
     names = {TRAIN: "r", VAL: "v", TEST: "t"}
     golden = "rrrtrrrrrrvrtrrrrrvrrvrrtrtrrrrvtrrrrvrr"
     assert "".join(names[split] for split in splits_of(IDS[:40])) == golden
@@ -46,12 +46,12 @@ def test_position_lies_in_the_unit_interval(image_id, salt):
 def test_fractions_are_within_binomial_bounds(val_fraction, test_fraction):
     assigned = splits_of(IDS, val_fraction=val_fraction, test_fraction=test_fraction)
     for split, fraction in ((VAL, val_fraction), (TEST, test_fraction), (TRAIN, 1 - val_fraction - test_fraction)):
-        # Five standard deviations: one set of ids in two million would fail by chance, and these are fixed.
+        # Five standard deviations: one set of ids in two million would fail by chance, and these ids are fixed.
         bound = 5 * math.sqrt(len(IDS) * fraction * (1 - fraction))
         assert abs(assigned.count(split) - len(IDS) * fraction) <= bound
 
 
-def test_source_that_begins_to_give_test_images_moves_none_between_train_and_val():
+def test_given_test_images_move_none_between_train_and_val():
     for before, after in zip(splits_of(IDS), splits_of(IDS, test_fraction=0.0), strict=True):
         assert after == (TRAIN if before == TEST else before)
 
@@ -74,12 +74,12 @@ def test_adding_images_moves_none():
 
 
 @pytest.mark.parametrize("given_split", SPLITS)
-def test_given_split_stands(given_split):
+def test_given_split_is_kept(given_split):
     fractions = {"val_fraction": 0.5, "test_fraction": 0.5}
     assert {assign_split(i, given=given_split, salt="", **fractions) for i in IDS[:100]} == {given_split}
 
 
 def test_another_salt_divides_anew():
     moved = sum(a != b for a, b in zip(splits_of(IDS), splits_of(IDS, salt="another"), strict=True))
-    # Of independent assignments 1 - 0.8**2 - 0.1**2 - 0.1**2 = 0.34 differ.
+    # Two independent assignments differ for 1 - 0.8**2 - 0.1**2 - 0.1**2 = 0.34 of the images.
     assert moved / len(IDS) == pytest.approx(0.34, abs=0.02)

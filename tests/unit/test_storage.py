@@ -1,4 +1,4 @@
-"""Folders at any URI, and publishing into them whole or not at all."""
+"""Folders at any URI, and how a job publishes a whole folder or nothing."""
 
 import json
 import re
@@ -12,14 +12,14 @@ from cnnlib.errors import ConfigError, OutputExistsError
 from cnnlib.storage import folder as storage
 from cnnlib.storage.folder import (
     Folder,
+    check_output_is_free,
     commit,
-    discard,
-    discard_unpublished,
     make_writable,
     new_run_id,
     open_folder,
     part_name,
-    refuse_occupied,
+    remove_own_files,
+    remove_unpublished,
     try_writing,
     write_atomically,
 )
@@ -28,7 +28,7 @@ COMMIT = "dataset.json"
 PART = part_name(new_run_id(), 3, 0)
 OTHER_PART = part_name(new_run_id(), 3, 0)
 
-# Names that somebody else may have given: a note, Spark's own parts, an index of parts, a like-named backup.
+# Files that sparkcnn did not write: a note, Spark's own parts, an index of parts, a backup with a similar name.
 FOREIGN = [
     "notes.txt",
     "train/cat.parquet",
@@ -65,7 +65,7 @@ def test_local_path_file_uri_and_relative_path_are_one_folder(tmp_path, monkeypa
 
 def test_path_through_the_parent_is_the_plain_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Spark writes the paths of files below it in the plain form, and a source's classes are cut out of those.
+    # Spark gives the paths of files below it in the plain form, and the classes of a source are parts of these paths.
     for uri in ("../set", f"{tmp_path}/../set", f"{tmp_path.parent}//set"):
         assert open_folder(uri).uri == str(tmp_path.parent / "set")
 
@@ -135,20 +135,20 @@ def test_files_are_relative_and_sorted(folder):
 
 
 def test_absent_and_empty_folders_are_free(tmp_path):
-    refuse_occupied(open_folder(str(tmp_path / "absent")), COMMIT, overwrite=False)
-    refuse_occupied(open_folder(str(tmp_path)), COMMIT, overwrite=False)
+    check_output_is_free(open_folder(str(tmp_path / "absent")), COMMIT, overwrite=False)
+    check_output_is_free(open_folder(str(tmp_path)), COMMIT, overwrite=False)
 
 
-def test_leftovers_of_a_dead_run_are_no_obstacle(folder):
+def test_files_of_a_dead_run_do_not_occupy_the_output(folder):
     put(folder, f"train/{PART}", f"rejects/{PART}", f"{COMMIT}.{new_run_id()}.tmp")
-    refuse_occupied(folder, COMMIT, overwrite=False)
+    check_output_is_free(folder, COMMIT, overwrite=False)
 
 
 def test_published_set_is_refused_unless_it_may_be_replaced(folder):
     commit(folder, COMMIT, {}, keep=set())
     with pytest.raises(OutputExistsError, match="pass --output.overwrite true"):
-        refuse_occupied(folder, COMMIT, overwrite=False)
-    refuse_occupied(folder, COMMIT, overwrite=True)
+        check_output_is_free(folder, COMMIT, overwrite=False)
+    check_output_is_free(folder, COMMIT, overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -156,26 +156,26 @@ def test_published_set_is_refused_unless_it_may_be_replaced(folder):
 def test_foreign_file_is_never_written_over(folder, name, overwrite):
     put(folder, f"train/{PART}", name)
     with pytest.raises(OutputExistsError, match=re.escape(name)):
-        refuse_occupied(folder, COMMIT, overwrite=overwrite)
+        check_output_is_free(folder, COMMIT, overwrite=overwrite)
 
 
 def test_set_of_another_kind_is_foreign(folder):
     commit(folder, "summary.json", {}, keep=set())
     with pytest.raises(OutputExistsError, match="summary.json"):
-        refuse_occupied(folder, COMMIT, overwrite=True)
+        check_output_is_free(folder, COMMIT, overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_path_of_a_file_is_refused(tmp_path, overwrite):
     (tmp_path / "set").write_text("precious")
     with pytest.raises(ConfigError, match="is a file; name a folder"):
-        refuse_occupied(open_folder(str(tmp_path / "set")), COMMIT, overwrite=overwrite)
+        check_output_is_free(open_folder(str(tmp_path / "set")), COMMIT, overwrite=overwrite)
 
 
 # --- committing
 
 
-def test_commit_writes_what_is_read_again(folder):
+def test_commit_writes_the_content(folder):
     content = {"classes": ["é", "b"], "counts": {"found": 3}}
     commit(folder, COMMIT, content, keep=set())
     assert folder.read_json(COMMIT) == content
@@ -195,9 +195,9 @@ def test_commit_keeps_foreign_files(folder):
     assert folder.files() == sorted([*FOREIGN, COMMIT])
 
 
-def test_discard_removes_named_files_of_ours_alone(folder):
+def test_remove_own_files_removes_no_other_files(folder):
     put(folder, f"train/{PART}", f"train/{OTHER_PART}", *FOREIGN)
-    discard(folder, [f"train/{PART}", *FOREIGN], COMMIT)
+    remove_own_files(folder, [f"train/{PART}", *FOREIGN], COMMIT)
     assert folder.files() == sorted([f"train/{OTHER_PART}", *FOREIGN])
 
 
@@ -249,12 +249,12 @@ def test_folder_that_can_be_written_is_left_as_it_was(tmp_path):
     assert folder.files() == []
 
 
-def test_probe_of_a_process_that_died_is_no_obstacle(tmp_path, monkeypatch):
+def test_probe_of_a_dead_process_does_not_occupy_the_output(tmp_path, monkeypatch):
     folder = open_folder(str(tmp_path / "new"))
     monkeypatch.setattr(type(folder.fs), "rm_file", lambda *_: None)
     make_writable(folder, "dataset.json")
     assert len(folder.files()) == 1
-    refuse_occupied(folder, "dataset.json", overwrite=False)
+    check_output_is_free(folder, "dataset.json", overwrite=False)
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b"])
@@ -264,12 +264,12 @@ def test_folder_that_petastorm_could_not_read_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("uri", ["dbfs:/FileStore/set", "dbfs:///FileStore/set/"])
-def test_dbfs_is_what_databricks_mounts(tmp_path, monkeypatch, uri):
+def test_dbfs_uri_opens_the_mount_of_databricks(tmp_path, monkeypatch, uri):
     monkeypatch.setattr(storage, "DBFS_MOUNT", str(tmp_path))
     folder = open_folder(uri)
     write_atomically(folder, COMMIT, "{}")
     assert (tmp_path / "FileStore" / "set" / COMMIT).read_text() == "{}"
-    assert folder.uri == "dbfs:/FileStore/set"  # as Spark takes it
+    assert folder.uri == "dbfs:/FileStore/set"  # the form that Spark takes
 
 
 def test_dbfs_elsewhere_is_refused(tmp_path, monkeypatch):
@@ -284,7 +284,7 @@ def test_scheme_with_one_slash_is_refused(uri):
         open_folder(uri)
 
 
-def test_commit_names_no_file_that_is_not_there(tmp_path):
+def test_commit_refuses_a_missing_file(tmp_path):
     folder = open_folder(str(tmp_path))
     with pytest.raises(OutputExistsError, match="lacks train/part-00000-0a-1.parquet"):
         commit(folder, "dataset.json", {}, {"train/part-00000-0a-1.parquet"})
@@ -296,9 +296,9 @@ def test_run_that_failed_after_its_commit_keeps_its_files(tmp_path):
     for name in ("part-00000-0a-1.parquet", "part-00000-0b-1.parquet"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "dataset.json").write_text('{"files": ["part-00000-0a-1.parquet"]}')
-    discard_unpublished(folder, "dataset.json", "0a")
+    remove_unpublished(folder, "dataset.json", "0a")
     assert "part-00000-0a-1.parquet" in folder.files()
-    discard_unpublished(folder, "dataset.json", "0b")
+    remove_unpublished(folder, "dataset.json", "0b")
     assert folder.files() == ["dataset.json", "part-00000-0a-1.parquet"]
 
 

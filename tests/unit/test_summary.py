@@ -1,4 +1,4 @@
-"""The tally: statistics as NumPy's, a fingerprint of content and nothing else, the same examples however divided."""
+"""The summary: statistics equal NumPy's, the fingerprint depends on content only, examples do not depend on tasks."""
 
 from dataclasses import replace
 from functools import reduce
@@ -27,11 +27,11 @@ def decided_rows(folder, source) -> list[dict]:
     return [as_written(row) for row in ledger_rows(plan, [write_images(plan, in_batches(source), 0, 0)])]
 
 
-def tally_of(rows) -> LedgerSummary:
-    tally = LedgerSummary()
+def summary_of(rows) -> LedgerSummary:
+    summary = LedgerSummary()
     for row in rows:
-        tally.add(row)
-    return tally
+        summary.add(row)
+    return summary
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def rows(tmp_path_factory):
 @drawn(max_examples=40, deadline=None)
 def test_statistics_are_numpys_over_the_train_pixels(tmp_path_factory, pixels, splits):
     source = [source_row(image, "cat", **{GIVEN_SPLIT: split}) for image, split in zip(pixels, splits, strict=False)]
-    mean, std = tally_of(decided_rows(tmp_path_factory.mktemp("set"), source)).channel_statistics(SPEC)
+    mean, std = summary_of(decided_rows(tmp_path_factory.mktemp("set"), source)).channel_statistics(SPEC)
     train = b"".join(image for image, split in zip(pixels, splits, strict=False) if split == "train")
     if not train:
         assert (mean, std) == ((0.0,) * 3, (1.0,) * 3)
@@ -65,7 +65,7 @@ def test_deviation_of_a_constant_channel_is_zero(tmp_path):
     pixels = noise(200, 6, 3).reshape(200, 2, 3, 3)
     pixels[..., 1] = 77
     source = [source_row(image.tobytes(), "cat", **{GIVEN_SPLIT: "train"}) for image in pixels]
-    mean, std = tally_of(decided_rows(tmp_path, source)).channel_statistics(SPEC)
+    mean, std = summary_of(decided_rows(tmp_path, source)).channel_statistics(SPEC)
     assert (mean[1], std[1]) == (77 / 255, 0.0)
 
 
@@ -75,26 +75,26 @@ AS_JPEG = replace(SPEC, encoding="jpeg")
 
 
 def fingerprint_of(*tasks, classes=CLASSES, spec=SPEC, quality=90) -> str:
-    return reduce(add, map(tally_of, tasks)).fingerprint(spec, classes, quality)
+    return reduce(add, map(summary_of, tasks)).fingerprint(spec, classes, quality)
 
 
 @given(order=st.permutations(range(12)), cuts=st.lists(st.integers(0, 12), max_size=3).map(sorted))
 @drawn(max_examples=25)
-def test_sum_knows_neither_order_nor_tasks(rows, order, cuts):
+def test_summary_depends_on_neither_order_nor_tasks(rows, order, cuts):
     shuffled = [rows[i] for i in order]
     tasks = [shuffled[start:stop] for start, stop in zip([0, *cuts], [*cuts, 12], strict=True)]
-    assert reduce(add, map(tally_of, tasks)) == tally_of(rows)
+    assert reduce(add, map(summary_of, tasks)) == summary_of(rows)
     assert fingerprint_of(*tasks) == fingerprint_of(rows)
 
 
-def test_fingerprint_knows_no_names_duplicates_or_rejects(rows):
+def test_fingerprint_ignores_names_duplicates_and_rejects(rows):
     renamed = [row | {PATH: f"elsewhere/{i}"} for i, row in enumerate(rows)]
     duplicate = rows[0] | {OUTCOME: "duplicate", SPLIT: None}
     reject = rows[1] | {OUTCOME: REJECTED, "code": "truncated", "message": "", SPLIT: None}
     assert fingerprint_of([*renamed, duplicate, reject]) == fingerprint_of(rows)
 
 
-def test_fingerprint_is_told_apart_by_label_pixel_split_and_class_name(rows):
+def test_fingerprint_changes_with_label_pixel_split_or_class(rows):
     first, *rest = rows
     changed = {
         "nothing": fingerprint_of(rows),
@@ -113,14 +113,14 @@ def test_fingerprint_is_told_apart_by_label_pixel_split_and_class_name(rows):
         ),
     }
     assert len(set(changed.values())) == len(changed)
-    # Of no meaning where nothing is encoded as JPEG.
+    # The quality counts for JPEG only.
     assert fingerprint_of(rows, quality=80) == changed["nothing"]
 
 
 # --- examples
 
 
-def test_examples_are_the_first_of_each_kind_however_they_are_divided(rows):
+def test_examples_are_the_first_of_each_kind_for_any_tasks(rows):
     many = [
         rows[i % 12]
         | {PIXEL_ID: f"{i:064d}", "part": "train/a", "row": i, CLASS_NAME: CLASSES[i % 2], CONFLICTING: i % 5 == 0}
@@ -128,8 +128,8 @@ def test_examples_are_the_first_of_each_kind_however_they_are_divided(rows):
     ]
     rejects = [rows[0] | {OUTCOME: REJECTED, SPLIT: None, "code": "truncated", PATH: f"p{i:03d}"} for i in range(30)]
     shuffled = [(many + rejects)[i] for i in np.random.default_rng(1).permutation(130)]
-    whole = tally_of(many + rejects).examples
-    assert reduce(add, (tally_of(shuffled[start::7]) for start in range(7))).examples == whole
+    whole = summary_of(many + rejects).examples
+    assert reduce(add, (summary_of(shuffled[start::7]) for start in range(7))).examples == whole
     assert [int(pixel_id) for pixel_id, _, _ in whole.kept["cat"]] == list(range(0, 2 * SHOWN, 2))
     assert [path for path, _, _ in whole.rejected["truncated"]] == [f"p{i:03d}" for i in range(SHOWN)]
     assert [int(pixel_id) for pixel_id in sorted(whole.conflicts)] == list(range(0, 5 * SHOWN, 5))
@@ -137,8 +137,8 @@ def test_examples_are_the_first_of_each_kind_however_they_are_divided(rows):
 
 def test_counts_are_by_outcome_split_and_class(rows):
     some = [rows[0] | {SPLIT: "val"}, rows[1] | {SPLIT: "train"}, rows[2] | {SPLIT: "val", OUTCOME: "duplicate"}]
-    tally = tally_of(some)
-    assert tally.outcomes == {KEPT: 2, "duplicate": 1}
-    assert tally.class_counts == {("val", "cat"): 1, ("train", "dog"): 1}
-    assert (tally.rows("val"), tally.rows("test"), tally.found) == (1, 0, 3)
-    assert tally.sizes == {(2, 3): 3}
+    summary = summary_of(some)
+    assert summary.outcomes == {KEPT: 2, "duplicate": 1}
+    assert summary.class_counts == {("val", "cat"): 1, ("train", "dog"): 1}
+    assert (summary.rows("val"), summary.rows("test"), summary.found) == (1, 0, 3)
+    assert summary.sizes == {(2, 3): 3}

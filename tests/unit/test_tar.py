@@ -1,4 +1,4 @@
-"""Tar archives: what Python's own writer makes comes back, and what nobody should make does no harm."""
+"""Tar archives: members that Python's own writer wrote come back, and malformed archives do no harm."""
 
 import io
 import tarfile
@@ -17,7 +17,7 @@ CONTENTS = [("a.jpg", b"1" * 700), ("b/ü.jpg", b""), ("c.jpg", b"3" * 512)]
 
 
 def read(archive: bytes, wanted: bool = True) -> tuple[list[tuple[Member, bytes | None]], ImageError | None]:
-    """All members, and the error that came after them, if any."""
+    """Return all members, and the error after them or None."""
     members = []
     try:
         for found in read_members(io.BytesIO(archive), lambda member: wanted):
@@ -28,7 +28,7 @@ def read(archive: bytes, wanted: bool = True) -> tuple[list[tuple[Member, bytes 
 
 
 def contents(archive: bytes) -> list[tuple[str, bytes | None]]:
-    """Names and contents of an archive that is in order."""
+    """Return the names and contents of a correct archive."""
     members, error = read(archive)
     assert error is None
     return [(member.name, content) for member, content in members]
@@ -62,7 +62,7 @@ def test_names_that_are_no_utf8_show_their_bytes():
         assert contents(pack(info, layout=layout)) == [("caf\\xe9.jpg", b"")]
 
 
-def test_size_in_a_pax_header_stands():
+def test_size_in_a_pax_header_counts():
     archive = pax(("size", "5"), ("path", "b.jpg"), ("comment", "x=y")) + header("a.jpg") + padded(b"hello") + END
     assert contents(archive) == [("b.jpg", b"hello")]
 
@@ -101,8 +101,8 @@ def test_kinds(kind, expected):
     assert [member for member, _ in members] == [Member("a.jpg", 0, expected), Member("b", 1, "file")]
 
 
-def test_sparse_files_are_passed_by_and_never_unfolded():
-    # Old GNU: the map goes on in the block after the header.
+def test_sparse_files_are_skipped_and_never_unpacked():
+    # Old GNU: the map of holes continues in the block after the header.
     old = bytearray(header("old.jpg", tarfile.GNUTYPE_SPARSE, 512))
     old[482] = 1
     old[148:156] = b"%06o\0 " % (sum(old[:148]) + sum(old[156:]) + 8 * 32)
@@ -160,7 +160,7 @@ def test_any_bytes_give_an_image_error(content):
         pytest.param(gzipped(ARCHIVE) + b"rubbish", "unreadable", id="rubbish-after-a-gzip"),
     ],
 )
-def test_what_is_no_archive_has_a_code(archive, code):
+def test_file_that_is_no_archive_has_a_code(archive, code):
     _, error = read(archive)
     assert error is not None
     assert error.code == code
@@ -209,14 +209,14 @@ def test_damage_after_a_member_leaves_that_member(rest, code):
         pytest.param(bytes(32 << 20), id="zeros"),
     ],
 )
-def test_bombs_go_off_in_no_time(archive):
+def test_bombs_take_no_time(archive):
     assert len(archive) > MAX_EXTENDED_HEADER_BYTES // 2
     start = time.perf_counter()
     read(gzipped(archive))
     assert time.perf_counter() - start < 5
 
 
-def test_what_is_not_wanted_is_not_read():
+def test_unwanted_member_is_not_read():
     file = Counting(pack(*((f"{number}.jpg", bytes(1 << 20)) for number in range(10))))
     assert [member.size for member, _ in read_members(file, lambda member: False)] == [1 << 20] * 10
     assert file.read_bytes < 30_000

@@ -1,4 +1,4 @@
-"""Thumbnails: small, in proportion, and never an error."""
+"""Thumbnails are small, keep their proportions, and never raise an error."""
 
 import io
 
@@ -54,5 +54,5 @@ def test_thumbnail_has_no_colour_profile():
         None,
     ],
 )
-def test_nothing_to_see_gives_no_thumbnail(image):
+def test_undecodable_content_gives_no_thumbnail(image):
     assert thumbnail_png(image) is None

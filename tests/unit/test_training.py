@@ -1,4 +1,4 @@
-"""Training: it learns, repeats itself, stops in time, goes on from a checkpoint, and tells true numbers."""
+"""Training learns, repeats itself, stops in time, goes on from a checkpoint, and reports true numbers."""
 
 from dataclasses import replace
 
@@ -22,13 +22,9 @@ from cnnlib.training.callbacks import (  # noqa: E402
     StepReport,
 )
 from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
-from cnnlib.training.compiled_model import (  # noqa: E402
-    compile_model,
-    global_batch_size,
-    new_model,
-    scaled_learning_rate,
-)
-from cnnlib.training.epochs import is_over  # noqa: E402
+from cnnlib.training.compiled_model import compile_model, new_model  # noqa: E402
+from cnnlib.training.fit import is_over  # noqa: E402
+from cnnlib.training.learning_rate import global_batch_size, scaled_learning_rate  # noqa: E402
 from cnnlib.training.preconditions import check_fit  # noqa: E402
 from tests.unit.feeds import StuckFileSystem, within  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
@@ -37,7 +33,7 @@ from tests.unit.trainings import (  # noqa: E402
     CLASSES,
     TRAIN_ROWS,
     VAL_ROWS,
-    Told,
+    RecordedFit,
     history_of,
     settings,
     striped_images,
@@ -54,14 +50,14 @@ def image_set(tmp_path_factory):
 
 
 def test_step_report_counts_over_all_epochs():
-    told = []
-    report = StepReport(lambda done, total, note: told.append((done, total, note)))
+    reported = []
+    report = StepReport(lambda done, total, note: reported.append((done, total, note)))
     report.set_params({"epochs": 3, "steps": 5})
     report.on_epoch_begin(0)
     report.on_train_batch_end(0, {"loss": 0.5})
     report.on_epoch_begin(2)
     report.on_train_batch_end(4, {"loss": 0.25, "accuracy": 0.9})
-    assert told == [
+    assert reported == [
         (1, 15, "steps, epoch 1/3: loss 0.5000"),
         (15, 15, "steps, epoch 3/3: loss 0.2500, accuracy 0.9000"),
     ]
@@ -72,11 +68,11 @@ def test_step_report_counts_over_all_epochs():
 
 @pytest.fixture(scope="module")
 def trained(image_set, tmp_path_factory):
-    """(model, history, what was told, checkpoints' folder) of 3 epochs."""
+    """(model, history, recorded fit, folder of checkpoints) of 3 epochs."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    told = Told()
-    model, history = told.fit(image_set, settings(image_set, epochs=3, patience=0), folder=folder)
-    return model, history, told, folder
+    recorded = RecordedFit()
+    model, history = recorded.fit(image_set, settings(image_set, epochs=3, patience=0), folder=folder)
+    return model, history, recorded, folder
 
 
 def test_separable_images_are_learnt_in_three_epochs(trained):
@@ -87,10 +83,10 @@ def test_separable_images_are_learnt_in_three_epochs(trained):
 
 def test_history_has_a_value_an_epoch(trained):
     _, history, *_ = trained
-    kerass = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    of_keras = {"loss", "accuracy", "val_loss", "val_accuracy"}
     ours = {"learning_rate", EPOCH_SECONDS, IMAGES_PER_SECOND, STEP_SECONDS, DATA_WAIT_SHARE}
     of_layers = {name for name in history if name.startswith(("dead_units/", "gradient_norm/"))}
-    assert history.keys() - of_layers == kerass | ours
+    assert history.keys() - of_layers == of_keras | ours
     assert {len(values) for values in history.values()} == {3}
 
 
@@ -123,10 +119,10 @@ def test_state_of_an_epoch_has_the_history_up_to_it(trained):
         assert state.best_value == max(accuracies) == accuracies[state.best_epoch - 1]
 
 
-def test_times_of_an_epoch_fit_one_another(trained):
+def test_timings_of_an_epoch_agree(trained):
     _, history, *_ = trained
     for epoch in range(3):
-        # 240 images in 8 steps; validation is in the seconds of the epoch, but not in those of its steps.
+        # 240 images in 8 steps. The seconds of the epoch include validation, and those of its steps do not.
         step_seconds = history[STEP_SECONDS][epoch]
         assert history[IMAGES_PER_SECOND][epoch] == pytest.approx(TRAIN_ROWS / (8 * step_seconds))
         assert history[EPOCH_SECONDS][epoch] > 8 * step_seconds
@@ -134,9 +130,9 @@ def test_times_of_an_epoch_fit_one_another(trained):
 
 
 def test_every_step_is_reported_once(trained):
-    _, _, told, _ = trained
+    _, _, recorded, _ = trained
     # 240 images in batches of 32 are 8 steps, the last of 16 images.
-    assert told.steps == [(done, 24) for done in range(1, 25)]
+    assert recorded.steps == [(done, 24) for done in range(1, 25)]
 
 
 def test_no_petastorm_thread_is_left(trained):
@@ -147,7 +143,7 @@ def test_no_petastorm_thread_is_left(trained):
 def test_same_seed_gives_the_same_history(image_set, seed):
     first, second = (history_of(image_set, settings(image_set, epochs=1, seed=seed)) for _ in range(2))
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        # Threads may add up floats in another order.
+        # Threads may add floats in another order.
         assert second[name] == pytest.approx(first[name], rel=1e-3), name
 
 
@@ -158,9 +154,9 @@ def test_another_seed_gives_another_history(image_set):
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 2), (2, 3), (0, 4)])
 def test_patience_stops_when_val_accuracy_does_not_rise(image_set, patience, epochs):
-    # A step so small that it changes nothing: epoch 1 is the best.
-    still = settings(image_set, epochs=4, patience=patience, learning_rate=1e-30)
-    history = history_of(image_set, still)
+    # The steps are too small to change anything, so epoch 1 is the best.
+    unchanged = settings(image_set, epochs=4, patience=patience, learning_rate=1e-30)
+    history = history_of(image_set, unchanged)
     assert len(history["val_accuracy"]) == epochs
 
 
@@ -174,7 +170,7 @@ def test_set_without_train_or_val_is_refused(tmp_path, missing):
 
 
 @pytest.mark.parametrize("options", [{"depth": 3}, {"mean": 3}, {"classes": 3}, {"name": "x"}], ids=str)
-def test_option_that_the_architecture_lacks_is_a_config_error(image_set, options):
+def test_unknown_model_option_is_a_config_error(image_set, options):
     given = TrainSettings(data={"path": image_set.folder.uri}, model={"options": options})
     with pytest.raises(ConfigError, match="model.options"):
         history_of(image_set, given)
@@ -192,7 +188,7 @@ def test_option_that_the_architecture_lacks_is_a_config_error(image_set, options
         ("val_loss", "auto", [0.5, float("nan"), float("nan")], True),
     ],
 )
-def test_patience_follows_the_metric_and_direction_of_the_settings(image_set, monitor, direction, values, over):
+def test_patience_follows_monitor_and_direction(image_set, monitor, direction, values, over):
     given = settings(image_set, patience=2, monitor=monitor, direction=direction)
     assert is_over({monitor: values}, given) is over
 
@@ -208,7 +204,7 @@ def test_patience_follows_the_metric_and_direction_of_the_settings(image_set, mo
         ("linear", 0, 64, 0.01),
     ],
 )
-def test_optimizer_gets_the_rate_for_the_batch_of_all_workers(image_set, scaling, workers, batch, rate):
+def test_learning_rate_scales_with_the_global_batch(image_set, scaling, workers, batch, rate):
     given = TrainSettings(
         data={"path": image_set.folder.uri},
         train={"workers": workers, "worker_batch_size": 64},
@@ -220,7 +216,7 @@ def test_optimizer_gets_the_rate_for_the_batch_of_all_workers(image_set, scaling
     assert float(model.optimizer.learning_rate) == pytest.approx(rate)
 
 
-def test_one_row_group_for_two_workers_is_refused_with_the_setting_to_change(tmp_path):
+def test_fewer_row_groups_than_workers_is_refused(tmp_path):
     images, labels = striped_images(20)
     splits = ["train", "val"] * 10
     one_group = write_image_set(tmp_path, images, labels, splits, classes=CLASSES, files=1)
@@ -235,21 +231,21 @@ def test_one_row_group_for_two_workers_is_refused_with_the_setting_to_change(tmp
 
 
 @pytest.mark.parametrize(
-    ("classes", "says"),
+    ("classes", "message"),
     [
-        ((), "has no labels, for it was made with source.labels none"),
+        ((), "has no labels, because it was ingested with source.labels=none"),
         (("only",), "has one class, only; training needs"),
     ],
 )
-def test_set_without_two_classes_is_refused(tmp_path, classes, says):
+def test_set_without_two_classes_is_refused(tmp_path, classes, message):
     images, _ = striped_images(20)
     image_set = replace(write_image_set(tmp_path, images, [0] * 20, ["train"] * 20, classes=("a",)), classes=classes)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         check_fit(image_set, settings(image_set))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_split_that_gives_no_data_ends_training_after_the_time_of_the_settings(tmp_path, split):
+def test_split_without_data_ends_training_after_timeout_s(tmp_path, split):
     images, labels = striped_images(40)
     image_set = write_image_set(tmp_path, images, labels, ["train", "val"] * 20, classes=CLASSES, files=1)
     given = settings(image_set)
@@ -272,35 +268,39 @@ def weights(model: keras.Model) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("interrupted_after", [1, 3])
-def test_resumed_training_ends_as_if_nothing_had_happened(image_set, tmp_path, interrupted_after):
+def test_resumed_training_ends_with_the_same_weights(image_set, tmp_path, interrupted_after):
     given = settings(image_set, epochs=4, patience=0, seed=2)
-    whole, history = Told().fit(image_set, given, folder=tmp_path)
-    told = Told()
-    resumed, resumed_history = told.fit(image_set, given, resume_from=checkpoint_folder(tmp_path, interrupted_after))
-    assert [state.epoch for state in told.states] == list(range(interrupted_after + 1, 5))
+    whole, history = RecordedFit().fit(image_set, given, folder=tmp_path)
+    recorded = RecordedFit()
+    resumed, resumed_history = recorded.fit(
+        image_set, given, resume_from=checkpoint_folder(tmp_path, interrupted_after)
+    )
+    assert [state.epoch for state in recorded.states] == list(range(interrupted_after + 1, 5))
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         assert resumed_history[name] == pytest.approx(history[name], rel=1e-3)
     for ours, theirs in zip(weights(resumed), weights(whole), strict=True):
-        # Threads may add up floats in another order.
+        # Threads may add floats in another order.
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_patience_counts_on_over_an_interruption(image_set, tmp_path):
-    still = settings(image_set, epochs=9, patience=3, learning_rate=1e-30)
-    Told().fit(image_set, still, folder=tmp_path)
+def test_patience_counts_across_an_interruption(image_set, tmp_path):
+    unchanged = settings(image_set, epochs=9, patience=3, learning_rate=1e-30)
+    RecordedFit().fit(image_set, unchanged, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
-    told = Told()
-    told.fit(image_set, still, resume_from=checkpoint_folder(tmp_path, 2))
-    assert [state.epoch for state in told.states] == [3, 4]
+    recorded = RecordedFit()
+    recorded.fit(image_set, unchanged, resume_from=checkpoint_folder(tmp_path, 2))
+    assert [state.epoch for state in recorded.states] == [3, 4]
 
 
-def test_training_that_is_over_is_not_gone_on_with(image_set, trained, tmp_path):
+def test_finished_training_is_not_resumed(image_set, trained, tmp_path):
     _, history, _, folder = trained
-    told = Told()
-    _, same = told.fit(image_set, settings(image_set, epochs=3, patience=0), resume_from=checkpoint_folder(folder, 3))
-    assert (told.states, same) == ([], history)
+    recorded = RecordedFit()
+    _, same = recorded.fit(
+        image_set, settings(image_set, epochs=3, patience=0), resume_from=checkpoint_folder(folder, 3)
+    )
+    assert (recorded.states, same) == ([], history)
 
 
-def test_folder_that_is_no_checkpoint_is_a_config_error(image_set, tmp_path):
+def test_folder_without_a_checkpoint_is_a_config_error(image_set, tmp_path):
     with pytest.raises(ConfigError, match="is not a checkpoint"):
-        Told().fit(image_set, settings(image_set), resume_from=tmp_path)
+        RecordedFit().fit(image_set, settings(image_set), resume_from=tmp_path)

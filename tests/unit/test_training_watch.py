@@ -1,4 +1,4 @@
-"""What is watched while a model is trained: a loss that runs away, dead units, gradients, and what curves say."""
+"""What training watches: divergence, dead units, gradients, and the advice from the curves."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ from cnnlib.feed.replay import image_ids_of_step  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.training.advice import advice_on  # noqa: E402
 from cnnlib.training.batches import Batches  # noqa: E402
-from cnnlib.training.divergence import Divergence  # noqa: E402
+from cnnlib.training.callbacks import Divergence  # noqa: E402
 from cnnlib.training.layer_monitor import dead_units, gradient_norms  # noqa: E402
 from cnnlib.training.ranks import ALONE  # noqa: E402
-from tests.unit.trainings import Told, history_of, settings, striped_images, striped_set  # noqa: E402
+from tests.unit.trainings import RecordedFit, history_of, settings, striped_images, striped_set  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,16 @@ def image_set(tmp_path_factory):
     return striped_set(tmp_path_factory.mktemp("set"))
 
 
-# --- a loss that runs away
+# --- divergence
 
 
 @pytest.mark.parametrize("rate", [1e4, 1e30])
-def test_training_stops_where_the_loss_runs_away_with_the_ids_of_the_step(image_set, rate):
-    told = Told()
+def test_divergence_stops_training_and_quotes_the_step(image_set, rate):
+    recorded = RecordedFit()
     given = settings(image_set, epochs=3, learning_rate=rate, optimizer={"name": "sgd"})
     with pytest.raises(DivergenceError) as raised:
-        told.fit(image_set, given)
-    (done, _) = told.steps[-1]
+        recorded.fit(image_set, given)
+    (done, _) = recorded.steps[-1]
     epoch, step = divmod(done - 1, 8)
     assert f"after step {step + 1} of epoch {epoch + 1}, with a learning rate of {rate:.3g}" in raised.value.message
     assert "\n" not in raised.value.message
@@ -47,7 +47,7 @@ def test_training_stops_where_the_loss_runs_away_with_the_ids_of_the_step(image_
 
 
 def test_rare_class_with_a_large_weight_is_no_divergence(image_set):
-    limits = [Divergence(2, lambda epoch, step: ["id"], heaviest)._most for heaviest in (0.5, 1.0, 2500.0)]
+    limits = [Divergence(2, lambda epoch, step: ["id"], heaviest)._limit for heaviest in (0.5, 1.0, 2500.0)]
     assert limits == pytest.approx([69.3, 69.3, 173_287], rel=1e-3)
     counts = image_set.split("train").class_counts
     balanced = Batches(image_set, settings(image_set, class_weights="balanced"), ALONE)
@@ -71,12 +71,12 @@ def relu_model(bias: list[float]) -> keras.Model:
 def test_units_that_no_image_makes_active_are_dead():
     images = np.zeros((3, 2, 2, 1), np.float32)
     images[2, 1, 0] = 1.0
-    # Of a bias of -0.5, one pixel of one image makes a unit active.
+    # With a bias of -0.5, one pixel of one image makes a unit active.
     assert dead_units(relu_model([0.1, -0.5, -1.0, -2.0]), images) == {"dead_units/conv": 0.5}
     assert dead_units(relu_model([0.1, -0.5, -1.0, -2.0]), images[:2]) == {"dead_units/conv": 0.75}
 
 
-def test_chunks_change_nothing(monkeypatch):
+def test_chunks_do_not_change_the_results(monkeypatch):
     model = build_model("lenet", image_shape=(16, 16, 1), classes=3)
     images, labels = striped_images(40)
     dead, norms = dead_units(model, images), gradient_norms(model, images, labels)
@@ -92,14 +92,14 @@ def test_gradient_norm_is_that_of_the_formula():
     pixels = images.reshape(8, 16) / 255
     kernel, bias = model.get_layer("logits").get_weights()
     exponentials = np.exp(pixels @ kernel + bias)
-    # (images, classes): how cross-entropy changes with the logits
+    # (images, classes): the derivative of the cross-entropy by the logits
     errors = exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(3)[labels]
     gradients = [pixels.T @ errors / 8, errors.mean(axis=0)]
     expected = np.sqrt(sum(np.square(gradient).sum() for gradient in gradients))
     assert gradient_norms(model, images, labels) == {"gradient_norm/logits": pytest.approx(expected, rel=1e-4)}
 
 
-def test_every_epoch_has_them_unless_they_are_not_wanted(image_set):
+def test_watch_layers_adds_metrics_to_every_epoch(image_set):
     history = history_of(image_set, settings(image_set, epochs=2, patience=0))
     assert {name for name in history if "/" in name} == {
         *(f"dead_units/{layer}" for layer in ("conv_1", "conv_2", "hidden_1")),
@@ -108,7 +108,7 @@ def test_every_epoch_has_them_unless_they_are_not_wanted(image_set):
     assert {len(values) for values in history.values()} == {2}
     without = history_of(image_set, settings(image_set, epochs=2, patience=0, watch_layers=False))
     assert [name for name in without if "/" in name] == []
-    # Watching changes nothing of the training.
+    # Watching does not change the training.
     assert without["val_loss"] == pytest.approx(history["val_loss"], rel=1e-4)
 
 
@@ -125,10 +125,10 @@ def advice(loss, val_loss=None, **others) -> dict[str, str]:
     ("loss", "val_loss", "kinds"),
     [
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.5, 0.45], []),
-        # The gap grows, and yet validation gets better.
+        # The gap grows, but validation still gets better.
         ([1.0, 0.5, 0.2, 0.1], [1.0, 0.8, 0.7, 0.69], []),
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.7, 0.8], ["overfitting"]),
-        # An accident of one epoch, and one too small to tell.
+        # A rise in a single epoch, and one that is too small.
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.5, 0.8], []),
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.61, 0.62], []),
         ([5.0], None, ["rate_too_high"]),
@@ -142,11 +142,11 @@ def advice(loss, val_loss=None, **others) -> dict[str, str]:
         ([2.302, 2.303], None, []),
     ],
 )
-def test_curves_in_words(loss, val_loss, kinds):
+def test_curves_give_the_expected_kinds_of_advice(loss, val_loss, kinds):
     assert list(advice(loss, val_loss)) == kinds
 
 
-def test_a_warm_up_is_no_rate_that_is_too_low():
+def test_warm_up_is_not_called_too_low_a_rate():
     given = TrainSettings(data={"path": "set"}, optimizer={"schedule": {"warmup_epochs": 1.5}})
     slow = [2.30, 2.29, 2.28, 2.27]
     assert [list(advice_on({"loss": slow[:n], "val_loss": slow[:n]}, given, 10)) for n in (2, 3, 4)] == [
@@ -156,7 +156,7 @@ def test_a_warm_up_is_no_rate_that_is_too_low():
     ]
 
 
-def test_words_name_the_figures():
+def test_advice_quotes_the_figures():
     assert advice([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.7, 0.8])["overfitting"].startswith(
         "overfitting: since epoch 2 val_loss went up from 0.6000 to 0.8000 while loss went down from 0.5000 to 0.2000;"
     )

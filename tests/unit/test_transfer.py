@@ -13,10 +13,10 @@ from cnnlib.config import ModelSettings, TrainSettings, TransferSettings  # noqa
 from cnnlib.errors import ConfigError  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
 from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # noqa: E402
-from cnnlib.training.epochs import is_over  # noqa: E402
+from cnnlib.training.fit import is_over  # noqa: E402
 from cnnlib.training.rate_finder import sweep_rates  # noqa: E402
 from cnnlib.training.transfer import trained_layers  # noqa: E402
-from tests.unit.trainings import Told, settings, striped_set  # noqa: E402
+from tests.unit.trainings import RecordedFit, settings, striped_set  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def image_set(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(image_set, tmp_path_factory) -> tuple[keras.Model, str]:
     folder = tmp_path_factory.mktemp("trained")
-    model, _ = Told().fit(image_set, settings(image_set, epochs=1), folder=folder)
+    model, _ = RecordedFit().fit(image_set, settings(image_set, epochs=1), folder=folder)
     return model, str(checkpoint_folder(folder, 1))
 
 
@@ -48,12 +48,12 @@ def changed(model: keras.Model, before: keras.Model) -> list[str]:
     ]
 
 
-def test_head_alone_then_the_last_layers_at_a_lower_rate(image_set, trained, tmp_path):
+def test_head_is_trained_first_and_then_the_last_layers(image_set, trained, tmp_path):
     source, weights = trained
     given = transferring(
         image_set, weights, epochs=3, transfer={"frozen_epochs": 2, "layers": 1, "rate": 0.05}, learning_rate=1e-2
     )
-    model, history = Told().fit(image_set, given, folder=tmp_path, weights=weights)
+    model, history = RecordedFit().fit(image_set, given, folder=tmp_path, weights=weights)
     first, second = (read_checkpoint(checkpoint_folder(tmp_path, epoch))[0] for epoch in (1, 2))
     assert changed(first, source) == ["logits"]
     assert changed(second, first) == ["logits"]
@@ -64,26 +64,26 @@ def test_head_alone_then_the_last_layers_at_a_lower_rate(image_set, trained, tmp
     assert all(layer.trainable for one in (first, model) for layer in one.layers)
 
 
-def test_all_layers_are_trained_where_no_number_is_given(image_set, trained):
+def test_all_layers_are_trained_by_default(image_set, trained):
     source, weights = trained
     given = transferring(image_set, weights, epochs=1, transfer={"frozen_epochs": 0, "rate": 1.0})
-    model, _ = Told().fit(image_set, given, weights=weights)
+    model, _ = RecordedFit().fit(image_set, given, weights=weights)
     assert changed(model, source) == ["conv_1", "conv_2", "hidden_1", "logits"]
 
 
 def test_resumed_transfer_ends_with_the_same_weights(image_set, trained, tmp_path):
     _, weights = trained
     given = transferring(image_set, weights, epochs=3, transfer={"frozen_epochs": 1, "layers": 2})
-    whole, history = Told().fit(image_set, given, folder=tmp_path, weights=weights)
+    whole, history = RecordedFit().fit(image_set, given, folder=tmp_path, weights=weights)
     for epoch in (1, 2):
-        resumed, same = Told().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, epoch))
+        resumed, same = RecordedFit().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, epoch))
         # Threads may add up floats in another order.
         assert same["loss"] == pytest.approx(history["loss"], rel=1e-3)
         for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_batch_normalisations_keep_what_they_came_with():
+def test_batch_normalisations_are_never_trained():
     model = build_model("resnet18", image_shape=(16, 16, 1), classes=3, filters=[4, 4, 4, 4])
     names = [layer.name for layer in trained_layers(model, TransferSettings(frozen_epochs=1, layers=2), epoch=1)]
     assert names == ["stage_4_block_2_1_conv", "stage_4_block_2_2_conv", "logits"]
@@ -110,13 +110,13 @@ def own_network(image_shape, classes):
 
 
 @pytest.mark.parametrize("augment", [None, {"flip": "horizontal"}])
-def test_network_within_the_network_is_trained_by_its_layers(image_set, tmp_path, augment):
+def test_model_inside_a_model_is_trained_by_its_layers(image_set, tmp_path, augment):
     own = {"name": f"{__name__}:own_network"}
-    source, _ = Told().fit(image_set, settings(image_set, epochs=1, model=own), folder=tmp_path)
+    source, _ = RecordedFit().fit(image_set, settings(image_set, epochs=1, model=own), folder=tmp_path)
     weights = str(checkpoint_folder(tmp_path, 1))
     given = transferring(image_set, weights, epochs=2, transfer={"frozen_epochs": 1}, augment=augment)
     given = given.model_copy(update={"model": ModelSettings(**own, weights=weights)})
-    model, _ = Told().fit(image_set, given, folder=tmp_path, weights=weights)
+    model, _ = RecordedFit().fit(image_set, given, folder=tmp_path, weights=weights)
     first, _ = read_checkpoint(checkpoint_folder(tmp_path, 1))
     assert changed(first.get_layer("body"), source.get_layer("body")) == []
     assert changed(model.get_layer("body"), source.get_layer("body")) == ["inner"]
@@ -130,7 +130,7 @@ def test_network_within_the_network_is_trained_by_its_layers(image_set, tmp_path
 def test_transfer_without_weights_is_refused(image_set):
     given = settings(image_set).model_copy(update={"transfer": TransferSettings(layers=2)})
     with pytest.raises(ConfigError, match=r"transfer says how to train on model\.weights, which is not set"):
-        Told().fit(image_set, given)
+        RecordedFit().fit(image_set, given)
 
 
 def test_patience_does_not_end_the_first_phase():
@@ -160,11 +160,11 @@ def test_rate_is_found_with_averaged_weights_and_frozen_layers(image_set, traine
 
 def test_normalisations_are_not_moved_by_training(image_set, tmp_path):
     slim = {"name": "resnet18", "options": {"filters": [4, 4, 4, 4]}}
-    source, _ = Told().fit(image_set, settings(image_set, epochs=1, model=slim), folder=tmp_path)
+    source, _ = RecordedFit().fit(image_set, settings(image_set, epochs=1, model=slim), folder=tmp_path)
     weights = str(checkpoint_folder(tmp_path, 1))
     given = transferring(image_set, weights, epochs=1, transfer={"frozen_epochs": 0})
     given = given.model_copy(update={"model": ModelSettings(**slim, weights=weights)})
-    model, _ = Told().fit(image_set, given, weights=weights)
+    model, _ = RecordedFit().fit(image_set, given, weights=weights)
     moved = changed(model, source)
     assert "stem_conv" in moved
     assert not any(name.endswith("_bn") for name in moved)

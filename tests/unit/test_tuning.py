@@ -1,13 +1,12 @@
-"""What tune is asked for, and how trials are ranked and told."""
+"""The settings of tune, and the ranking and the table of trials."""
 
 import pytest
 import yaml
 
 from cnnlib.config import Distribution, TrainSettings, TuneSettings
 from cnnlib.errors import ConfigError
-from cnnlib.tuning.trials import TrialOutcome, ranked, trial_rows
+from cnnlib.tuning.trials import TrialOutcome, best_yaml, ranked, trial_rows
 from jobs.settings import parse_settings
-from pipelines.tune.flow import best_yaml
 from pipelines.tune.objective import DEVICES, sees_only
 
 SET = ["--data.path", "set"]
@@ -44,7 +43,7 @@ def test_every_kind_of_distribution_is_read():
 
 
 @pytest.mark.parametrize("written", ["{optimizer: {name: 'choice(sgd,adam)'}}", "{optimizer.name: 'choice(sgd,adam)'}"])
-def test_file_may_nest_the_names_or_dot_them_and_options_add_to_it(written, tmp_path):
+def test_space_in_a_file_may_nest_or_dot_names(written, tmp_path):
     path = tmp_path / "tune.yaml"
     path.write_text(f"tune: {{space: {written}}}")
     settings = parsed(
@@ -56,8 +55,8 @@ def test_file_may_nest_the_names_or_dot_them_and_options_add_to_it(written, tmp_
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("optimizer.momentum", "0.9", "tune.space.optimizer.momentum=0.9 is no distribution; write uniform"),
-        ("optimizer.momentum", "normal(0,1)", "is no distribution"),
+        ("optimizer.momentum", "0.9", "tune.space.optimizer.momentum=0.9 is not a distribution; write uniform"),
+        ("optimizer.momentum", "normal(0,1)", "is not a distribution"),
         ("optimizer.momentum", "uniform(0.9,0.5)", "needs a lowest value that is below the highest"),
         ("optimizer.momentum", "uniform(0.9)", "needs two numbers"),
         ("optimizer.momentum", "uniform(low,high)", "needs two numbers"),
@@ -69,16 +68,16 @@ def test_file_may_nest_the_names_or_dot_them_and_options_add_to_it(written, tmp_
         (
             "optimizer.nam",
             "choice(adam,sgd)",
-            "optimizer.nam is no setting of a training; did you mean optimizer.name?",
+            "optimizer.nam is not a setting of train; did you mean optimizer.name?",
         ),
-        ("optimizer.name", "choice(adam,adm)", "optimizer.name=adm does not fit"),
-        ("train.epochs", "int(0,5)", "train.epochs=0 does not fit"),
-        ("train.seed", "int(0,5)", "train.seed has to be the same in all trainings"),
+        ("optimizer.name", "choice(adam,adm)", "optimizer.name=adm is not valid"),
+        ("train.epochs", "int(0,5)", "train.epochs=0 is not valid"),
+        ("train.seed", "int(0,5)", "train.seed must be the same in all trainings"),
         ("train.workers", "int(1,2)", "set tune.parallel instead"),
-        ("train.worker_batch_size", "uniform(16,64)", "whole numbers are drawn by int(LOW,HIGH) and logint(LOW,HIGH)"),
+        ("train.worker_batch_size", "uniform(16,64)", "for whole numbers take int(LOW,HIGH) or logint(LOW,HIGH)"),
     ],
 )
-def test_what_cannot_be_tried_is_one_line(name, text, says):
+def test_invalid_space_is_one_line(name, text, says):
     with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
         parsed(*of(name, text))
     assert says in caught.value.message
@@ -89,10 +88,10 @@ def test_what_cannot_be_tried_is_one_line(name, text, says):
     [
         ([], "tune.space names no setting"),
         ([*of("optimizer.name", "choice(adam,sgd)"), "--train.workers", "2"], "a trial trains in one Spark task"),
-        ([*of("optimizer.name", "choice(adam,sgd)"), "--train.resume", "auto"], "train.resume goes on with a single"),
+        ([*of("optimizer.name", "choice(adam,sgd)"), "--train.resume", "auto"], "train.resume is only for a single"),
     ],
 )
-def test_settings_that_make_no_study_are_told(arguments, says):
+def test_settings_that_make_no_study_are_an_error(arguments, says):
     with pytest.raises(ConfigError, match=says):
         parsed(*arguments)
 
@@ -108,11 +107,11 @@ TRIALS = [
 
 
 @pytest.mark.parametrize(("direction", "order"), [("max", [3, 2, 0, 1]), ("min", [2, 3, 0, 1])])
-def test_a_trial_that_came_to_its_end_is_before_a_better_one_that_was_pruned(direction, order):
+def test_complete_trial_ranks_before_better_pruned_one(direction, order):
     assert [trial.number for trial in ranked(TRIALS, direction)] == order
 
 
-def test_table_has_every_setting_that_was_drawn_and_why_a_trial_failed():
+def test_trial_rows_have_every_drawn_setting_and_the_error():
     rows = trial_rows(TRIALS, "val_accuracy")
     assert rows[3] == {
         "trial": 3,
@@ -143,8 +142,8 @@ def test_best_settings_are_a_file_that_train_takes(tmp_path):
     ("began_with", "assigned", "fits"),
     [(None, "", True), (None, "1", False), ("", "", True), ("", "1", False), ("1", "1", True), ("1", "", False)],
 )
-def test_worker_that_has_tensorflow_already_takes_the_trials_it_can(began_with, assigned, fits, monkeypatch):
-    """None began without a word about devices, as a task that scores does; this machine has no GPU for it to see."""
+def test_worker_takes_trials_that_fit_its_devices(began_with, assigned, fits, monkeypatch):
+    """`began_with` None is a worker without the variable, such as one that has scored. It sees no GPU here."""
     if began_with is None:
         monkeypatch.delenv(DEVICES, raising=False)
     else:

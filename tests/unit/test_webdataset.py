@@ -1,4 +1,4 @@
-"""WebDataset's shards: every image is an entry, with its label or what is wrong, and no input ends a task."""
+"""WebDataset's shards: every image is an entry with its label or an error, and no input ends a task."""
 
 import io
 import json
@@ -12,15 +12,23 @@ from hypothesis import strategies as st
 
 from cnnlib.errors import ImageError
 from cnnlib.sources import webdataset
-from cnnlib.sources.shard_labels import MAX_CLASS_NAME_CHARACTERS, MAX_LABEL_BYTES, parse_label
-from cnnlib.sources.webdataset import ShardEntry, index_shard, is_shard_name, read_shard, split_name
+from cnnlib.sources.webdataset import (
+    MAX_CLASS_NAME_CHARACTERS,
+    MAX_LABEL_BYTES,
+    ShardEntry,
+    index_shard,
+    is_shard_name,
+    parse_label,
+    read_shard,
+    split_name,
+)
 from tests.unit.tars import END, LAYOUTS, Counting, gzipped, header, pack, padded, special
 
 SHARD = pack(("a.cls", b"3"), ("a.jpg", b"image a"), ("b.jpg", b"image b"), ("b.json", b'{"label": "cat"}'))
 
 
 def entries(shard: bytes, max_bytes: int = 1000, labelled: bool = True) -> list[ShardEntry]:
-    """Read a shard; its index must tell the same, but for what depends on `max_bytes`."""
+    """Read a shard. Its index must have the same entries, except for errors that depend on `max_bytes`."""
     read = list(read_shard(io.BytesIO(shard), "shard.tar", max_bytes, labelled=labelled))
     index = list(index_shard(io.BytesIO(shard), "shard.tar", labelled=labelled))
     assert [entry.path for entry in index] == [entry.path for entry in read]
@@ -32,7 +40,7 @@ def entries(shard: bytes, max_bytes: int = 1000, labelled: bool = True) -> list[
 
 
 def codes(*members, **options) -> list[tuple[str, str | None, str | None]]:
-    """(path, class name, code) of the entries of a shard with these members."""
+    """Return (path, class name, code) of the entries of a shard with these members."""
     return [(entry.path, entry.class_name, entry.code) for entry in entries(pack(*members), **options)]
 
 
@@ -86,11 +94,11 @@ def test_label_holds_for_its_neighbours_alone():
     assert found == [("a.jpg", None, None), ("b.jpg", None, None), ("a.cls", None, "missing_file")]
 
 
-def test_cls_stands_where_there_is_a_json_too():
+def test_cls_counts_if_there_is_a_json_too():
     assert codes(("a.cls", b"cat"), ("a.jpg", b"1"), ("a.json", b'{"label": "dog"')) == [("a.jpg", "cat", None)]
 
 
-def test_what_is_neither_image_nor_label_is_passed_over():
+def test_member_that_is_no_image_and_no_label_is_skipped():
     found = codes(
         special("d", tarfile.DIRTYPE),
         special("d/x.jpg", tarfile.DIRTYPE),
@@ -115,7 +123,7 @@ def test_names_met_twice_are_kept_apart():
     ("name", "expected"),
     [("a.tar", True), ("a.tar.gz", True), ("a.TGZ", True), ("a.tar.bz2", False), ("tar", False), ("a.gz", False)],
 )
-def test_shards_are_told_by_their_ending(name, expected):
+def test_shards_are_known_by_their_ending(name, expected):
     assert is_shard_name(name) is expected
 
 
@@ -165,7 +173,7 @@ def test_names_that_only_look_like_leading_out_are_names():
 
 def test_label_without_an_image_is_a_missing_file():
     [entry] = entries(pack(("a.cls", b"12"), ("a.json", b"{}"), ("a.txt", b"x")))
-    assert entry == ShardEntry("a.cls", 2, None, "missing_file", "a label without an image of its key")
+    assert entry == ShardEntry("a.cls", 2, None, "missing_file", "it is a label without an image of the same key")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,7 @@ def test_label_without_an_image_is_a_missing_file():
         pytest.param(("a.json", b"[" * 100_000), "cannot be parsed", id="deep-json"),
         pytest.param(("a.json", b'{"caption": "x"}'), "none of label, cls, class", id="json-without-label"),
         pytest.param(("a.cls", b"\xff\xfe"), "cannot be parsed", id="not-utf8"),
-        pytest.param(("a.cls", b" \n"), "no name of one line", id="blank"),
+        pytest.param(("a.cls", b" \n"), "not a name of one line", id="blank"),
         pytest.param(("a.cls", b"1" * (MAX_LABEL_BYTES + 1)), f"more than {MAX_LABEL_BYTES} bytes", id="huge"),
         pytest.param(special("a.cls", tarfile.SYMTYPE, "/etc/hostname"), "is a link", id="link"),
     ],
@@ -186,7 +194,7 @@ def test_label_that_cannot_be_used_is_unknown(label, says):
     assert says in entry.message
 
 
-def test_what_is_wrong_with_the_image_comes_first():
+def test_error_of_the_image_comes_first():
     assert codes(("a.jpg", b""), ("a.json", b"{")) == [("a.jpg", None, "empty_file")]
 
 
@@ -263,12 +271,12 @@ def test_any_label_gives_one_line_of_text_or_an_image_error(content, suffix):
         (gzipped(SHARD)[:30], "truncated"),
     ],
 )
-def test_what_is_no_shard_is_one_entry(shard, code):
+def test_file_that_is_no_shard_is_one_entry(shard, code):
     [entry] = entries(shard)
     assert (entry.path, entry.size_bytes, entry.code) == ("shard.tar", len(shard), code)
 
 
-def test_shard_that_ends_early_gives_its_whole_images_and_one_entry_more():
+def test_cut_shard_gives_whole_images_and_one_more_entry():
     whole = entries(SHARD)
     half = SHARD[: 4 * 512 + 515]  # within image b
     *images, last = entries(half)
@@ -285,7 +293,7 @@ def test_image_whose_label_was_cut_off_has_none():
     assert last.code == "truncated"
 
 
-def test_damage_between_samples_is_told_after_them():
+def test_damage_between_samples_is_reported_after_them():
     *images, last = entries(header("a.jpg", size=1) + padded(b"1") + b"\xff" * 512 + END)
     assert [image.path for image in images] == ["a.jpg"]
     assert (last.path, last.code) == ("shard.tar", "unreadable")

@@ -1,4 +1,4 @@
-"""Trainings on images that are learnt in seconds."""
+"""Trainings on images that a model learns in seconds."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ TRAIN_ROWS, VAL_ROWS = 240, 60
 
 
 def striped_images(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, with a bright band where the label says: (rows, 16, 16, 1) uint8 and (rows,)."""
+    """Return noise with a bright band whose position depends on the label: (rows, 16, 16, 1) uint8 and (rows,)."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 120, (rows, 16, 16, 1), dtype=np.uint8)
     labels = random.integers(0, 3, rows)
@@ -28,7 +28,7 @@ def striped_images(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def striped_set(folder: Path) -> ImageSet:
-    """A set of them."""
+    """Write an image set of striped images."""
     images, labels = striped_images(TRAIN_ROWS + VAL_ROWS)
     splits = ["train"] * TRAIN_ROWS + ["val"] * VAL_ROWS
     return write_image_set(folder, images, labels, splits, classes=CLASSES)
@@ -37,7 +37,7 @@ def striped_set(folder: Path) -> ImageSet:
 def settings(
     image_set, *, optimizer=None, model=None, augment=None, learning_rate: float = 1e-3, **train
 ) -> TrainSettings:
-    """Settings whose section train has these values; the other sections have theirs."""
+    """Return settings with these values in the section train; `optimizer`, `model` and `augment` are for theirs."""
     return TrainSettings(
         data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
         model=model or {},
@@ -48,14 +48,14 @@ def settings(
 
 
 @dataclass
-class Told:
-    """What a training tells: the states after its epochs, and its steps."""
+class RecordedFit:
+    """A training that records its steps, and its state after each epoch."""
 
     states: list[TrainingState] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
 
     def fit(self, image_set, given: TrainSettings, *, folder: Path | None = None, **options):
-        """Train; with a folder, write a checkpoint of every epoch into it."""
+        """Train. With a folder, write a checkpoint of every epoch into it."""
 
         def on_epoch(model: keras.Model, state: TrainingState) -> None:
             self.states.append(state)
@@ -72,5 +72,5 @@ class Told:
 
 
 def history_of(image_set, given: TrainSettings) -> dict[str, list[float]]:
-    _, history = Told().fit(image_set, given)
+    _, history = RecordedFit().fit(image_set, given)
     return history

@@ -1,4 +1,4 @@
-"""All that touches petastorm: the bridge to today's Arrow, its thread pool, and the reader of row groups."""
+"""Everything that imports petastorm: the bridge to current pyarrow, the thread pool, and the reader of row groups."""
 
-# Imports neither TensorFlow nor MLflow: tests/unit/test_import_rules.py reads this.
+# No module here imports TensorFlow or MLflow; tests/unit/test_import_rules.py checks this.
 LIGHT_BUT_FOR = ()

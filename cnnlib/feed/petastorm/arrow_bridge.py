@@ -1,22 +1,26 @@
-"""Lets petastorm 0.13.1 run on any pyarrow from 14 and NumPy from 1.26: call `install()` before `import petastorm`.
+"""Run petastorm 0.13.1 on pyarrow 14 and later and NumPy 1.26 and later: call `install()` before `import petastorm`.
 
-petastorm 0.13.1 expects
+petastorm 0.13.1 uses names that these libraries have removed:
 
-- of pyarrow: `pyarrow.filesystem.LocalFileSystem`, `pyarrow.LocalFileSystem`, `pyarrow.localfs`,
-  `pyarrow.hdfs.HadoopFileSystem` and the dataset classes of pyarrow 14 (see `arrow_dataset`), gone since 15
-  and 16;
-- of NumPy: `string_` and `unicode_`, gone since 2.0, `in1d`, gone since 2.4, and `float`, gone since 1.24.
+- pyarrow: `pyarrow.filesystem.LocalFileSystem`, `pyarrow.LocalFileSystem`, `pyarrow.localfs`,
+  `pyarrow.hdfs.HadoopFileSystem` and the dataset classes of pyarrow 14 (see `arrow_dataset`), removed in 15 and 16;
+- NumPy: `float`, removed in 1.24; `string_` and `unicode_`, removed in 2.0; `in1d`, removed in 2.4.
 
-Upstream knows: uber/petastorm #803, #805 and #806. Tested with petastorm 0.13.1 on pyarrow 25.0.1 with
-NumPy 2.4.6 and on pyarrow 14.0.2 with NumPy 1.26.4. pyarrow 14 has all these names, but its dataset classes
-refuse an fsspec file system from petastorm, so without the bridge no object store could be read there.
+Upstream knows of this: uber/petastorm #803, #805 and #806. The bridge was tested with petastorm 0.13.1 on pyarrow
+25.0.1 with NumPy 2.4.6, and on pyarrow 14.0.2 with NumPy 1.26.4. pyarrow 14 still has all these names, but its dataset
+classes refuse an fsspec file system from petastorm, so without the bridge petastorm cannot read object stores there.
 
-Nobody but petastorm notices: `pyarrow`, `numpy` and their part of `sys.modules` stay as they are. A finder in
-`sys.meta_path` gives the modules named `petastorm` and `petastorm.*` an import statement of their own, which
-answers `numpy`, `pyarrow` and `pyarrow.parquet` with the real module plus the names it lost.
+Only petastorm sees the bridge: `pyarrow`, `numpy` and their entries in `sys.modules` stay unchanged. A finder in
+`sys.meta_path` gives the modules named `petastorm` and `petastorm.*` their own import statement. For `numpy`,
+`pyarrow` and `pyarrow.parquet` it returns the real module plus the names that this module has lost.
 
-Limits: `hdfs://` is refused. Each new interpreter needs the bridge anew: the workers of petastorm's process
-pool get it by themselves, but a Python worker of Spark has to call `install()` before it meets petastorm.
+Limits: `hdfs://` is refused. Each new interpreter needs the bridge again. The workers of petastorm's process pool get
+it automatically, but a Spark task must call `install()` before it imports petastorm.
+
+Most of these names are needed to import petastorm at all. After that the feed uses only petastorm's thread pool and
+`ParquetDatasetPiece`. The rest (folders, partitions, filters, the process pool, pickling) is here for petastorm's
+`make_batch_reader`, which the benchmarks measure, and for petastorm's own tests: `make petastorm` runs them to show
+that the bridge breaks none.
 """
 
 import builtins
@@ -50,7 +54,7 @@ PROCESS_LAUNCHER = "petastorm.workers_pool.exec_in_new_process"
 def install() -> None:
     """Make later imports of petastorm work on this pyarrow and NumPy. A second call does nothing.
 
-    Warns if petastorm is of another version than the tested one. Raises FeedError if it is missing, or was
+    Warns if the version of petastorm is not the tested one. Raises FeedError if petastorm is not installed, or was
     imported before.
     """
     if any(isinstance(f, _BridgedFinder) for f in sys.meta_path):
@@ -65,12 +69,12 @@ def install() -> None:
     warning = version_warning(version)
     if warning:
         warnings.warn(warning, stacklevel=2)
-    # First in line, since other finders do not ask on (pytest's, which rewrites test modules, is one).
+    # First in the list: some finders never ask those behind them, such as pytest's, which rewrites test modules.
     sys.meta_path.insert(0, _BridgedFinder())
 
 
 def version_warning(petastorm_version: str) -> str | None:
-    """What to tell the user about their petastorm, or None if it is the tested one."""
+    """Return a warning if this version of petastorm was not tested, else None."""
     if petastorm_version == TESTED_PETASTORM:
         return None
     return (
@@ -80,12 +84,12 @@ def version_warning(petastorm_version: str) -> str | None:
 
 
 def stand_in(name: str) -> ModuleType:
-    """What petastorm's modules get for the module `name`."""
+    """Return the module that petastorm's modules get when they import `name`."""
     return _STAND_INS[name]
 
 
 class _StandIn(ModuleType):
-    """A module as petastorm knew it: the real one, plus the names it has lost since."""
+    """A real module, plus the names that it has lost since petastorm was written."""
 
     def __init__(self, real: ModuleType, **lost_names: Any) -> None:
         super().__init__(real.__name__)
@@ -95,16 +99,16 @@ class _StandIn(ModuleType):
         return getattr(vars(self)["_real"], name)
 
     def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
-        # Spark pickles inner functions of petastorm together with the modules they use.
+        # Spark pickles inner functions of petastorm together with the modules that they use.
         return stand_in, (self.__name__,)
 
 
 class _HadoopFileSystem:
-    """The base of petastorm's HDFS client, there for its module to load; pyarrow has none any more."""
+    """The base class of petastorm's HDFS client. Its module needs the name to load; pyarrow has removed it."""
 
 
 def _refuse_hdfs(*args: Any, **kwargs: Any) -> NoReturn:
-    raise FeedError("petastorm cannot read hdfs:// on this pyarrow; use a mounted folder or an object store")
+    raise FeedError("petastorm cannot read hdfs:// on this pyarrow; use a mounted folder or an object store instead")
 
 
 def _in1d(values: Any, choices: Any) -> np.ndarray:
@@ -129,8 +133,8 @@ _PYARROW = _StandIn(
     LocalFileSystem=LocalFileSystem,
     localfs=fsspec.filesystem("file"),
 )
-_GONE: dict[str, ModuleType] = {module.__name__: module for module in (_FILESYSTEM, _HDFS)}
-_STAND_INS: dict[str, ModuleType] = _GONE | {module.__name__: module for module in (_NUMPY, _PYARROW, _PARQUET)}
+_REMOVED: dict[str, ModuleType] = {module.__name__: module for module in (_FILESYSTEM, _HDFS)}
+_STAND_INS: dict[str, ModuleType] = _REMOVED | {module.__name__: module for module in (_NUMPY, _PYARROW, _PARQUET)}
 
 
 def _bridged_import(
@@ -140,20 +144,20 @@ def _bridged_import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """What an import statement in petastorm's modules calls."""
-    if name in _GONE:
-        # As ever, `import a.b` gives a, and `from a.b import c` gives a.b.
-        return _GONE[name] if fromlist else _PYARROW
+    """Import a module for petastorm: import statements in petastorm's modules call this function."""
+    if name in _REMOVED:
+        # By Python's rules, `import a.b` returns a, and `from a.b import c` returns a.b.
+        return _REMOVED[name] if fromlist else _PYARROW
     module = builtins.__import__(name, globals, locals, fromlist or (), level)
     return _STAND_INS.get(module.__name__, module)
 
 
-# An import statement calls the `__import__` of the `__builtins__` of the module it stands in.
+# An import statement calls `__import__` from the `__builtins__` of its own module.
 _BRIDGED_BUILTINS = vars(builtins) | {"__import__": _bridged_import}
 
 
 class _BridgedFinder(MetaPathFinder):
-    """Finds petastorm's modules where the other finders do, and has them run with the bridged import."""
+    """Find petastorm's modules with the other finders, and make them run with the bridged import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -170,13 +174,13 @@ class _BridgedFinder(MetaPathFinder):
 
 
 class _BridgedLoader(Loader):
-    """Another loader, whose modules run with the bridged import."""
+    """A wrapper of another loader; the modules that it loads run with the bridged import."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:
-        # What else a loader may offer: source lines for tracebacks, data files, code for `python -m`.
+        # A loader may offer more: source lines for tracebacks, data files, code for `python -m`.
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -190,12 +194,12 @@ class _BridgedLoader(Loader):
 
 
 def _call_in_bridged_process(func: Callable[..., Any], *args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-    """Start `func` in a new interpreter that has the bridge before it imports anything of petastorm."""
-    import dill  # petastorm's own choice; only its process pool needs it
+    """Start `func` in a new interpreter that installs the bridge before it imports petastorm."""
+    import dill  # petastorm pickles with it; only its process pool needs it
 
     with tempfile.NamedTemporaryFile(suffix="runnable", delete=False) as runnable:
         dill.dump((func, args, kwargs), runnable)
-    this_project = str(Path(__file__).parents[2])
+    this_project = str(Path(__file__).parents[3])
     search_path = os.pathsep.join(filter(None, [this_project, os.environ.get("PYTHONPATH")]))
     program = f"from {__name__} import run_pool_worker; run_pool_worker()"
     return subprocess.Popen(
@@ -204,7 +208,7 @@ def _call_in_bridged_process(func: Callable[..., Any], *args: Any, **kwargs: Any
 
 
 def run_pool_worker() -> None:
-    """The main program of a worker of petastorm's process pool; its argument is a pickled call's file."""
+    """Run a worker of petastorm's process pool. The command line names the file of a pickled call."""
     install()
     runpy.run_module(f"{PROCESS_LAUNCHER}_entrypoint", run_name="__main__", alter_sys=True)
 

@@ -1,17 +1,20 @@
-"""The Parquet dataset classes of pyarrow 14 on top of today's pyarrow, as far as petastorm 0.13.1 uses them.
+"""The Parquet dataset classes of pyarrow 14, rebuilt on current pyarrow, as far as petastorm 0.13.1 uses them.
 
-petastorm plans its work by file and row group: it lists a dataset's `pieces`, splits them into one piece a
-row group and hands those to its workers, each of which reads by itself. pyarrow 15 dropped the classes that
-did this (`ParquetDataset` with `.pieces`, `ParquetDatasetPiece`, `PartitionSet`). Those here answer the same
-calls with the same results:
+petastorm plans its work by file and row group. It lists a dataset's `pieces`, splits them into one piece per row group,
+and hands those to its workers, each of which reads by itself. pyarrow 15 removed the classes that did this:
+`ParquetDataset` with `.pieces`, `ParquetDatasetPiece` and `PartitionSet`. The classes here answer the same calls with
+the same results:
 
-- the values of a partition are int64 if all of them read as integers, strings otherwise, and become a
-  dictionary column of the table;
+- the values of a partition are int64 if all of them read as integers, else strings; they become a dictionary column of
+  the table;
 - `filters` look at partition values only, and drop whole files;
 - files and folders whose names begin with `_` or `.` are not data.
 
-Nothing here changes once made, so threads can share it; pieces and partitions can be pickled. A call that
-opens a file closes it before it returns.
+The feed reads single row groups with `ParquetDatasetPiece`. `ParquetDataset`, partitions and filters serve petastorm's
+`make_batch_reader`: the benchmarks and petastorm's own tests (`make petastorm`) use it.
+
+The objects do not change once made, so threads can share them; pieces and partitions can be pickled. A call that opens
+a file closes it before it returns.
 """
 
 import operator
@@ -43,9 +46,9 @@ FILTER_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass
 class PartitionSet:
-    """The distinct values of one partition column, `keys` as its folders spell them.
+    """The distinct values of one partition column; `keys` has them as the folder names spell them.
 
-    `dictionary` holds them as Arrow values: int64 if every one reads as an integer, else string.
+    `dictionary` has them as Arrow values: int64 if all of them read as integers, else string.
 
     >>> PartitionSet("year", ["2024", "2025"]).dictionary.to_pylist()
     [2024, 2025]
@@ -69,15 +72,15 @@ class Partitions(list[PartitionSet]):
 
     @property
     def partition_names(self) -> set[str]:
-        """The names of the columns that live in folder names, not in the files."""
+        """Names of the columns whose values stand in folder names instead of the files."""
         return {partition.name for partition in self}
 
 
 @dataclass(frozen=True)
 class ParquetDatasetPiece:
-    """A file, or one row group of it, with the partition that its folders name.
+    """A file or one row group of it, with the partition values that its folders name.
 
-    `partition_keys` holds (column, index into that column's `PartitionSet`) pairs, outermost folder first.
+    `partition_keys` has (column, index into that column's `PartitionSet`) pairs, outermost folder first.
     """
 
     path: str
@@ -86,20 +89,20 @@ class ParquetDatasetPiece:
     partition_keys: Sequence[tuple[str, int]] = ()
 
     def get_metadata(self) -> pq.FileMetaData:
-        """The footer of the file."""
+        """Read the footer of the file."""
         return _read_footer(self.open_file_func, self.path)
 
     def read(self, columns: Iterable[str] | None = None, partitions: Sequence[PartitionSet] | None = None) -> pa.Table:
-        """The rows of this piece: `columns` of the file (None: all), then every partition column."""
-        # A thread of Arrow's that still holds this Python file when the interpreter ends aborts the process; it
-        # did in 5 of 120. petastorm's workers are parallel enough.
+        """Read the rows of this piece: the given columns of the file (None: all), then every partition column."""
+        # No Arrow threads: if one still holds this Python file when the interpreter exits, it aborts the process. That
+        # happened in 5 of 120 runs. petastorm's workers are parallel enough.
         names = None if columns is None else list(columns)
         with self.open_file_func(self.path) as source, pq.ParquetFile(source) as file:
             row_groups = range(file.num_row_groups) if self.row_group is None else [self.row_group]
             table = file.read_row_groups(row_groups, columns=names, use_threads=False)
         for level, (name, index) in enumerate(self.partition_keys):
             if partitions is None:
-                raise FeedError(f"{self.path} lies in partition folders; read() needs partitions=")
+                raise FeedError(f"{self.path} lies in partition folders; pass partitions= to read()")
             codes = pa.repeat(pa.scalar(index, pa.int32()), table.num_rows)
             values = pa.DictionaryArray.from_arrays(codes, partitions[level].dictionary)
             table = table.append_column(name, values)
@@ -107,13 +110,13 @@ class ParquetDatasetPiece:
 
 
 class ParquetDataset:
-    """What is to be known of one folder, or of a list of files, without opening any data file.
+    """The Parquet files of one folder or of a list of files. Making it opens no data file.
 
-    `paths` is kept as given, and `fs` is an fsspec filesystem. `pieces` holds one piece a file, by path for a
-    folder and as given for a list; `partitions` is None for a list. `metadata` and `common_metadata` are the
-    footers of a folder's summary files, or None; `_metadata` stands in for a missing `_common_metadata`.
+    `paths` is as given; `fs` is an fsspec file system. `pieces` has one piece per file: sorted by path for a folder, in
+    the given order for a list. `partitions` is None for a list. `metadata` and `common_metadata` are the footers of a
+    folder's summary files, or None; if `_common_metadata` is missing, `_metadata` is used for both.
 
-    Raises FeedError where a path of a list is not a file, or files of a folder differ in partition columns.
+    Raises FeedError if a path of a list is not a file, or if files of a folder have different partition columns.
     """
 
     def __init__(
@@ -125,8 +128,8 @@ class ParquetDataset:
         filters: Any = None,
     ) -> None:
         if validate_schema:
-            raise FeedError("validate_schema=True is not offered here; petastorm always passes False")
-        # `metadata_nthreads` once bounded the threads that list folders; a single recursive listing has none.
+            raise FeedError("validate_schema=True is not supported; pass False, as petastorm does")
+        # `metadata_nthreads` limited the threads that listed folders. One recursive listing needs none.
         self.paths = path_or_paths
         self.fs = _as_fsspec(filesystem)
         self.pieces: list[ParquetDatasetPiece]
@@ -147,7 +150,7 @@ class ParquetDataset:
     def _list_files(self, paths: list[str]) -> None:
         for path in paths:
             if not self.fs.isfile(path):
-                raise FeedError(f"{path} is not a file; give petastorm one folder or a list of files")
+                raise FeedError(f"{path} is not a file; pass petastorm one folder or a list of files")
         self.pieces = [ParquetDatasetPiece(path, self.fs.open) for path in paths]
 
     def _list_folder(self, root: str) -> None:
@@ -164,8 +167,10 @@ class ParquetDataset:
         columns = [name for name, _ in found[0][1]] if found else []
         for path, pairs in found:
             if [name for name, _ in pairs] != columns:
-                raise FeedError(f"{path} and {found[0][0]} lie in folders of different partition columns")
-        # In path order, so that every process gives a value the same index.
+                raise FeedError(
+                    f"{path} and {found[0][0]} lie in folders of different partition columns; give all files the same"
+                )
+        # In path order, so that a value gets the same index in every process.
         keys = [list(dict.fromkeys(pairs[level][1] for _, pairs in found)) for level in range(len(columns))]
         self.partitions = Partitions(map(PartitionSet, columns, keys))
         codes = [{key: code for code, key in enumerate(level)} for level in keys]
@@ -187,10 +192,10 @@ class ParquetDataset:
 
 
 def matches(partition: Mapping[str, int | str], filters: Any) -> bool:
-    """Whether the values of a partition pass `filters`.
+    """Return whether the values of a partition pass `filters`.
 
-    Those are (column, operator, value) triples that must all hold, or a list of such lists, one of which
-    must. A triple on a column that is not in `partition` holds. Raises FeedError on an unknown operator.
+    `filters` is a list of (column, operator, value) triples, all of which must hold, or a list of such lists, one of
+    which must hold. A triple on a column that is not in `partition` holds. Raises FeedError for an unknown operator.
 
     >>> matches({"year": 2025}, [("year", ">", 2024), ("label", "=", 3)])
     True
@@ -203,11 +208,13 @@ def matches(partition: Mapping[str, int | str], filters: Any) -> bool:
 
 def _holds(partition: Mapping[str, int | str], column: str, name: str, wanted: Any) -> bool:
     if name not in FILTER_OPERATORS:
-        raise FeedError(f"{name!r} in the filter on {column!r} is not one of {', '.join(FILTER_OPERATORS)}")
+        raise FeedError(
+            f"{name!r} in the filter on {column!r} is not a known operator; use one of {', '.join(FILTER_OPERATORS)}"
+        )
     if column not in partition:
         return True
     value = partition[column]
-    # A folder's name has no type of its own: it takes that of what it is compared with.
+    # A folder's name has no type of its own, so convert it to the type of the value it is compared with.
     example = next(iter(wanted), value) if name in ("in", "not in") else wanted
     return FILTER_OPERATORS[name](type(example)(value), wanted)
 
@@ -224,7 +231,7 @@ def _as_fsspec(filesystem: Any) -> Any:
 
 
 def _is_private(folders: list[str], name: str) -> bool:
-    """Whether a file is hidden, a writer's scratch, a checksum or an object store's mark of a folder."""
+    """Return whether a file is hidden, temporary, a checksum, or an object store's marker of a folder."""
     if any(folder.startswith(("_", ".")) and "=" not in folder for folder in folders):
         return True
     return name.startswith(("_", ".")) or name.endswith((".crc", "_$folder$"))
@@ -233,5 +240,5 @@ def _is_private(folders: list[str], name: str) -> bool:
 def _split_partition(folder: str, path: str) -> tuple[str, str]:
     name, equals, value = folder.partition("=")
     if not equals:
-        raise FeedError(f"{path} lies in the folder {folder!r}, which does not read as column=value")
+        raise FeedError(f"{path} lies in the folder {folder!r}, which does not read as column=value; rename the folder")
     return name, value

@@ -1,12 +1,12 @@
-"""Errors of the decoder and the classifier. `cnnlib.errors` has all others, and hands these on."""
+"""Errors of the decoder and the classifier. `cnnlib.errors` exports these and has all others."""
 
 from collections.abc import Sequence
 
 
 class SparkcnnError(Exception):
-    """The root of all errors that end in one line for the user.
+    """Base class of all errors that a user sees as one line.
 
-    `message` says what is wrong, what was received and what to do; `quoted` has lines that another process wrote.
+    `message` says what is wrong, what was received and what to do. `quoted` has lines that another process wrote.
     """
 
     code = "error"
@@ -19,14 +19,14 @@ class SparkcnnError(Exception):
 
 
 class ModelError(SparkcnnError):
-    """A model is unknown, is not a sealed model, is damaged, or does not fit the images."""
+    """A model is unknown, not a sealed model, damaged, or does not fit the images."""
 
     code = "model"
     exit_status = 2
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's exception says first, or its type where it says nothing.
+    """Return the first line of another library's exception, or the name of its type if it has no text.
 
     >>> first_line(ValueError("no such table\\n(Background on this error …)")), first_line(KeyError())
     ('no such table', 'KeyError')
@@ -35,7 +35,7 @@ def first_line(error: BaseException) -> str:
 
 
 class ImageError(Exception):
-    """One image cannot be used. It becomes a row among the rejects, never the end of a job.
+    """One image cannot be used. It becomes a row among the rejects; it never ends a job.
 
     `code` is one of `IMAGE_ERROR_CODES`.
     """
@@ -46,16 +46,16 @@ class ImageError(Exception):
         self.message = message
 
 
-# Closed: whoever reads rejects may rely on it.
+# The list is closed, so programs that read rejects may rely on it.
 IMAGE_ERROR_CODES = {
     "empty_file": "the file has no bytes",
-    "not_an_image": "its first bytes are those of no format that is read",
-    "truncated": "it ends early, or is damaged within",
-    "unsupported_mode": "a sound image of a kind that is not read: 32 bits a channel, an array that is no image",
+    "not_an_image": "its first bytes belong to no supported format",
+    "truncated": "it ends early, or is damaged inside",
+    "unsupported_mode": "an intact image of an unsupported kind: 32 bits per channel, an array of another form",
     "too_many_pixels": "larger than the limit, or than image.resize none allows",
     "too_many_bytes": "the file is larger than the limit",
-    "too_small": "a side is below the limit, or below what image.resize none asks for",
-    "unknown_label": "its class is none of the set's",
-    "missing_file": "a manifest, a shard or a listing names it, but it is not there",
-    "unreadable": "anything else that keeps it from being read or decoded",
+    "too_small": "a side is below the limit, or smaller than image.resize none allows",
+    "unknown_label": "its class is not one of the set's",
+    "missing_file": "a manifest, a shard or a listing names it, but it does not exist",
+    "unreadable": "it cannot be read or decoded for any other reason",
 }

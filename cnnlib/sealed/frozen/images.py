@@ -1,24 +1,24 @@
-"""Encoded bytes -> pixels: the one decoder of training and scoring.
+"""Decode image files to pixels: the one decoder of training and scoring.
 
-This module travels inside every registered model (see `cnnlib.sealed.seal`), so that a model sees the same pixels
-for ever. It therefore imports nothing of this project but `errors`, and that relatively.
+This module travels inside every registered model (see `cnnlib.sealed.seal`), so a model always sees the same pixels. It
+therefore imports nothing of this project except `errors`, with a relative import.
 
-A file is read as what its first bytes say, whatever its name: JPEG, PNG, BMP, WebP and GIF (of an animation the
-first frame), TIFF (the first page). It is turned upright by its EXIF orientation, made grey or RGB, then resized.
+The first bytes of a file decide its format, not its name: JPEG, PNG, BMP, WebP and GIF (first frame of an animation),
+TIFF (first page). The decoder turns the image upright by its EXIF orientation, makes it grey or RGB, and resizes it.
 
 | in the file | becomes |
 |---|---|
 | grey of 1, 2, 4 or 8 bits | 0 to 255, black to white |
-| grey of 12 or 16 bits | its upper 8 bits: dark, where the file uses but few of its 16 |
-| RGB of 16 bits a channel | the upper 8 bits of each |
+| grey of 12 or 16 bits | its upper 8 bits; dark, if the file uses only few of its 16 bits |
+| RGB of 16 bits per channel | the upper 8 bits of each |
 | palette | its colours |
-| CMYK, YCCK | RGB = (255 - CMY) * (255 - K) / 255; a JPEG of either is taken as inverted, as Adobe writes it |
+| CMYK, YCCK | RGB = (255 - CMY) * (255 - K) / 255; a JPEG counts as inverted, as Adobe writes it |
 | YCbCr, CIELAB | RGB |
-| transparency, of a pixel or of a palette's colour | dropped: the colour below it shows |
+| transparency of a pixel or of a palette colour | dropped: the colour below it shows |
 | colour profile, gamma | ignored |
-| integers of 32 bits or with a sign, floats, JPEG of 12 bits, all else unknown to Pillow | unsupported_mode |
+| integers of 32 bits or with a sign, floats, JPEG of 12 bits, others that Pillow cannot read | unsupported_mode |
 
-RGB becomes grey by the luma of ITU-R 601-2, grey becomes RGB of three equal channels.
+RGB becomes grey by the luma of ITU-R 601-2. Grey becomes RGB with three equal channels.
 """
 
 import contextlib
@@ -48,53 +48,55 @@ Resize = Literal["stretch", "fit_and_pad", "shorter_side_and_crop", "none"]
 Encoding = Literal["raw", "png", "jpeg"]
 MODES = {1: "L", 3: "RGB"}
 
-# Where Pillow warns of a decompression bomb.
+# Above this, Pillow warns of a decompression bomb.
 MAX_PIXELS = 89_478_485
 
 
 class _FirstOfGif(GifImageFile):
-    # What becomes of a frame before the next one: nothing, for none is read. Pillow would make a canvas for it while
-    # it opens the file, before anyone can ask how large that is.
+    # `disposal_method` says what happens to a frame before the next one. No next frame is read, so nothing does. For
+    # other methods, Pillow allocates a canvas while it opens the file, before its size can be checked.
     disposal_method = property(lambda self: 0, lambda self, method: None)
 
 
-# How a file begins, and who reads it.
+# The first bytes of a format, and its reader.
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
     (re.compile(rb"RIFF....WEBPVP8[ XL]", re.DOTALL), WebPImageFile),
     (re.compile(rb"GIF8[79]a"), _FirstOfGif),
-    # A text may begin with BM. In a BMP the length of the next header follows, one of seven.
+    # A text may begin with BM too. In a BMP, the length of the next header follows, which is one of seven.
     (re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), BmpImageFile),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
 )
-# How a reader says that a file may be sound, but is of a kind that it does not know.
+# The words in which a reader says that it does not know this kind of file, which may be intact.
 _UNSUPPORTED = re.compile(r"cannot handle|[Uu]nsupported|not (yet )?supported|not available|unknown pixel mode")
 
-# A few KB can hold this many scans, and each visits all pixels. Real files have some 10; libtiff has the same limit.
+# A few KB can hold many scans, and each visits all pixels. Real files have about 10. libtiff has the same limit.
 _MAX_JPEG_SCANS = 100
-# Pillow joins the parts of EXIF data one after the other, in quadratic time: 0.4 s for a file of 1 MB.
+# Pillow joins the parts of EXIF data one by one, in quadratic time: 0.4 s for a file of 1 MB. Smaller files are not
+# counted.
 _MAX_EXIF_PARTS, _UNCOUNTED_BYTES = 100, 1_000_000
-# Pillow unpacks these in Python, at 5 to 10 million pixels a second.
+# Pillow unpacks run lengths in Python, at 5 to 10 million pixels/s.
 _MAX_RUN_LENGTH_PIXELS = 10_000_000
 
-# What turns the orientations 2 to 8 upright.
+# The operations that turn the EXIF orientations 2 to 8 upright.
 _TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
 _TURN_UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(_TURNS.split(), 2)}
-# Numbers of tags, in EXIF and TIFF.
+# Tag numbers in EXIF and TIFF.
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
 _PALETTE, _TILE_WIDTH, _TILE_HEIGHT = 320, 322, 323
 
-# The image is halved and so on, cheaply, down to twice its target, then resized: close to exact, in 0.7 of the time.
+# Pillow first reduces an image by a whole factor to at least twice the target, then resizes it. The result is close to
+# the exact one, in 0.7 of the time.
 _REDUCING_GAP = 2
 
-# Pillow warns of damaged metadata and of large images, logs an error or two, and its libtiff prints errors by itself.
-# All of it is said by an ImageError, or matters not.
+# Pillow warns of damaged metadata and large images, and logs some errors. Its libtiff prints errors by itself. All of
+# this is either in an ImageError or does not matter.
 _NOISY = r"PIL\.(Image|PngImagePlugin|TiffImagePlugin)$"
 _SILENCE = ("ignore", None, Warning, re.compile(_NOISY), 0)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 with contextlib.suppress(AttributeError, OSError, TypeError):
-    # The libtiff that Pillow brings is its own, and Pillow switches off its warnings in the same way.
+    # Pillow has a libtiff of its own, and switches off the warnings of it in the same way.
     _set_error_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
     _set_error_handler.argtypes, _set_error_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
     _set_error_handler(None)
@@ -102,15 +104,15 @@ with contextlib.suppress(AttributeError, OSError, TypeError):
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What every image of a set looks like to a model.
+    """The size and channels of the images that a model takes, and how a set stores them.
 
-    `height` and `width` in pixels, `channels` 1 (grey) or 3 (RGB); `encoding` how the set stores it. `resize` names
-    how an image of another size is brought to this one:
+    `height` and `width` are in pixels, `channels` is 1 (grey) or 3 (RGB). `encoding` is how a set stores an image.
+    `resize` is how an image of another size is brought to this one:
 
-    - stretch: its proportions change;
-    - fit_and_pad: it keeps them, fits in as large as it can, lies in the middle, and black fills the rest;
-    - shorter_side_and_crop: it keeps them, covers all as small as it can, and its middle is taken;
-    - none: it is refused (too_small, too_many_pixels).
+    - stretch: to exactly this size; its proportions change.
+    - fit_and_pad: to the largest size that fits, with its proportions; it is centred, and black fills the rest.
+    - shorter_side_and_crop: to the smallest size that covers this one, with its proportions; the middle is kept.
+    - none: not at all; it is refused (too_small, too_many_pixels).
 
     Raises ValueError for another `resize` or `encoding`.
     """
@@ -128,7 +130,7 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels), as Keras counts them."""
+        """(height, width, channels), in the order of Keras."""
         return self.height, self.width, self.channels
 
     @property
@@ -141,16 +143,18 @@ class ImageSpec:
         return self.height * self.width * self.channels
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of `dataset.json`."""
+        """Return the keys of `dataset.json`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may cost, told from its header before any pixel is unpacked.
+    """Limits for a file, checked by its header before any pixel is unpacked.
 
-    `max_pixels` (width * height; unpacking takes 4 to 20 bytes of memory a pixel), `max_bytes` of the file (None for
-    no limit), `min_side` in pixels. Above 178,956,970 pixels Pillow itself refuses GIF, TIFF and WebP.
+    - `max_pixels`: width * height. Unpacking takes 4 to 20 bytes of memory per pixel. Above 178,956,970 pixels, Pillow
+      itself refuses GIF, TIFF and WebP.
+    - `max_bytes`: size of the file; None for no limit.
+    - `min_side`: in pixels.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -163,7 +167,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """`pixels` (height, width, channels) uint8; the source's own size in pixels, upright and before it was resized."""
+    """`pixels` (height, width, channels) uint8, and the size of the upright source in pixels, before resizing."""
 
     pixels: np.ndarray
     source_height: int
@@ -174,7 +178,7 @@ def read_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS)
     """Decode a file and bring it to the spec.
 
     Raises ImageError: empty_file, too_many_bytes, not_an_image, too_many_pixels, too_small, unsupported_mode,
-    truncated, unreadable. Nothing else is raised, whatever the bytes.
+    truncated, unreadable. It never raises anything else, whatever the bytes are.
     """
     with _opened(content, limits) as image:
         upright, source = _upright(image, spec)
@@ -184,15 +188,15 @@ def read_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS)
 
 
 def decode_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """The pixels that `read_image` gives: (height, width, channels) uint8. Raises ImageError as it does."""
+    """Decode a file to the pixels of `read_image`, (height, width, channels) uint8. Raises ImageError as it does."""
     return read_image(content, spec, limits).pixels
 
 
 def fit_array(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """Bring an array (height, width, channels) uint8 with 1 or 3 channels to the spec, as `decode_image` would.
 
-    Raises ImageError: unsupported_mode for another type or number of channels; too_small and too_many_pixels where
-    the spec does not resize.
+    Raises ImageError: unsupported_mode for another type or number of channels; too_small or too_many_pixels if the
+    spec does not resize and the size differs.
     """
     if pixels.shape == spec.shape and pixels.dtype == np.uint8:
         return pixels
@@ -201,10 +205,10 @@ def fit_array(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
 
 def encode_image(pixels: np.ndarray, encoding: Encoding, quality: int = 95) -> bytes:
-    """Encode (height, width, 1 or 3) uint8 without metadata; the same pixels give the same bytes.
+    """Encode (height, width, 1 or 3) uint8 without metadata.
 
-    raw and png lose nothing; `quality` 1 to 100 is that of jpeg, which stores colour at half the resolution. Another
-    version of Pillow may compress differently.
+    The same pixels give the same bytes, but another version of Pillow may compress differently. raw and png are
+    lossless. jpeg has a `quality` of 1 to 100, and stores colour at half the resolution.
 
     >>> encode_image(np.full((1, 2, 3), 7, np.uint8), "raw")
     b'\\x07\\x07\\x07\\x07\\x07\\x07'
@@ -217,7 +221,7 @@ def encode_image(pixels: np.ndarray, encoding: Encoding, quality: int = 95) -> b
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Encode (height, width, 1 or 3) uint8 as PNG, without loss.
+    """Encode (height, width, 1 or 3) uint8 as PNG, which is lossless.
 
     >>> pixels = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
     >>> bool((decode_image(encode_png(pixels), ImageSpec(3, 4, 1)) == pixels).all())
@@ -228,16 +232,16 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 @contextlib.contextmanager
 def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
-    """A file's header, read and within the limits. Whatever the block raises becomes an ImageError."""
+    """Read a file's header and check its limits. Any exception of the body becomes an ImageError."""
     if not content:
         raise ImageError("empty_file", "the file has no bytes")
     if limits.max_bytes is not None and len(content) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(content)} bytes exceed the limit of {limits.max_bytes}")
-    reader = next((reader for beginning, reader in _READERS if beginning.match(content)), None)
+    reader = next((reader for first_bytes, reader in _READERS if first_bytes.match(content)), None)
     if reader is None:
-        raise ImageError("not_an_image", "it does not begin as a JPEG, PNG, BMP, GIF, TIFF or WebP file does")
+        raise ImageError("not_an_image", "it does not begin like a JPEG, PNG, BMP, GIF, TIFF or WebP file")
     if _SILENCE not in warnings.filters:
-        # Not once on import: whoever imports within warnings.catch_warnings() would undo it.
+        # Not once on import: if that happens within warnings.catch_warnings(), the filter is lost.
         warnings.filterwarnings("ignore", module=_NOISY)
     file = io.BytesIO(content)
     try:
@@ -246,15 +250,15 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
         image = reader(file)
         _refuse_bomb(image, limits)
         if isinstance(image, JpegImageFile) and _has_many_scans(image, content[: file.tell()]):
-            # A scan's header begins with its marker and its length, which is below 256.
+            # A scan's header begins with its marker and a length below 256.
             _refuse_above(_MAX_JPEG_SCANS, content.count(b"\xff\xda\0"), "scans")
         yield image
     except ImageError:
         raise
     except Exception as error:
-        # Pillow's readers raise almost anything on a damaged file; whatever it is, it is this image's fault alone.
+        # On a damaged file, Pillow's readers raise almost any exception. All of them concern this image alone.
         reason = f"{reader.format}: {str(error) or type(error).__name__}"
-        # A TIFF gives a KeyError by the number of its compression, or of the palette's tag where that is missing.
+        # A TIFF raises a KeyError with the number of an unknown compression, or of the palette's tag if it is missing.
         unknown = isinstance(error.__cause__, KeyError) and error.__cause__.args != (_PALETTE,)
         if isinstance(error, Image.DecompressionBombError):
             code = "too_many_pixels"
@@ -267,13 +271,16 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
         raise ImageError(code, reason) from error
 
 
-def _refuse_above(limit: int, count: int, what: str) -> None:
+def _refuse_above(limit: int, count: int, unit: str) -> None:
     if count > limit:
-        raise ImageError("unreadable", f"{count} {what} exceed the limit of {limit}")
+        raise ImageError("unreadable", f"{count} {unit} exceed the limit of {limit}")
 
 
 def _has_many_scans(image: JpegImageFile, header: bytes) -> bool:
-    """Whether the first scan, whose header ends the file's, is not the only one: it lacks a channel or some bits."""
+    """Return whether other scans follow the first one: it lacks a channel or some bits.
+
+    The header of the first scan is the end of the file's header.
+    """
     first_scan = header[-8 - 2 * image.layers :]
     return "progressive" in image.info or not first_scan.startswith(b"\xff\xda")
 
@@ -282,7 +289,7 @@ def _refuse_bomb(image: ImageFile, limits: Limits) -> None:
     pixels, limit = image.width * image.height, limits.max_pixels
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if _TILE_WIDTH in tags and _TILE_HEIGHT in tags:
-        # Tiles are unpacked whole, however little of them lies within the image.
+        # Tiles are unpacked whole, even if little of them is inside the image.
         tile_width, tile_height = tags[_TILE_WIDTH], tags[_TILE_HEIGHT]
         tiles = math.ceil(tags[_WIDTH] / tile_width) * math.ceil(tags[_HEIGHT] / tile_height)
         pixels = tiles * tile_width * tile_height
@@ -293,32 +300,33 @@ def _refuse_bomb(image: ImageFile, limits: Limits) -> None:
     if min(image.size) < limits.min_side:
         side = f"{image.width} x {image.height} (width x height)"
         raise ImageError("too_small", f"{side} has a side below the limit of {limits.min_side}")
-    # Strips of a hostile TIFF may cover the image thousands of times; those of channels cover it up to six times.
+    # The strips of a hostile TIFF may cover the image thousands of times. Strips per channel cover it up to six times.
     boxes = (tile[1] for tile in image.tile if tile[1])
     covered = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
     if covered > 8 * pixels:
-        raise ImageError("unreadable", f"its strips or tiles cover {covered} pixels of an image of {pixels}")
+        raise ImageError("unreadable", f"its strips or tiles cover {covered} pixels, but the image has {pixels}")
 
 
 def _upright(image: ImageFile, spec: ImageSpec) -> tuple[Image.Image, tuple[int, int]]:
-    """Unpack the pixels: upright, in the spec's mode, of all sizes that the spec's resize may start from.
+    """Unpack the pixels, turn them upright and convert them to the spec's mode.
 
-    Gives them with the whole image's own (width, height).
+    A large JPEG may be unpacked smaller, but not below the size that the spec's resize needs. Returns the image and the
+    (width, height) of the whole source.
     """
     mode = MODES[spec.channels]
     if image.mode in ("I", "F"):
-        raise ImageError("unsupported_mode", f"expected up to 16 bits a channel without sign, received {image.mode}")
+        raise ImageError("unsupported_mode", f"expected up to 16 bits per channel without sign, received {image.mode}")
     source = None
     if isinstance(image, JpegImageFile):
         sideways = _orientation(image) >= 5
         source = image.size[::-1] if sideways else image.size
         width, height = _whole_size(source, spec)
-        # It can be unpacked at 1/2, 1/4 or 1/8 of its size. Not as grey: that would be other pixels than its copy in
-        # another format has.
+        # Unpack it at 1/2, 1/4 or 1/8 of its size, if that is enough. Do not let it unpack to grey: the pixels would
+        # differ from those of the same image in another format.
         image.draft(None, (height, width) if sideways else (width, height))
     image.load()
     upright = _converted(image, mode)
-    # Pillow has turned a TIFF already, and taken its orientation away.
+    # Pillow has turned a TIFF already, and removed its orientation.
     turn = _TURN_UPRIGHT.get(_orientation(image))
     if turn is not None:
         upright = upright.transpose(turn)
@@ -326,7 +334,7 @@ def _upright(image: ImageFile, spec: ImageSpec) -> tuple[Image.Image, tuple[int,
 
 
 def _orientation(image: ImageFile) -> int:
-    # Damaged metadata are no reason to lose the image.
+    # Damaged metadata must not lose the image.
     with contextlib.suppress(Exception):
         orientation = image.getexif().get(_ORIENTATION)
         return orientation if orientation in _TURN_UPRIGHT else 1
@@ -334,18 +342,18 @@ def _orientation(image: ImageFile) -> int:
 
 
 def _converted(image: ImageFile, mode: str) -> Image.Image:
-    # With it, Pillow would warn, and look for a colour to mark as transparent.
+    # If it is there, Pillow warns, and looks for a colour to mark as transparent.
     image.info.pop("transparency", None)
     if image.mode == mode:
         return image
     if image.mode.startswith("I;16"):
         return _upper_8_bits(image).convert(mode)
-    # There is no direct way from CIELAB to grey.
+    # Pillow cannot convert CIELAB to grey directly.
     return (image.convert("RGB") if image.mode == "LAB" else image).convert(mode)
 
 
 def _upper_8_bits(image: ImageFile) -> Image.Image:
-    """Grey of 12 or 16 bits -> mode L. Pillow's own conversion cuts off what is above 255."""
+    """Convert grey of 12 or 16 bits to mode L. Pillow's own conversion makes all values above 255 white."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     (bits,) = tags.get(_BITS, (16,))
     grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
@@ -353,7 +361,9 @@ def _upper_8_bits(image: ImageFile) -> Image.Image:
 
 
 def _whole_size(source: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
-    """(width, height) to which the spec resizes a whole image of `source` (width, height), before padding or cropping.
+    """Return the (width, height) that the whole image is resized to, before it is padded or cropped.
+
+    `source` is its own (width, height).
 
     >>> [_whole_size((40, 30), ImageSpec(10, 10, 3, resize)) for resize in get_args(Resize)]
     [(10, 10), (10, 8), (13, 10), (40, 30)]
@@ -368,18 +378,18 @@ def _whole_size(source: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
 
 
 def _fitted(image: Image.Image, source: tuple[int, int], spec: ImageSpec) -> Image.Image:
-    """Resize an image, which may have been reduced from `source` (width, height) already, to the spec's size."""
+    """Resize an image to the spec's size. `source` is its (width, height) before `_upright` may have reduced it."""
     target = (spec.width, spec.height)
     if source == target:
         return image
     if spec.resize == "none":
         code = "too_small" if source[0] < spec.width or source[1] < spec.height else "too_many_pixels"
         sizes = f"{source[0]} x {source[1]} (width x height) is not {spec.width} x {spec.height}"
-        raise ImageError(code, f"{sizes}, and nothing is resized (image.resize none)")
+        raise ImageError(code, f"{sizes}, and image.resize none does not resize it")
     box, whole = None, _whole_size(source, spec)
     if spec.resize == "shorter_side_and_crop":
         scale = max(spec.width / source[0], spec.height / source[1])
-        # What is cut off each side, in pixels and their fractions.
+        # The width and height that are cut off each side, in pixels and fractions of them.
         x = max(0.0, (1 - spec.width / (source[0] * scale)) / 2) * image.width
         y = max(0.0, (1 - spec.height / (source[1] * scale)) / 2) * image.height
         box, whole = (x, y, image.width - x, image.height - y), target

@@ -1,7 +1,7 @@
-"""A sealed model's artifacts -> predictions, a row an image.
+"""Predict images with a sealed model: one row per image.
 
 Like `images` and `errors`, this module travels inside every registered model (see `cnnlib.sealed.seal`) and imports
-nothing else of this project. TensorFlow is imported by the first model that is loaded.
+nothing else of this project. It imports TensorFlow when the first model is loaded.
 """
 
 import hashlib
@@ -22,7 +22,8 @@ from .images import ImageSpec, decode_image, fit_array
 MODEL_FILE = "model.keras"
 CARD_FILE = "model.json"
 
-# What goes through the model at once: more is not faster, and its activations take many times the pixels' memory.
+# Images that go through the model at once. More are not faster, and the activations take many times the memory of the
+# pixels.
 BYTES_AT_ONCE = 2 * 2**20
 FEWEST_IMAGES_AT_ONCE = 16
 MOST_IMAGES_AT_ONCE = 2048
@@ -36,12 +37,16 @@ ERROR = "error"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model must know of itself, kept beside its weights.
+    """The facts that a model needs, kept in `model.json` beside its weights.
 
-    `classes` in label order; `fingerprint` of the image set it was trained on; `model_sha256` of the .keras file;
-    `code_package` the name under which this code travels with the model. `class_shares` of the training images, by
-    label; `confidence_shares` of the validation images, by the bins of `cnnlib.predictions.drift`. Empty where not
-    known.
+    - `image`: the images that it takes.
+    - `classes`: class names in label order.
+    - `fingerprint`: of the image set that it was trained on.
+    - `model_sha256`: of the .keras file.
+    - `code_package`: the name of the package in which this code travels with the model.
+    - `class_shares`: each class's fraction of the training images, by label; empty if not known.
+    - `confidence_shares`: the fraction of the validation images in each bin of confidence (`cnnlib.predictions.drift`);
+      empty if not known.
     """
 
     image: ImageSpec
@@ -53,13 +58,13 @@ class ModelCard:
     confidence_shares: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The keys of `model.json`."""
+        """Return the keys of `model.json`."""
         lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}
         return vars(self) | lists | {"image": self.image.as_dict()}
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read `model.json`. Raises ModelError where there is none."""
+    """Read `model.json` from a folder. Raises ModelError if it is missing or damaged."""
     try:
         content = json.loads((folder / CARD_FILE).read_text())
     except FileNotFoundError as error:
@@ -74,32 +79,33 @@ def read_card(folder: Path) -> ModelCard:
 
 
 class Classifier:
-    """A loaded model. Load once, predict many times; use from one thread at a time."""
+    """A loaded model. Load it once, predict many times, and use it from one thread at a time."""
 
     def __init__(self, model: Any, card: ModelCard) -> None:
         import tensorflow as tf
 
         self.card = card
         self._model = model
-        # One graph for every batch size: the first batch pays for tracing, no later one does.
+        # One graph serves every batch size, so only the first batch waits for tracing.
         self._compiled = partial(tf.function, input_signature=[tf.TensorSpec((None, *card.image.shape), tf.uint8)])
         self._probabilities = self._compiled(lambda images: (tf.nn.softmax(model(images, training=False)),))
 
     def predict_pixels(self, images: np.ndarray) -> np.ndarray:
         """(batch, height, width, channels) uint8 -> probabilities (batch, classes) float32.
 
-        However many there are, a few megabytes at a time go through the model. Raises ModelError for another shape or
-        type.
+        A few megabytes at a time go through the model, so the batch may have any size. Raises ModelError for another
+        shape or type.
         """
-        return self._in_portions(self._probabilities, images, len(self.card.classes))[0]
+        return self._in_parts(self._probabilities, images, len(self.card.classes))[0]
 
     def embed_pixels(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same probabilities, and embeddings (batch, features) float32: what the model's head is given, flat.
+        """(batch, height, width, channels) uint8 -> probabilities, and embeddings (batch, features) float32.
 
-        The head is the last layer with weights. Raises ModelError where the model is no graph of layers.
+        The probabilities are those of `predict_pixels`. An embedding is the flattened input of the model's head, the
+        last layer with weights. Raises ModelError if the model is not a graph of layers.
         """
         function, features = self._embedding
-        probabilities, embeddings = self._in_portions(function, images, len(self.card.classes), features)
+        probabilities, embeddings = self._in_parts(function, images, len(self.card.classes), features)
         return probabilities, embeddings
 
     @cached_property
@@ -109,7 +115,9 @@ class Classifier:
 
         try:
             head = next(layer for layer in reversed(self._model.layers) if layer.weights)
-            both = keras.Model(self._model.inputs, [self._model.output, keras.layers.Flatten()(head.input)])
+            # A name of its own: in a fresh process, Keras would call it "flatten", as many models call a layer.
+            embedding = keras.layers.Flatten(name="sparkcnn_embedding")(head.input)
+            both = keras.Model(self._model.inputs, [self._model.output, embedding])
         except (AttributeError, StopIteration, TypeError, ValueError) as error:
             raise ModelError(f"the model has no layer before its head to take an embedding from: {error}") from error
 
@@ -119,26 +127,26 @@ class Classifier:
 
         return self._compiled(predict), both.output_shape[1][-1]
 
-    def _in_portions(self, function: Any, images: np.ndarray, *widths: int) -> list[np.ndarray]:
-        """What a function of images gives for as many as there are: arrays (batch, width) float32."""
+    def _in_parts(self, function: Any, images: np.ndarray, *widths: int) -> list[np.ndarray]:
+        """Call a function on parts of a batch, and join its results: one array (batch, width) float32 per width."""
         if images.dtype != np.uint8 or images.shape[1:] != self.card.image.shape:
             raise ModelError(
-                f"the model takes (batch, {', '.join(map(str, self.card.image.shape))}) uint8, "
+                f"the model takes (batch, {', '.join(map(str, self.card.image.shape))}) uint8; "
                 f"received {images.shape} {images.dtype}"
             )
         most = min(MOST_IMAGES_AT_ONCE, max(FEWEST_IMAGES_AT_ONCE, BYTES_AT_ONCE // self.card.image.size_bytes))
         results = [np.empty((len(images), width), np.float32) for width in widths]
         for start in range(0, len(images), most):
-            for result, portion in zip(results, function(images[start : start + most]), strict=True):
-                result[start : start + most] = portion
+            for result, part in zip(results, function(images[start : start + most]), strict=True):
+                result[start : start + most] = part
         return results
 
     def predict_images(self, images: Sequence[bytes | np.ndarray | None]) -> pd.DataFrame:
-        """Predict encoded files (bytes), each brought to the model's spec, and arrays (height, width, channels) uint8.
+        """Predict images: encoded files (bytes) of any size, or arrays (height, width, channels) uint8 of the model's.
 
-        Gives a row an image, in order: label (int), label_name, probability (of that label), probabilities (list of
-        one a class), error. An image that cannot be used has an error "code: message" and nulls, the others no error.
-        Raises ModelError as `to_pixels` does.
+        Returns one row per image, in order: label (int), label_name, probability (of that label), probabilities (list
+        with one per class), error. The error is None, or "code: message" for an image that cannot be used; the rest of
+        its row is None. Raises ModelError as `to_pixels` does.
         """
         pixels, errors = self.to_pixels(images)
         return self._frame(self.predict_pixels(pixels), errors)
@@ -146,11 +154,11 @@ class Classifier:
     def to_pixels(
         self, images: Sequence[bytes | np.ndarray | None], *, fit: bool = False
     ) -> tuple[np.ndarray, list[str | None]]:
-        """Bring images to the model's spec: (those that can be used (usable, height, width, channels) uint8, errors).
+        """Decode images and bring them to the model's spec.
 
-        The errors are as in `predict_images`, one an image, None for the usable ones. Raises ModelError for what is
-        neither bytes nor an array, and for an array of another shape or type than the model's; with `fit`, arrays of
-        other sizes are brought to it too.
+        Returns pixels (usable, height, width, channels) uint8 of the images that can be used, and one error per image,
+        as in `predict_images`. With `fit`, arrays of other sizes are resized too. Without it, they raise ModelError.
+        An image that is neither bytes nor an array always does.
         """
         pixels: list[np.ndarray] = []
         errors: list[str | None] = []
@@ -163,7 +171,7 @@ class Classifier:
         return np.stack(pixels) if pixels else np.empty((0, *self.card.image.shape), np.uint8), errors
 
     def _pixels(self, image: bytes | np.ndarray | None, fit: bool) -> np.ndarray:
-        # A table may have NaN for what is missing.
+        # In a table, a missing image may be NaN.
         if image is None or (isinstance(image, float) and math.isnan(image)):
             raise ImageError("empty_file", "there is no image in this row")
         if isinstance(image, bytes | bytearray | memoryview):
@@ -176,7 +184,7 @@ class Classifier:
         if not fit and (image.shape != self.card.image.shape or image.dtype != np.uint8):
             raise ModelError(
                 f"the model takes arrays {self.card.image.shape} uint8 (height, width, channels), or encoded files, "
-                f"which are resized; received {image.shape} {image.dtype}"
+                f"which it resizes; received {image.shape} {image.dtype}"
             )
         return fit_array(image, self.card.image)
 
@@ -191,7 +199,7 @@ class Classifier:
             label = int(row.argmax())
             records.append((label, self.card.classes[label], float(row[label]), row.tolist(), None))
         columns = [LABEL, LABEL_NAME, PROBABILITY, PROBABILITIES, ERROR]
-        # Object columns: None stays None, where pandas would make NaN of it, and 3.0 of a label beside it.
+        # In columns of objects, None stays None. Otherwise pandas makes it NaN, and the labels beside it floats.
         return pd.DataFrame(records, columns=columns, dtype=object)
 
 
@@ -201,10 +209,11 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 def load_network(folder: Path) -> tuple[Any, ModelCard]:
-    """Load a sealed model's network from its artifacts folder: (a keras.Model that gives logits, its card).
+    """Load a sealed model from its artifacts folder: (a keras.Model that gives logits, its card).
 
-    Raises ModelError when the .keras file is not the one that was registered, by SHA-256, before it is opened, and for
-    what Keras' safe mode does not load: code inside the model (Lambda layers), other classes than layers, HDF5.
+    Raises ModelError before it opens the .keras file if the file's SHA-256 is not the registered one. Also raises it if
+    Keras' safe mode refuses the file, because of code inside the model (Lambda layers), classes that are not layers,
+    or HDF5.
     """
     card = read_card(folder)
     path = folder / MODEL_FILE
@@ -212,19 +221,21 @@ def load_network(folder: Path) -> tuple[Any, ModelCard]:
         raise ModelError(f"{folder} is not a sealed model of sparkcnn: it has no {MODEL_FILE}")
     received = sha256_of(path)
     if received != card.model_sha256:
-        raise ModelError(f"{path} has SHA-256 {received}, registered was {card.model_sha256}; register it again")
+        raise ModelError(
+            f"{path} has SHA-256 {received}, but {card.model_sha256} was registered; register the model again"
+        )
     import keras
 
-    # Keras looks it up where a model has it.
+    # Importing it registers the layer with Keras, which a model may contain.
     from .grouped_convolution import GroupedConv2D  # noqa: F401
 
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # of many kinds, by what is in the file
-        raise ModelError(f"{path} is no model that Keras loads in safe mode: {first_line(error)}") from error
+    except Exception as error:  # of many kinds, depending on the file
+        raise ModelError(f"{path} is not a model that Keras loads in safe mode: {first_line(error)}") from error
     return model, card
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""Columns whose nulls come through MLflow's `spark_udf`.
+"""Columns that keep their nulls in MLflow's `spark_udf`.
 
-It casts a column of a struct by `Series.astype(int)` or `astype(str)`: a null among labels is an error then, and one
-among texts becomes the text "None". These columns keep their nulls when they are cast.
+MLflow casts the columns of a struct by `Series.astype(int)` or `astype(str)`. A null among labels is then an error, and
+a null among texts becomes the text "None". The columns of this module keep their nulls when they are cast.
 
 This module travels inside every registered model, see `cnnlib.sealed.seal`.
 """
@@ -23,12 +23,12 @@ class NullableDtype(ExtensionDtype):
 
     @classmethod
     def construct_array_type(cls) -> Any:
-        """The arrays of this type."""
+        """Return the class of the arrays of this type."""
         return NullableArray
 
 
 class NullableArray(ExtensionArray):
-    """One-dimensional, of Python objects and None."""
+    """A one-dimensional array of Python objects and None."""
 
     def __init__(self, values: Sequence[Any] | np.ndarray) -> None:
         self._values = np.empty(len(values), object)
@@ -44,12 +44,12 @@ class NullableArray(ExtensionArray):
 
     @property
     def dtype(self) -> NullableDtype:
-        """Their type."""
+        """The type of the array."""
         return NullableDtype()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the references."""
+        """Bytes of the references to the objects."""
         return self._values.nbytes
 
     def __len__(self) -> int:
@@ -60,22 +60,22 @@ class NullableArray(ExtensionArray):
         return NullableArray(chosen) if isinstance(chosen, np.ndarray) else chosen
 
     def isna(self) -> np.ndarray:
-        """Which are None."""
+        """Return which elements are None."""
         return np.array([value is None for value in self._values], bool)
 
     def take(self, indices: Any, *, allow_fill: bool = False, fill_value: Any = None) -> "NullableArray":
-        """Those at these places; with `allow_fill`, None at -1."""
+        """Return the elements at these indices. With `allow_fill`, -1 stands for None."""
         taken = self._values.take(indices)
         if allow_fill:
             taken[np.asarray(indices) == -1] = None
         return NullableArray(taken)
 
     def copy(self) -> "NullableArray":
-        """Another one, of the same objects."""
+        """Return a new array of the same objects."""
         return NullableArray(self._values)
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
-        """The objects as another type; where some are None, these stay None and all stay objects."""
+        """Cast the elements. If some are None, these stay None, and the result is an array of objects."""
         present = ~self.isna()
         if isinstance(dtype, NullableDtype) or present.all():
             return super().astype(dtype, copy)
@@ -85,7 +85,7 @@ class NullableArray(ExtensionArray):
 
 
 def keep_nulls(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows, with columns that are nullable where some values are null; MLflow casts none where all are."""
+    """Make the columns nullable in which some values are null. MLflow does not cast a column in which all are."""
     return pd.DataFrame({name: _nullable(column) for name, column in rows.items()})
 
 

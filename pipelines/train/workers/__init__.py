@@ -1,1 +1,1 @@
-"""Training on Spark's workers: where its ranks are placed, how they are started, connected, watched and ended."""
+"""Training on Spark's workers: the ranks' start, connections, progress and end."""

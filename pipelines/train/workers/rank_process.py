@@ -1,8 +1,8 @@
-"""A rank's process as its task sees it: started fresh, watched, never left behind.
+"""The process of a rank: started by its task, watched, and never left behind.
 
-A process can connect to others only once, at its start, and Spark uses its Python workers again: so each rank is a
-process of its own. It holds the other end of its standard input and ends itself when that closes, so it outlives
-neither a task that was killed nor a driver.
+TensorFlow can connect a process to others only once, at its start, and Spark reuses its Python workers. So each rank is
+a new process. The task holds the other end of the rank's standard input. The rank ends itself when that closes, so it
+does not outlive a killed task or driver.
 """
 
 import json
@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 LAST_LINES = 20
-# Between asking a process to end and ending it.
+# Time between asking a process to end and killing it.
 GRACE_SECONDS = 3.0
 
 
 class RankProcess:
-    """Runs `python -m module` in a folder, with `spec` as the first line of its standard input, and ends with `with`.
+    """Run `python -m module` in a folder. The process ends at the latest with the `with` block.
 
-    Its temporary files lie in the folder too, so that they go with it however the process ends.
-    With `echo`, all that it writes goes to this process's standard error too, which is an executor's log.
-    `pass_fds` are file descriptors that it keeps.
+    - `spec` is sent as JSON in the first line of the process's standard input.
+    - `environment` has variables to add to those of this process.
+    - `folder` is also the place for its temporary files, so they are removed with it however the process ends.
+    - `echo` copies the process's output to this process's standard error, which is the executor's log.
+    - `pass_fds` are file descriptors that the process inherits.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class RankProcess:
     ) -> None:
         self._echo = echo
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
-        # What this process can import, that one can: a cluster's workers find the project in a zip, say.
+        # It can import whatever this process can. For example, the workers of a cluster may find the project in a zip.
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
@@ -65,7 +67,7 @@ class RankProcess:
             self._process.stdin.write(json.dumps(dict(spec)).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended already; `wait` tells how
+            pass  # it has already ended; `wait` gives the status
 
     def __enter__(self) -> "RankProcess":
         return self
@@ -75,14 +77,14 @@ class RankProcess:
             self.end()
 
     def wait(self) -> int:
-        """Wait for the end, and give the exit status, -9 for an end by signal 9."""
+        """Wait for the end, and return the exit status. After an end by signal 9 it is -9."""
         status = self._process.wait()
-        # A process that it has started itself, and left, may hold its output open.
+        # A process that it started and left behind may hold its output open.
         self._reader.join(GRACE_SECONDS)
         return status
 
     def end(self) -> None:
-        """Have the process end now; it may be gone already."""
+        """End the process now. It may already be gone."""
         self._process.terminate()
         try:
             self._process.wait(GRACE_SECONDS)
@@ -91,7 +93,7 @@ class RankProcess:
 
     @property
     def last_lines(self) -> list[str]:
-        """The last lines that it wrote to standard output and error."""
+        """The last lines that the process wrote to standard output and error."""
         return list(self._lines)
 
     def _read(self) -> None:
@@ -103,10 +105,10 @@ class RankProcess:
                 print(text, file=sys.stderr, flush=True)
 
 
-def how_it_ended(status: int) -> str:
-    """An exit status in words.
+def describe_exit(status: int) -> str:
+    """Describe an exit status in words.
 
-    >>> how_it_ended(-9), how_it_ended(1)
+    >>> describe_exit(-9), describe_exit(1)
     ('was killed by SIGKILL', 'ended with exit status 1')
     """
     if status < 0:
@@ -115,18 +117,18 @@ def how_it_ended(status: int) -> str:
 
 
 def end_with_standard_input() -> None:
-    """Called in the rank's process: end it as soon as whoever started it is gone."""
+    """In the rank's process: end this process as soon as the process that started it is gone."""
 
     def watch() -> None:
         while os.read(0, 4096):
             pass
         os._exit(1)
 
-    threading.Thread(target=watch, name="sparkcnn-failure-signal", daemon=True).start()
+    threading.Thread(target=watch, name="sparkcnn-standard-input", daemon=True).start()
 
 
 def read_spec() -> dict[str, Any]:
-    """Called in the rank's process: the first line of standard input. Reads no byte beyond it."""
+    """In the rank's process: read the spec from the first line of standard input, and no byte beyond it."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

@@ -1,4 +1,4 @@
-"""Whether Spark begins the tasks of a job in time: for slots that another job holds, it would wait without end."""
+"""A deadline for Spark to start the tasks of a job. If another job holds the task slots, Spark would wait forever."""
 
 import threading
 from collections.abc import Iterator
@@ -8,87 +8,87 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from py4j.protocol import Py4JError
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 
 from pipelines.spark.session import is_classic
 
-SECONDS_TO_BEGIN = 60.0
+SECONDS_TO_START = 60.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
-class NotBegunError(Exception):
-    """Spark has begun none of a job's tasks in the time it has for that."""
+class NotStartedError(Exception):
+    """Spark has started none of a job's tasks before the deadline."""
 
 
 @dataclass
-class _Seen:
-    """What is known of a job: whether it has begun, and whether something is in its way."""
+class _JobState:
+    """`started` is set when a task of the job runs. `blocked` says whether other tasks hold the slots."""
 
-    begun: threading.Event = field(default_factory=threading.Event)
-    hindered: bool = False
+    started: threading.Event = field(default_factory=threading.Event)
+    blocked: bool = False
 
 
 @contextmanager
-def begun_soon(spark: SparkSession, tag: str, rows: Future[list[Row]]) -> Iterator[None]:
-    """Wait, at the body's end, until Spark has begun tasks of the job that has the tag and gives the rows.
+def enforce_start_deadline(spark: SparkSession, tag: str, result: Future[Any]) -> Iterator[None]:
+    """Let the body start a job with this tag, then wait until Spark has started tasks of it or `result` is there.
 
-    Raises NotBegunError after SECONDS_TO_BEGIN, on classic Spark where other tasks run instead. A Spark Connect
-    session does not tell before Spark 4, and nothing is waited for.
+    Raises NotStartedError after SECONDS_TO_START, on classic Spark only if other tasks run at that time. A Spark
+    Connect session before Spark 4 cannot tell whether tasks have started, so this does not wait there.
     """
     if not is_classic(spark) and not hasattr(spark, "registerProgressHandler"):
         yield
         return
-    with _jobs_watched(spark, tag) if is_classic(spark) else _session_watched(spark) as seen:
+    with _watch_job(spark, tag) if is_classic(spark) else _watch_session(spark) as state:
         yield
-        rows.add_done_callback(lambda _: seen.begun.set())
-        while not seen.begun.wait(SECONDS_TO_BEGIN):
-            if seen.hindered:
-                raise NotBegunError
+        result.add_done_callback(lambda _: state.started.set())
+        while not state.started.wait(SECONDS_TO_START):
+            if state.blocked:
+                raise NotStartedError
 
 
 @contextmanager
-def _session_watched(session: Any) -> Iterator[_Seen]:
-    """Have a session of Spark Connect tell; what is in the way nobody can ask there."""
-    seen = _Seen(hindered=True)
+def _watch_session(session: Any) -> Iterator[_JobState]:
+    """Let a Spark Connect session report progress. It cannot tell whether other tasks hold the slots, so assume so."""
+    state = _JobState(blocked=True)
 
     def look(stages: object, inflight_tasks: int, operation_id: object, done: bool) -> None:
         if inflight_tasks or done:
-            seen.begun.set()
+            state.started.set()
 
     session.registerProgressHandler(look)
     try:
-        yield seen
+        yield state
     finally:
         session.removeProgressHandler(look)
 
 
 @contextmanager
-def _jobs_watched(spark: SparkSession, tag: str) -> Iterator[_Seen]:
-    """Ask Spark in a thread: an interrupt must not meet the main thread in a call to the JVM."""
-    seen, over = _Seen(), threading.Event()
+def _watch_job(spark: SparkSession, tag: str) -> Iterator[_JobState]:
+    """Ask Spark in a thread, because an interrupt must not reach the main thread during a call to the JVM."""
+    state, over = _JobState(), threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         try:
-            while not (over.wait(_SECONDS_BETWEEN_LOOKS) or seen.begun.is_set()):
-                _look(spark, tag, seen)
+            while not (over.wait(_SECONDS_BETWEEN_LOOKS) or state.started.is_set()):
+                _look(spark, tag, state)
         except (Py4JError, OSError, AttributeError):
-            return  # Spark has ended, and the job's own thread tells how
+            return  # Spark has ended; the thread of the job reports why
 
-    threading.Thread(target=look, name="sparkcnn-start-deadline", daemon=True).start()
+    threading.Thread(target=watch, name="sparkcnn-start-deadline", daemon=True).start()
     try:
-        yield seen
+        yield state
     finally:
         over.set()
 
 
-def _look(spark: SparkSession, tag: str, seen: _Seen) -> None:
-    # What Spark tells of running tasks may be as old as its executors' last heartbeats, some 10 s. So a job is given
-    # up for the tasks that do run, not because its own are not seen.
+def _look(spark: SparkSession, tag: str, state: _JobState) -> None:
+    # Spark's numbers of running tasks can be as old as the last heartbeat of the executors, about 10 s. So we give up a
+    # job because other tasks run, not because we do not see its own.
     tracker = spark.sparkContext.statusTracker()
     jobs = [tracker.getJobInfo(job) for job in spark.sparkContext._jsc.sc().statusTracker().getJobIdsForTag(tag)]
     own = {stage for job in jobs if job for stage in job.stageIds}
     infos = {stage: tracker.getStageInfo(stage) for stage in {*own, *tracker.getActiveStageIds()}}
     running = {stage for stage, info in infos.items() if info and info.numActiveTasks}
     if own & running:
-        seen.begun.set()
-    seen.hindered = bool(running - own)
+        state.started.set()
+    state.blocked = bool(running - own)

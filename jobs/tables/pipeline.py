@@ -1,35 +1,25 @@
-"""The tables that jobs end with."""
+"""The tables of ingest, train, score, demo and imagenet."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
 from rich.table import Table
 
-if TYPE_CHECKING:  # these import Arrow or TensorFlow, which doctor must be able to do without
-    from collections.abc import Mapping, Sequence
+from jobs.tables.layout import CLASSES_SHOWN, by_code, pairs_table
 
-    from cnnlib.config import TrainSettings
+if TYPE_CHECKING:  # these import Arrow or TensorFlow
+    from cnnlib.config import RegisterSettings, TrainSettings
     from cnnlib.image_set.contract import ImageSet
     from cnnlib.predictions.contract import Predictions
-    from cnnlib.predictions.drift import Stability
+    from cnnlib.predictions.drift import Drift
     from pipelines.demo import DemoResult
     from pipelines.train.find_rate import FoundRate
     from pipelines.train.flow import TrainedModel
-
-# Of a thousand classes those that moved most are enough.
-CLASSES_SHOWN = 10
-
-
-def show(*tables: RenderableType) -> None:
-    """Print to standard output, as wide as is needed where that is no terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(*tables, sep="\n")
+    from pipelines.train.imagenet import ImagenetModel
 
 
 def image_set_table(image_set: "ImageSet") -> Table:
-    """Every image accounted for, and what the set is."""
+    """Return the number of images kept and left out, and a description of the image set."""
     table = pairs_table("image set")
     _add_image_set(table, image_set)
     train = image_set.splits["train"]
@@ -42,7 +32,7 @@ def image_set_table(image_set: "ImageSet") -> Table:
 
 
 def training_table(trained: "TrainedModel", settings: "TrainSettings") -> Table:
-    """How training went, and what was registered."""
+    """Return the result of a training and the registered version."""
     table = pairs_table("training")
     _add_training(table, trained)
     _add_registered(table, trained, settings)
@@ -50,18 +40,24 @@ def training_table(trained: "TrainedModel", settings: "TrainSettings") -> Table:
 
 
 def rate_table(found: "FoundRate") -> Table:
-    """The learning rate that a sweep suggests."""
+    """Return the learning rate that a sweep suggests."""
     table = pairs_table("learning rate")
     rates = found.sweep.rates
     table.add_row("suggested", f"--optimizer.learning_rate {found.suggested:.2g}")
-    table.add_row("tried", f"{rates[0]:.1e} to {rates[-1]:.1e}, a step each")
+    table.add_row("tried", f"{rates[0]:.1e} to {rates[-1]:.1e}, one step each")
     table.add_row("figure", found.figure)
     table.add_row("run", found.run_url)
     return table
 
 
+def scoring_tables(predictions: "Predictions") -> list[Table]:
+    """Return the tables of a scoring: the drift of the classes if it is known, and the predictions."""
+    drift = [] if predictions.drift is None else [stability_table(predictions.drift)]
+    return [*drift, predictions_table(predictions)]
+
+
 def predictions_table(predictions: "Predictions") -> Table:
-    """Every row accounted for."""
+    """Return the number of rows scored and failed, and where the predictions are."""
     table = pairs_table("predictions")
     _add_predictions(table, predictions)
     table.add_row("run", predictions.mlflow_run)
@@ -69,8 +65,8 @@ def predictions_table(predictions: "Predictions") -> Table:
     return table
 
 
-def stability_table(stability: "Stability") -> Table:
-    """Predicted classes against the training set's: those that have moved most, and what it all comes to."""
+def stability_table(stability: "Drift") -> Table:
+    """Return how far the predictions have moved from the training set: the classes that moved most, and all."""
     table = Table(title="predicted against trained on", title_justify="left")
     shown = sorted(range(len(stability.classes)), key=lambda label: -stability.terms[label])[:CLASSES_SHOWN]
     table.add_column("class", overflow="fold")
@@ -91,7 +87,7 @@ def stability_table(stability: "Stability") -> Table:
 
 
 def demo_table(result: "DemoResult") -> Table:
-    """The whole pipeline on one page."""
+    """Return the results of all stages in one table."""
     table = pairs_table("sparkcnn demo")
     _add_image_set(table, result.image_set)
     table.add_section()
@@ -107,11 +103,12 @@ def demo_table(result: "DemoResult") -> Table:
     return table
 
 
-def pairs_table(title: str) -> Table:
-    """A table of names and values, still empty."""
-    table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+def imagenet_table(registered: "ImagenetModel", settings: "RegisterSettings") -> Table:
+    """Return the registered version of a network with ImageNet's classes."""
+    table = pairs_table("imagenet")
+    table.add_row("model", _version(registered.name, registered.version, settings.alias))
+    table.add_row("classes", f"{registered.classes:,}")
+    table.add_row("run", registered.run_url)
     return table
 
 
@@ -126,14 +123,14 @@ def _add_image_set(table: Table, image_set: "ImageSet") -> None:
         kept = image_set.settings["split"]["conflicts"] == "keep"
         table.add_row(
             "conflicts",
-            f"{image_set.conflicting:,} images with the pixels of one of another class, "
-            + ("one a class is kept" if kept else "all left out, counted as duplicate"),
+            f"{image_set.conflicting:,} images with the same pixels as an image of another class, "
+            + ("one per class is kept" if kept else "all left out, counted as duplicate"),
         )
     table.add_row("splits", ", ".join(f"{split.rows:,} {name}" for name, split in image_set.splits.items()))
 
 
-def _imbalance(class_counts: "Sequence[int]") -> str:
-    """How unequal the classes are, in words.
+def _imbalance(class_counts: Sequence[int]) -> str:
+    """Return in words how unequal the classes are.
 
     >>> _imbalance([30, 10]), _imbalance([]), _imbalance([5, 0])
     ('; the largest has 3.0 times the train images of the smallest', '', '; one has no train images')
@@ -143,15 +140,6 @@ def _imbalance(class_counts: "Sequence[int]") -> str:
     if not min(class_counts):
         return "; one has no train images" if class_counts.count(0) == 1 else "; some have no train images"
     return f"; the largest has {max(class_counts) / min(class_counts):.1f} times the train images of the smallest"
-
-
-def by_code(counts: "Mapping[str, int]") -> str:
-    """Counts by code, in parentheses.
-
-    >>> by_code({"truncated": 1200, "empty_file": 1}), by_code({})
-    (' (1,200 truncated, 1 empty_file)', '')
-    """
-    return f" ({', '.join(f'{count:,} {code}' for code, count in counts.items())})" if counts else ""
 
 
 def _add_training(table: Table, trained: "TrainedModel") -> None:
@@ -168,11 +156,14 @@ def _add_registered(table: Table, trained: "TrainedModel", settings: "TrainSetti
     if trained.version is None:
         table.add_row("model", f"{trained.model_uri} (not registered)")
     else:
-        alias = f", alias {register.alias}" if register.alias else ""
-        table.add_row("model", f"{register.name} version {trained.version}{alias}")
+        table.add_row("model", _version(register.name, trained.version, register.alias))
     if trained.ui_command:
         table.add_row("MLflow UI", trained.ui_command)
     table.add_row("run", trained.run_url)
+
+
+def _version(name: str | None, version: str, alias: str | None) -> str:
+    return f"{name} version {version}" + (f", alias {alias}" if alias else "")
 
 
 def _add_predictions(table: Table, predictions: "Predictions") -> None:

@@ -1,7 +1,5 @@
-"""The tables of the jobs that come before a training."""
+"""The tables of plan."""
 
-from collections.abc import Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.constrain import Constrain
@@ -9,10 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cnnlib.training.scaling import MXNET_IMAGES_PER_SECOND, MXNET_QUOTED, published_efficiency
-from jobs.tables import pairs_table, show
-from pipelines.doctor.examination import NOT_CHECKED, OK, PROBLEM, Finding
+from jobs.tables.layout import pairs_table, show
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # imports TensorFlow
     from pipelines.doctor.plan import Plan
 
 _FORMULA = (
@@ -20,43 +17,28 @@ _FORMULA = (
     "(Thakur, Rabenseifner and Gropp 2005; Patarasu and Yuan 2009)"
 )
 _NOTES = (
-    "expected: step / (step + all-reduce), for sparkcnn sends one message after the backward pass. at best: with the "
-    "exchange going on during all of the backward pass, 2/3 of the step. Stragglers are not in either.\n"
-    "published: MXNet on up to 16 machines of 16 K80 GPUs with 20 Gbit/s: the round figures that are quoted, and in "
-    f"brackets what was measured for {', '.join(MXNET_IMAGES_PER_SECOND)} (apache/mxnet, "
+    "expected: step / (step + all-reduce), because sparkcnn sends one message after the backward pass. at best: if the "
+    "exchange ran during the whole backward pass, which is 2/3 of the step. Neither counts stragglers.\n"
+    "published: MXNet on up to 16 machines with 16 K80 GPUs each and 20 Gbit/s. First the round figures that are "
+    f"quoted, then in brackets the measurements of {', '.join(MXNET_IMAGES_PER_SECOND)} (apache/mxnet, "
     "example/image-classification/README.md, commit 2829115, 2016)."
 )
 _NOTES_WIDTH = 120
-_STYLES = {OK: "green", PROBLEM: "bold red", NOT_CHECKED: "dim"}
-
-
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """A row a check: whether it is well, what was found, and what to do or why it was not checked."""
-    table = Table(title="sparkcnn doctor", title_justify="left")
-    table.add_column("check", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("found, and what to do", overflow="fold")
-    for _, part in groupby(findings, key=lambda finding: finding.part):
-        table.add_section()
-        for finding in part:
-            told = "\n".join(filter(None, (finding.found, finding.note)))
-            table.add_row(Text(finding.what), Text(finding.verdict, style=_STYLES[finding.verdict]), Text(told))
-    return table
 
 
 def show_plan(plan: "Plan") -> None:
-    """Print what is expected, and above it of what it follows."""
-    show(_basis_table(plan), _scaling_table(plan), Constrain(Text(_NOTES), _NOTES_WIDTH))
+    """Print the inputs of a plan, the efficiency that it expects, and notes."""
+    show(_inputs_table(plan), _scaling_table(plan), Constrain(Text(_NOTES), _NOTES_WIDTH))
 
 
-def _basis_table(plan: "Plan") -> Table:
+def _inputs_table(plan: "Plan") -> Table:
     height, width, channels = plan.image_shape
     network = plan.settings.network
     table = pairs_table("sparkcnn plan")
     table.add_row("model", f"{plan.model.name} for {height} x {width} x {channels} images, {plan.classes} classes")
-    table.add_row("message", f"{plan.message_bytes / 1e6:,.1f} MB a step: {plan.parameters:,} gradients, float32")
+    table.add_row("message", f"{plan.message_bytes / 1e6:,.1f} MB per step: {plan.parameters:,} gradients, float32")
     table.add_row("step", f"{_time(plan.step_seconds)} for {plan.worker_batch_size} images: {plan.source}")
-    table.add_row("network", f"{network.latency_us:g} us latency, {network.bandwidth_gbit:g} Gbit/s a worker")
+    table.add_row("network", f"{network.latency_us:g} us latency, {network.bandwidth_gbit:g} Gbit/s per worker")
     table.add_row("all-reduce", _FORMULA)
     return table
 
@@ -78,7 +60,7 @@ def _scaling_table(plan: "Plan") -> Table:
 
 
 def _published(gpus: int) -> str:
-    """What was published for so many GPUs.
+    """Return the published efficiency for a number of GPUs.
 
     >>> _published(256), _published(64), _published(3)
     ('88% (86, 90, 53%)', '(91, 92, 54%)', '')
@@ -90,7 +72,7 @@ def _published(gpus: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A time in the unit that suits it.
+    """Return a time in a suitable unit.
 
     >>> _time(0.0004), _time(0.0213), _time(2.5)
     ('0.4 ms', '21.3 ms', '2.5 s')

@@ -7,23 +7,23 @@ from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
-from jobs.tables import pairs_table, show
+from jobs.tables.layout import pairs_table, show
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # pipelines.cost imports TensorFlow
     from cnnlib.config import CostSettings
     from pipelines.cost import ArchitectureCost, ModelCost
 
 _NOTES = (
-    "multiply-adds: of convolutions, dense layers and LSTMs, for one image. memory: weights, gradients, what the "
-    "optimizer keeps, and the outputs that the backward pass needs again, in float32; an estimate from below, without "
-    "what the device's libraries need. epoch: the least time by the roofline model (Williams, Waterman and Patterson "
-    "2009), the backward pass as twice the forward pass."
+    "multiply-adds: of convolutions, dense layers and LSTMs, for one image. memory: weights, gradients, the state of "
+    "the optimizer, and the outputs that the backward pass needs again, in float32. It is a lower bound, because the "
+    "libraries of the device need more. epoch: the shortest time by the roofline model (Williams, Waterman and "
+    "Patterson 2009); the backward pass counts as twice the forward pass."
 )
 _NOTES_WIDTH = 120
 
 
 def show_cost(cost: "ModelCost", settings: "CostSettings") -> None:
-    """Print a row a layer, the totals, and what training takes."""
+    """Print a row per layer, the totals, and the memory and time of training."""
     show(
         _layers_table(cost),
         _totals_table(cost),
@@ -33,7 +33,7 @@ def show_cost(cost: "ModelCost", settings: "CostSettings") -> None:
 
 
 def architectures_table(costs: "Sequence[ArchitectureCost]") -> Table:
-    """A row an architecture."""
+    """Return a row per architecture."""
     table = Table(title="architectures, at their default input", title_justify="left")
     table.add_column("model.name", no_wrap=True)
     measured = any(cost.images_per_second for cost in costs)
@@ -56,7 +56,7 @@ def architectures_table(costs: "Sequence[ArchitectureCost]") -> Table:
 
 
 def _layers_table(cost: "ModelCost") -> Table:
-    table = Table(title=f"{cost.name}, a row a layer", title_justify="left")
+    table = Table(title=f"layers of {cost.name}", title_justify="left")
     for heading, justify in (
         ("layer", "left"),
         ("kind", "left"),
@@ -79,17 +79,17 @@ def _layers_table(cost: "ModelCost") -> Table:
 
 
 def _totals_table(cost: "ModelCost") -> Table:
-    table = pairs_table("in all")
+    table = pairs_table("totals")
     table.add_row("input", f"{_shape(cost.image_shape)}, {cost.classes:,} classes")
     table.add_row("parameters", f"{cost.parameters:,}, of which {cost.trainable:,} are trained")
-    table.add_row("multiply-adds", f"{_millions(cost.multiply_adds)} an image")
-    table.add_row("activations", f"{cost.activation_bytes / 1e6:,.1f} MB an image")
+    table.add_row("multiply-adds", f"{_millions(cost.multiply_adds)} per image")
+    table.add_row("activations", f"{cost.activation_bytes / 1e6:,.1f} MB per image")
     return table
 
 
 def _trainings_table(cost: "ModelCost", settings: "CostSettings") -> Table:
     device = f"{settings.device.tflops:g} TFLOP/s and {settings.device.bandwidth_gb:g} GB/s"
-    title = f"training with {settings.optimizer.name}, {cost.images:,} images an epoch, on {device}"
+    title = f"training with {settings.optimizer.name}, {cost.images:,} images per epoch, on {device}"
     table = Table(title=title, title_justify="left")
     for heading in ("batch", "memory: MB", "epoch at least", "images/s at most"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -108,7 +108,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _millions(count: int) -> str:
-    """A count of multiply-adds as publications give it.
+    """Return a count of multiply-adds in millions, as publications give it.
 
     >>> _millions(101_616_768), _millions(480_000), _millions(15_470_314_496)
     ('101.6 M', '0.480 M', '15,470 M')
@@ -118,7 +118,7 @@ def _millions(count: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """In the unit that people would take.
+    """Return a time in a suitable unit.
 
     >>> _duration(0.25), _duration(90), _duration(7200)
     ('0.25 s', '1.5 min', '2.0 h')

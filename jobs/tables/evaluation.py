@@ -1,21 +1,25 @@
-"""The tables that evaluate and promote end with."""
+"""The tables of evaluate and promote."""
+
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from cnnlib.evaluation.gates import Gate
-from cnnlib.evaluation.result import Evaluation
-from jobs.tables import CLASSES_SHOWN, by_code, pairs_table
-from pipelines.evaluate.flow import Evaluated
-from pipelines.evaluate.promote import Promotion
+from jobs.tables.layout import CLASSES_SHOWN, by_code, pairs_table
+
+if TYPE_CHECKING:  # imports Spark and MLflow
+    from cnnlib.evaluation.gates import Gate
+    from cnnlib.evaluation.result import Evaluation
+    from pipelines.evaluate.flow import Evaluated
+    from pipelines.evaluate.promote import Promotion
 
 
-def classes_table(evaluation: Evaluation) -> Table:
-    """Precision, recall and F1 of each class, those with the least F1 where there are many."""
+def classes_table(evaluation: "Evaluation") -> Table:
+    """Return precision, recall and F1 per class. If there are many classes, show those with the lowest F1."""
     confusion = evaluation.confusion
     labels = [label for label in range(len(confusion.classes)) if confusion.support[label]]
-    few = len(labels) <= CLASSES_SHOWN
-    shown = labels if few else sorted(labels, key=lambda label: confusion.f1[label])[:CLASSES_SHOWN]
-    table = Table(title="classes" if few else f"the weakest of {len(labels):,} classes", title_justify="left")
+    all_fit = len(labels) <= CLASSES_SHOWN
+    shown = labels if all_fit else sorted(labels, key=lambda label: confusion.f1[label])[:CLASSES_SHOWN]
+    table = Table(title="classes" if all_fit else f"the weakest of {len(labels):,} classes", title_justify="left")
     table.add_column("class", overflow="fold")
     for name in ("images", "precision", "recall", "F1"):
         table.add_column(name, justify="right")
@@ -25,8 +29,8 @@ def classes_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def evaluation_table(evaluated: Evaluated) -> Table:
-    """The figures of a whole evaluation."""
+def evaluation_table(evaluated: "Evaluated") -> Table:
+    """Return the metrics over all images, and where the report and the run are."""
     evaluation = evaluated.evaluation
     confusion, metrics = evaluation.confusion, evaluation.metrics()
     table = pairs_table("evaluation")
@@ -48,8 +52,8 @@ def evaluation_table(evaluated: Evaluated) -> Table:
     return table
 
 
-def gates_table(gates: tuple[Gate, ...]) -> Table:
-    """What a challenger had to show, and what it showed."""
+def gates_table(gates: "tuple[Gate, ...]") -> Table:
+    """Return a row per gate: its limit, the figures of both models, and whether the challenger passed."""
     table = Table(title="gates", title_justify="left")
     for name in ("gate", "asked", "champion", "challenger", "found", "passed"):
         table.add_column(name, overflow="fold")
@@ -59,8 +63,8 @@ def gates_table(gates: tuple[Gate, ...]) -> Table:
     return table
 
 
-def promotion_table(promotion: Promotion) -> Table:
-    """Where the alias is now."""
+def promotion_table(promotion: "Promotion") -> Table:
+    """Return the version that the alias names now, and the one before."""
     table = pairs_table("promotion")
     table.add_row("alias", f"{promotion.model}@{promotion.alias}")
     table.add_row("before", "none" if promotion.before is None else f"version {promotion.before}")

@@ -1,0 +1,1 @@
+"""The tables that jobs print at their end."""
