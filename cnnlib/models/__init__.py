@@ -29,7 +29,7 @@ def build_model(
 
     >>> model = build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=(0.13,), std=(0.31,), activation="tanh")
     >>> model.input_shape, model.output_shape, model.count_params()
-    ((None, 28, 28, 1), (None, 10), 431083)
+    ((None, 28, 28, 1), (None, 10), 431080)
     """
     images = keras.Input(image_shape, dtype="uint8", name="image")
     pixels = standardise(images, mean, std)

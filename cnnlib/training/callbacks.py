@@ -26,7 +26,7 @@ EPOCH_SECONDS = "epoch_seconds"
 STEP_SECONDS = "step_seconds"
 DATA_WAIT_SHARE = "data_wait_share"
 
-# In multiples of the loss of guessing. A training beyond it does not recover what it could have been.
+# In multiples of the loss of guessing. A training with a higher loss never becomes as good as it could have been.
 DIVERGED_LOSS = 100.0
 
 

@@ -34,7 +34,7 @@ def find_rate(spark: SparkSession, settings: TrainSettings, progress: Progress |
     """Sweep the learning rate from the start of the training that these settings describe. Register nothing.
 
     The suggestion is a value for `optimizer.learning_rate`, so it comes before `optimizer.scaling` and `transfer.rate`.
-    Raises what `pipelines.train.flow.train` raises, and ConfigError if no rate lowers the loss.
+    Raises the errors of `pipelines.train.flow.train`, and ConfigError if no rate lowers the loss.
     """
     progress = progress or Progress()
     with training_run(spark, settings, "learning rate of ") as (image_set, settings, tracker):

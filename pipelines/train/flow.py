@@ -46,7 +46,7 @@ class TrainedModel:
     - `history`: metric name -> one value per epoch, for loss, accuracy, val_loss, val_accuracy, images_per_second and
       the other metrics of the run.
     - `best_epoch`: number of the epoch that was sealed, from 1.
-    - `warnings`: what the curves and layers say after the last epoch, in words.
+    - `warnings`: advice after the last epoch, from the curves and the layers.
     - `ui_command`: the command that serves the MLflow UI; None if a server already does.
     - `run_url`: the page of this run in that UI.
     """
@@ -113,7 +113,7 @@ def training_run(
 
 
 def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
-    """Return what the run logs about the settings: all values, and the values that follow from them."""
+    """Return the parameters that the run logs: all settings, and the values that follow from them."""
     batch = global_batch_size(settings)
     described = flatten(settings) | {
         "tracking.uri": tracking_uri,

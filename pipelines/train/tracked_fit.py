@@ -44,8 +44,8 @@ def fit_and_publish(
     """Train from the run's latest checkpoint, or from scratch; rank 0 publishes every epoch.
 
     With `train.find_rate`, sweep the learning rate instead. Returns the model as it is after the last step.
-    `make_reporter` makes the reporter of rank 0 from its publisher. Raises what `fit_model` raises, and TrackingError
-    if the store rejects a checkpoint.
+    `make_reporter` makes the reporter of rank 0 from its publisher. Raises the errors of `fit_model`, and
+    TrackingError if the store rejects a checkpoint.
     """
     if settings.train.find_rate:
         return _sweep_and_publish(image_set, settings, tracker, ranks=ranks, make_reporter=make_reporter)

@@ -23,7 +23,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 def failure_signals(listener: socket.socket, count: int) -> tuple[list[FailureSignal], queue.Queue]:
-    """Return the signals of all tasks, and a queue of what they receive: (receiving rank, first failed rank)."""
+    """Return the signals of all tasks, and a queue of received failures: (receiving rank, first failed rank)."""
     received: queue.Queue = queue.Queue()
     address = address_of(listener)
     return [

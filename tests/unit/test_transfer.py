@@ -1,4 +1,4 @@
-"""Training in two phases from a trained model: what is trained when, at what rate, and what is left of it."""
+"""Transfer learning in two phases: the layers of each phase, their rates, and a model without traces of phases."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def transferring(image_set, weights: str, *, transfer: dict, **train):
 
 
 def changed(model: keras.Model, before: keras.Model) -> list[str]:
-    """The layers whose weights differ."""
+    """Return the names of the layers with different weights."""
     return [
         layer.name
         for layer in model.layers
@@ -94,7 +94,7 @@ def test_batch_normalisations_are_never_trained():
 
 
 def own_network(image_shape, classes):
-    """A network within a network, of which its first layer is not to be trained."""
+    """Return a model inside a model. The first layer of the inner model is frozen."""
     body = keras.Sequential(
         [
             keras.Input(image_shape),
@@ -154,7 +154,7 @@ def test_rate_is_found_with_averaged_weights_and_frozen_layers(image_set, traine
     for ours, theirs in zip(
         model.get_layer("hidden_1").get_weights(), trained[0].get_layer("hidden_1").get_weights(), strict=True
     ):
-        # An average of equal weights, of which the last bits differ.
+        # The last bits of an average of equal weights may differ.
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 

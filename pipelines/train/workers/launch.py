@@ -2,7 +2,7 @@
 
 `mapInPandas(barrier=True)` starts either all tasks at once or none, on classic Spark and on Spark Connect. Each task
 exchanges addresses with the others, checks that it can reach them, starts its rank in a process of its own, and returns
-the outcome of that process. A task does not fail when its rank fails; the driver decides what a failure means. If Spark
+the outcome of that process. A task does not fail when its rank fails; the driver decides about a restart. If Spark
 loses a task, it cancels the job, and the ranks of the other tasks end with their tasks.
 """
 
@@ -74,7 +74,7 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class _ConnectedTask:
-    """A task that has exchanged addresses with all others and can reach them.
+    """A task after it has exchanged addresses with all others and tried to reach them.
 
     `addresses` are those of the ranks, in order. `rank_listener` and `signal_listener` are this task's open sockets.
     `secret` is common to all tasks. `problem` is that of the first task with a problem; then there are no sockets.
@@ -123,7 +123,7 @@ def _run_on_barrier(spark: SparkSession, plan: LaunchPlan, work: _TaskWork) -> l
 
 
 class _BarrierTask:
-    """The function that Spark runs in each task. It is a class, because it is harder to see what a closure holds."""
+    """The function that Spark runs in each task. As a class, it shows what is pickled; a closure would hide that."""
 
     def __init__(self, plan: LaunchPlan, work: _TaskWork) -> None:
         self._plan = plan
@@ -272,5 +272,5 @@ def _gpus(plan: LaunchPlan, context: BarrierTaskContext) -> list[str] | None:
 
 
 def _exchange(context: BarrierTaskContext, own: dict[str, Any]) -> list[dict[str, Any]]:
-    """Send `own` to all tasks, and return what every task sent, in the order of ranks."""
+    """Send `own` to all tasks, and return the messages of all tasks in the order of ranks."""
     return [json.loads(text) for text in context.allGather(json.dumps(own))]

@@ -46,6 +46,7 @@ def main() -> int:
 
 
 def _train(spec: dict[str, Any]) -> dict[str, Any]:
+    """Train as the spec says, and return the content of the result file."""
     import_tensorflow_quietly()
     import tensorflow as tf
 

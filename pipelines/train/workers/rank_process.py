@@ -26,7 +26,7 @@ class RankProcess:
 
     - `spec` is sent as JSON in the first line of the process's standard input.
     - `environment` has variables to add to those of this process.
-    - `folder` is also the place for its temporary files, so they are removed with it however the process ends.
+    - `folder` also holds its temporary files, so they are removed with it, however the process ends.
     - `echo` copies the process's output to this process's standard error, which is the executor's log.
     - `pass_fds` are file descriptors that the process inherits.
     """
