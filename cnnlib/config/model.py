@@ -34,11 +34,10 @@ def _declared_architectures() -> Iterator[DeclaredArchitecture]:
     Importing these modules would import TensorFlow, which takes seconds, and help needs only the names.
     """
     # importlib.resources reads from a folder and from a zipped wheel.
-    sources = {path.name.removesuffix(".py"): path for path in files("cnnlib").joinpath("models").iterdir()}
+    paths = [path for path in files("cnnlib").joinpath("models").iterdir() if path.name.endswith(".py")]
+    sources = {path.name.removesuffix(".py"): path for path in paths}
     known = {family: number for number, family in enumerate(_FAMILY_ORDER)}
     for module in sorted(sources, key=lambda module: (known.get(module, len(known)), module)):
-        if not sources[module].name.endswith(".py"):
-            continue
         for statement in ast.parse(sources[module].read_text("utf-8")).body:
             match statement:
                 case ast.Assign(targets=[ast.Name("ARCHITECTURES")], value=ast.Tuple(declarations)):

@@ -6,9 +6,10 @@ So each process sends 2 (p - 1) / p of the array, however many processes there a
 optimal all-reduce algorithms for clusters of workstations", 2009). One process forms the sum of a part, so all
 processes get the same bits.
 
-TensorFlow has collectives of its own, but on CPUs they exchange messages through gRPC. For the gradients of LeNet, gRPC
-took 2.0 ms per step and this ring takes 0.8 ms, measured on one machine in November 2026. On GPUs, TensorFlow's
-collectives use NCCL, so `cnnlib.training.ranks` uses them there.
+TensorFlow has collectives of its own, but on CPUs they send through gRPC. When this ring replaced them, the gradients
+of LeNet took 2.0 ms per step through gRPC and 0.8 ms through the ring. A later measurement, on a busy machine with two
+cores, confirms the gain: two processes averaged the 431,080 gradients of LeNet in 7 to 9 ms through gRPC, and in 1.2 to
+2.8 ms through the ring. On GPUs, TensorFlow's collectives use NCCL, so `cnnlib.training.ranks` uses them there.
 """
 
 import hmac

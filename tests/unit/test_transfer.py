@@ -129,7 +129,9 @@ def test_model_inside_a_model_is_trained_by_its_layers(image_set, tmp_path, augm
 
 def test_transfer_without_weights_is_refused(image_set):
     given = settings(image_set).model_copy(update={"transfer": TransferSettings(layers=2)})
-    with pytest.raises(ConfigError, match=r"transfer says how to train on model\.weights, which is not set"):
+    with pytest.raises(
+        ConfigError, match=r"transfer says how to train on model\.weights, but model\.weights is not set"
+    ):
         RecordedFit().fit(image_set, given)
 
 
