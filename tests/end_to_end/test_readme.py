@@ -96,6 +96,6 @@ def test_python_example_works(
 @pytest.mark.main_path
 def test_every_named_make_target_exists() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    named = set(re.findall(r"make ([a-z-]+)\b", README))
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)\b", README, re.MULTILINE))
     assert {"demo", "test"} <= named
     assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

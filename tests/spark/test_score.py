@@ -207,7 +207,9 @@ def test_unreadable_image_gets_an_error_others_a_prediction(
     failed = rows[rows.error.notna()]
     assert sorted(failed.index) == ["dark/bad.jpg", "dark/empty.jpg"]
     assert failed[["label", "label_name", "probability"]].isna().all(axis=None)
-    assert rows.loc["light/copy.jpg"].probability == rows.loc["dark/001.jpg"].probability
+    # Other images in the batch may change the last bit of a float32 (0.14429192 and 0.14429190 were seen).
+    copy, original = (rows.loc[path].probability for path in ("light/copy.jpg", "dark/001.jpg"))
+    assert copy == pytest.approx(original, rel=1e-6)
 
 
 def test_too_many_failures_end_with_status_3(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_own_architecture_trains_the_published_parameters(name, published):
     assert weights_of(name, 224, 1000)[1] == published
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "side", "published"),
     # The models of keras.io/api/applications, by `Model.count_params`.
@@ -118,6 +119,7 @@ def test_stem_for_cifar_keeps_the_size_of_images(name, by):
         )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if ARCHITECTURES[name].smallest_side > 1])
 def test_smallest_image_is_taken_and_a_smaller_one_refused(name):
     side = ARCHITECTURES[name].smallest_side
@@ -130,6 +132,7 @@ def test_smallest_image_is_taken_and_a_smaller_one_refused(name):
 # --- computation
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_architecture_gives_logits_in_float32(name, channels):
@@ -233,6 +236,7 @@ assert np.isfinite(network.predict(images, verbose=0)).all()
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("onednn", "dtype"), [("0", "float32"), ("1", "mixed_float16")])
 def test_grouped_convolution_trains_without_tensorflows_own(onednn, dtype):
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}

@@ -136,6 +136,7 @@ def _all(profile) -> Iterator:
         yield from _all(child)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["lenet", "alexnet", "googlenet", "resnet18", "mobilenet_v2", "shufflenet_v2"])
 def test_multiply_adds_are_half_of_tensorflows_operations(name):
     side = max(ARCHITECTURES[name].smallest_side, 64)
@@ -265,6 +266,7 @@ def test_cost_prints_a_row_per_layer_and_the_totals(capsys):
     assert "2.293 M per image" in printed
 
 
+@pytest.mark.full
 def test_models_prints_a_row_per_architecture(capsys):
     assert models_job.main([]) == 0
     rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]

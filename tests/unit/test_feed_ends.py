@@ -177,6 +177,7 @@ def test_blocks_closed_midway_end_the_reader(image_set):
 # --- nothing is lost
 
 
+@pytest.mark.full
 def test_thirty_epochs_on_a_busy_machine_are_all_whole(fresh_process):
     assert fresh_process.get("rows of busy epochs") == [ROWS] * 30, fresh_process["errors"]
 
@@ -232,6 +233,7 @@ def test_pass_that_continues_after_the_end_gets_an_error(image_set):
         within(60, lambda: list(dataset))
 
 
+@pytest.mark.full
 def test_fifty_epochs_keep_no_thread_and_little_memory(fresh_process):
     for kind in ("pass after pass", "one pass"):
         assert kind in fresh_process, fresh_process["errors"]

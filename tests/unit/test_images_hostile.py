@@ -186,6 +186,7 @@ def test_bombs_are_refused_at_once_and_without_memory():
     assert program.stderr == ""
 
 
+@pytest.mark.full
 def test_mutants_end_in_pixels_or_a_known_code():
     """`fuzz_images` also limits time and memory, and allows no output. On a failure, it prints the mutant."""
     program = subprocess.run(

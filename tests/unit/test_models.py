@@ -133,6 +133,7 @@ def test_unknown_stem_is_a_config_error():
         build_model("resnet18", image_shape=(32, 32, 3), classes=10, stem="none")
 
 
+@pytest.mark.full
 def test_resnet_learns():
     keras.utils.set_random_seed(1)
     model = build_model("resnet18", image_shape=(16, 16, 1), classes=2, mean=(0.5,), std=(0.3,))

@@ -109,6 +109,7 @@ def own_network(image_shape, classes):
     return keras.Model(images, keras.layers.Dense(classes, name="logits")(flat))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("augment", [None, {"flip": "horizontal"}])
 def test_model_inside_a_model_is_trained_by_its_layers(image_set, tmp_path, augment):
     own = {"name": f"{__name__}:own_network"}
@@ -160,6 +161,7 @@ def test_rate_is_found_with_averaged_weights_and_frozen_layers(image_set, traine
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.full
 def test_normalisations_are_not_moved_by_training(image_set, tmp_path):
     slim = {"name": "resnet18", "options": {"filters": [4, 4, 4, 4]}}
     source, _ = RecordedFit().fit(image_set, settings(image_set, epochs=1, model=slim), folder=tmp_path)
