@@ -27,6 +27,7 @@ from cnnlib.config import (
     TrainSettings,
     TuneSettings,
 )
+from jobs.exit_status import exit_without_waiting
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -156,7 +157,6 @@ def _demo(settings: DemoSettings) -> None:
 def _doctor(settings: DoctorSettings) -> None:
     from rich.console import Console
 
-    from jobs.command import exit_without_waiting
     from jobs.tables.doctor import findings_table
     from jobs.tables.layout import show
     from pipelines.doctor.flow import examine

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.spark.own_process import environment
+
 MOST_BYTES = 3_000_000_000
 
 
@@ -25,7 +27,7 @@ def test_demo_reaches_its_accuracy_within_its_memory(tmp_path: Path) -> None:
     with (
         open(tmp_path / "out", "w+") as out,
         open(tmp_path / "err", "w+") as err,
-        psutil.Popen(command, cwd=tmp_path, stdout=out, stderr=err) as demo,
+        psutil.Popen(command, cwd=tmp_path, env=environment(), stdout=out, stderr=err) as demo,
     ):
         while demo.poll() is None:
             peak_of_python_processes(demo, peaks)

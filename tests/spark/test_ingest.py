@@ -254,7 +254,7 @@ def test_damaged_idx_is_refused_in_one_line(spark: SparkSession, digits_idx: Pat
         other.unlink()
     # The header is complete, so only the task that parses the file notices the damage.
     with pytest.raises(
-        SourceError, match="t10k-images-idx3-ubyte has 156716 bytes, its header asks for 156816"
+        SourceError, match="t10k-images-idx3-ubyte has 156716 bytes, but its header states 156816"
     ) as error:
         ingest(spark, idx_settings(source, tmp_path / "set"))
     assert "\n" not in error.value.message

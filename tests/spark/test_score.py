@@ -318,7 +318,7 @@ def test_damaged_image_set_is_reported_in_one_line(
     (part,) = image_set.split("test").files
     file = damaged / part.path
     damage(file)
-    with pytest.raises(ImageSetError, match=f"^{file} cannot be read: .*; ingest the set anew$"):
+    with pytest.raises(ImageSetError, match=f"^{file} cannot be read: .*; ingest the set again$"):
         score(spark, settings(trained, tmp_path / "out", input=ScoreInputSettings(path=str(damaged))))
     assert not list((tmp_path / "out").rglob("*.parquet"))
 

@@ -87,7 +87,7 @@ def test_diverging_loss_ends_with_the_image_ids_of_its_step(
         train={"workers": workers, "worker_batch_size": 16, "epochs": 2},
         optimizer={"name": "sgd", "learning_rate": 1e20},
     )
-    with pytest.raises(DivergenceError, match=r"with a learning rate of 1e\+20: too high") as raised:
+    with pytest.raises(DivergenceError, match=r"with a learning rate of 1e\+20, which is too high") as raised:
         train(spark, settings)
     ids = raised.value.quoted
     assert len(set(ids)) == len(ids) == 16

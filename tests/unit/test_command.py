@@ -14,7 +14,8 @@ from cnnlib.config import Settings
 from cnnlib.errors import LimitError, SparkcnnError
 from jobs import sparkcnn
 from jobs.catalogue import JOBS, Job
-from jobs.command import exit_without_waiting, run_job
+from jobs.command import run_job
+from jobs.exit_status import exit_without_waiting
 
 PROJECT = Path(__file__).resolve().parents[2]
 
