@@ -36,11 +36,11 @@ help: ## list the targets
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
-test: lint ## lint, all unit tests, one path through every capability on Spark (8 minutes), or TESTS=...
+test: lint ## lint, unit tests, one path through every capability on Spark (10 minutes), or TESTS=...
 	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS), \
 	    $(pytest) -m 'not full' $(units) && $(pytest) -m 'not full' --cov-append $(others))
 
-test-full: environment ## all other tests, damaged images, and a part on lts (half an hour)
+test-full: environment ## all other tests, damaged images, and a part on lts (40 minutes)
 	@$(pytest) -m full --cov-append $(units)
 	@$(pytest) -m full --cov-append $(others)
 	@$(MAKE) --no-print-directory fuzz
