@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.spark.own_process import environment
 from tests.unit.image_sets import write_image_set
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def training(tmp_path: Path) -> Iterator[subprocess.Popen]:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.sparkcnn", "train", *arguments, "--train.worker_batch_size", "16"],
             cwd=tmp_path,
-            env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+            env=environment() | {"TMPDIR": str(tmp_path / "temporary")},
             stdout=log,
             stderr=log,
             # The process leads a process group, as a command in a terminal does.
