@@ -28,7 +28,7 @@ lts_part = --no-cov --ignore=tests/unit/test_feed_learning.py \
     --ignore=tests/unit/test_pretrained.py --ignore=tests/unit/test_explain.py \
     tests/spark/test_ingest.py tests/spark/test_train.py tests/unit
 
-.PHONY: help demo test test-full fuzz bench petastorm lint wheel pins clean environment
+.PHONY: help demo test test-full test-lts fuzz bench petastorm lint wheel pins clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
