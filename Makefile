@@ -24,11 +24,11 @@ pytest = $(venv)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorde
 units = tests/unit cnnlib pipelines jobs
 others = tests/end_to_end tests/spark
 # Tests that also run on lts: the feed and its bridge, models and training, ingest on Spark 3.5, the run in MLflow 2.
-lts_part = --no-cov --ignore=tests/unit/test_feed_learning.py \
+lts_part = --ignore=tests/unit/test_feed_learning.py \
     --ignore=tests/unit/test_pretrained.py --ignore=tests/unit/test_explain.py \
     tests/spark/test_ingest.py tests/spark/test_train.py tests/unit
 
-.PHONY: help demo test test-full test-lts fuzz bench petastorm lint wheel pins clean environment
+.PHONY: help demo test test-full test-lts coverage fuzz bench petastorm lint wheel pins clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,13 +38,17 @@ demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 
 test: lint ## lint, unit tests, one path through every capability on Spark (10 minutes), or TESTS=...
 	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS), \
-	    $(pytest) -m 'not full' $(units) && $(pytest) -m 'not full' --cov-append $(others))
+	    $(pytest) -m 'not full' $(units) && $(pytest) -m 'not full' $(others))
 
 test-full: environment ## all other tests, damaged images, and a part on lts (40 minutes)
-	@$(pytest) -m full --cov-append $(units)
-	@$(pytest) -m full --cov-append $(others)
+	@$(pytest) -m full $(units)
+	@$(pytest) -m full $(others)
 	@$(MAKE) --no-print-directory fuzz
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
+
+coverage: environment ## all tests, and a table of the lines that they run; half as slow again as without
+	@$(pytest) --cov --cov-report= $(units)
+	@$(pytest) --cov --cov-append $(others)
 
 test-lts: environment
 	@$(pytest) $(lts_part)

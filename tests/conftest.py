@@ -3,8 +3,9 @@
 import gc
 import gzip
 import os
+import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,26 @@ def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
             content = idx_bytes(whole[:count])
             (folder / f"{stem}-{kind}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
     return folder
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Return a function that puts an empty MLflow store, a SQLite file, into a folder, and returns its URI.
+
+    MLflow takes two seconds to create such a file, so it creates only one, and the function copies that.
+    """
+    from mlflow import MlflowClient
+
+    from pipelines.tracking.store import SQLITE, STORE_FILE, quieten
+
+    quieten()
+    empty = tmp_path_factory.mktemp("mlflow") / STORE_FILE
+    MlflowClient(f"{SQLITE}{empty}").search_experiments(max_results=1)
+
+    def copy(folder: Path) -> str:
+        return f"{SQLITE}{shutil.copy(empty, folder / STORE_FILE)}"
+
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from cnnlib.config import TrainSettings
 from cnnlib.feed.data_wait import DataWait
@@ -122,6 +123,7 @@ def _fit(
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
     with batches.train(past_epochs, data_wait) as train_batches, batches.val() as val_batches:
+        _build_metrics(model, train_batches)
         model.fit(
             train_batches,
             steps_per_epoch=batches.steps_per_epoch,
@@ -132,3 +134,14 @@ def _fit(
             shuffle=False,  # the feed has already shuffled
             verbose=0,
         )
+
+
+def _build_metrics(model: keras.Model, batches: tf.data.Dataset) -> None:
+    """Create the variables of the metrics before training.
+
+    Keras would create them in the first step. TensorFlow traces a step that creates variables a second time, so the
+    first step of ResNet-50 took 1.5 times as long (34 s instead of 22.7 s on two cores).
+    """
+    images, targets, *weights = batches.element_spec
+    logits = tf.TensorSpec(model.output_shape, tf.float32)
+    tf.function(model.compute_metrics).get_concrete_function(images, targets, logits, *weights)

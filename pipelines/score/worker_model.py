@@ -48,5 +48,5 @@ def load_in_task(archive: str) -> SealedClassifier:
     # Use as many threads as Spark reserves CPUs for a task. More would compete with the other tasks of the machine.
     cpus = str(context.cpus()) if context else "1"
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
-    import_tensorflow_quietly()
+    import_tensorflow_quietly(in_task=True)
     return open_sealed(Path(SparkFiles.get(archive)))

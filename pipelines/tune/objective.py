@@ -147,6 +147,6 @@ def _prepare_tensorflow() -> None:
         )
     os.environ[DEVICES] = devices
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = cpus
-    import_tensorflow_quietly()
+    import_tensorflow_quietly(in_task=True)
     if devices:
         check_gpu(devices, "a task of the study")

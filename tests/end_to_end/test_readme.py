@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -49,10 +50,15 @@ def test_commands_work_one_after_the_other(folder: Path, environment: dict[str, 
 
 @pytest.mark.main_path
 def test_commands_work_in_one_process(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    spark: SparkSession,
+    tmp_path: Path,
+    new_store: Callable[[Path], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     """Run the same commands, but start Spark and import TensorFlow only once for all of them."""
     write_photos(tmp_path / "photos", per_class=60)
+    new_store(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for command in commands():

@@ -1,5 +1,6 @@
 """The whole pipeline in one call, on a small set."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ from tests.conftest import TEST_DIGITS, TRAIN_DIGITS
 
 
 @pytest.fixture
-def settings(digits_idx: Path, tmp_path: Path) -> DemoSettings:
-    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+def settings(digits_idx: Path, tmp_path: Path, new_store: Callable[[Path], str]) -> DemoSettings:
+    tracking = TrackingSettings(uri=new_store(tmp_path))
     image_set = str(tmp_path / "set")
     return DemoSettings(
         ingest=IngestSettings(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,7 +167,9 @@ def photos(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Ima
 
 
 @pytest.fixture(scope="module")
-def by_shade(photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> TrackingSettings:
+def by_shade(
+    photos: ImageSet, tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]
+) -> TrackingSettings:
     """A store with the model `shades`: it knows dark, light and a third class, in another order than the set."""
     import keras
 
@@ -176,7 +179,7 @@ def by_shade(photos: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Trac
     dense = keras.layers.Dense(3)
     model = keras.Model(image, dense(shade))
     dense.set_weights([np.array([[10.0, 0.0, -10.0]]), np.array([-5.0, -9.0, 5.0])])
-    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db", experiment="shades")
+    tracking = TrackingSettings(uri=new_store(tmp_path_factory.mktemp("store")), experiment="shades")
     uri = connect(tracking)
     location = Path(uri.removeprefix("sqlite:///")).with_name("artifacts").as_uri()
     experiment = mlflow.create_experiment("registered", artifact_location=location)

@@ -35,9 +35,9 @@ class Dbutils:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_store: Callable[[Path], str]) -> Callable[..., dict]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path))
     import_tensorflow_quietly()
     return lambda name, **typed: runpy.run_path(str(NOTEBOOKS / name), {"dbutils": Dbutils(**typed)})
 

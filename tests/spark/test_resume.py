@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,14 +110,17 @@ def test_killed_and_resumed_training_gets_the_same_weights(small_groups: ImageSe
 
 @pytest.fixture(scope="module")
 def interrupted(
-    spark: SparkSession, trained: Trained, tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession,
+    trained: Trained,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], str],
 ) -> tuple[TrainSettings, str]:
     """A training of 2 epochs with a run that is marked as failed after them: (settings, id of the run)."""
     folder = tmp_path_factory.mktemp("interrupted")
     settings = trained.settings.model_copy(
         update={
             "train": trained.settings.train.model_copy(update={"epochs": 2}),
-            "tracking": TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db"),
+            "tracking": TrackingSettings(uri=new_store(folder)),
             "register": RegisterSettings(),
         }
     )

@@ -1,5 +1,6 @@
 """Train on an image set: the MLflow run and the registered model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -121,10 +122,12 @@ def test_best_epoch_is_registered_with_signature_and_alias(
     check_champion_is_epoch(trained.model.best_epoch, trained.model, trained.image_set, tmp_path)
 
 
-def test_best_epoch_is_registered_even_if_not_the_last(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
+def test_best_epoch_is_registered_even_if_not_the_last(
+    spark: SparkSession, trained: Trained, tmp_path: Path, new_store: Callable[[Path], str]
+) -> None:
     # The first epoch has the lowest training accuracy, and "min" makes that the best.
     lowest = trained.settings.train.model_copy(update={"epochs": 2, "monitor": "accuracy", "direction": "min"})
-    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracking = TrackingSettings(uri=new_store(tmp_path))
     model = train(spark, trained.settings.model_copy(update={"tracking": tracking, "train": lowest}))
     first, last = model.history["accuracy"]
     assert first < last
@@ -134,9 +137,9 @@ def test_best_epoch_is_registered_even_if_not_the_last(spark: SparkSession, trai
 
 
 def test_training_again_gives_version_2_and_moves_the_alias(
-    spark: SparkSession, trained: Trained, tmp_path: Path
+    spark: SparkSession, trained: Trained, tmp_path: Path, new_store: Callable[[Path], str]
 ) -> None:
-    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracking = TrackingSettings(uri=new_store(tmp_path))
     short = trained.settings.train.model_copy(update={"epochs": 1})
     settings = trained.settings.model_copy(update={"tracking": tracking, "train": short})
     assert [train(spark, settings).version, train(spark, settings).version] == ["1", "2"]
@@ -146,8 +149,10 @@ def test_training_again_gives_version_2_and_moves_the_alias(
     assert str(mlflow.MlflowClient().get_model_version_by_alias("digits", "champion").version) == "2"
 
 
-def test_without_a_name_nothing_is_registered(spark: SparkSession, trained: Trained, tmp_path: Path) -> None:
-    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+def test_without_a_name_nothing_is_registered(
+    spark: SparkSession, trained: Trained, tmp_path: Path, new_store: Callable[[Path], str]
+) -> None:
+    tracking = TrackingSettings(uri=new_store(tmp_path))
     short = trained.settings.train.model_copy(update={"epochs": 1})
     settings = trained.settings.model_copy(
         update={"tracking": tracking, "train": short, "register": RegisterSettings()}
@@ -160,9 +165,9 @@ def test_without_a_name_nothing_is_registered(spark: SparkSession, trained: Trai
 
 @pytest.mark.skipif(not hasattr(mlflow.MlflowClient, "create_prompt"), reason="MLflow 2 has no prompts")
 def test_model_that_the_registry_refused_is_registered_later(
-    spark: SparkSession, trained: Trained, tmp_path: Path
+    spark: SparkSession, trained: Trained, tmp_path: Path, new_store: Callable[[Path], str]
 ) -> None:
-    tracking = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracking = TrackingSettings(uri=new_store(tmp_path))
     short = trained.settings.train.model_copy(update={"epochs": 1})
     settings = trained.settings.model_copy(update={"tracking": tracking, "train": short})
     client = mlflow.MlflowClient(connect(tracking))

@@ -6,7 +6,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,10 +93,14 @@ def architecture(folder: Path) -> object:
 
 @pytest.fixture(scope="module")
 def together(
-    spark: SparkSession, trained: Trained, tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession,
+    trained: Trained,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], str],
 ) -> tuple[TrainSettings, TrainedModel, str]:
     """(settings, model, output of the driver) of a training on two workers."""
     folder = tmp_path_factory.mktemp("together")
+    new_store(folder)
     settings = on_workers(trained, folder)
     with open(folder / "output", "w+") as output, pytest.MonkeyPatch.context() as patch:
         # Print a line at every look.

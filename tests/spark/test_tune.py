@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,9 +67,14 @@ def test_missing_spark_study_is_refused(spark: SparkSession, striped: ImageSet, 
 
 @pytest.fixture(scope="module")
 def tuned(
-    spark: SparkSession, striped: ImageSet, tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession,
+    striped: ImageSet,
+    tmp_path_factory: pytest.TempPathFactory,
+    new_store: Callable[[Path], str],
 ) -> tuple[Tuned, mlflow.MlflowClient]:
-    settings = settings_of(striped, tmp_path_factory.mktemp("tuned"), SPACE, trials=12, startup_trials=3, seed=1)
+    folder = tmp_path_factory.mktemp("tuned")
+    new_store(folder)
+    settings = settings_of(striped, folder, SPACE, trials=12, startup_trials=3, seed=1)
     return tune(spark, settings), mlflow.MlflowClient(settings.tracking.uri)
 
 

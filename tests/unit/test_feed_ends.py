@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,7 @@ def image_set(tmp_path_factory) -> ImageSet:
     return write(tmp_path_factory.mktemp("set"), files=3, rows_per_row_group=50)
 
 
-# Importing TensorFlow takes seconds, so one new process serves all tests that need one.
-FRESH_PROCESS = """
+START = """
 import json, os, sys, threading
 from cnnlib.quiet import import_tensorflow_quietly
 import_tensorflow_quietly()
@@ -39,7 +39,10 @@ from cnnlib.image_set.contract import open_image_set
 
 def report(name, value):
     print(json.dumps([name, value]), flush=True)
+"""
 
+# Importing TensorFlow takes seconds, so one new process serves both tests of many epochs.
+MANY_EPOCHS = """
 # --- thirty epochs on a busy machine
 # A thread that always wants the interpreter, and often gets it, so petastorm's threads run in every possible order.
 switch_interval = sys.getswitchinterval()
@@ -91,9 +94,12 @@ for kind, epochs in (("pass after pass", pass_after_pass), ("one pass", one_pass
         threads.append(len(os.listdir("/proc/self/task")))
     assert python_threads() == ["MainThread"], python_threads()
     report(kind, [len(resident), resident[-1] - resident[4], threads[-1] - threads[4]])
+"""
 
-# --- a file that is never answered for, at the end: the thread that waits for it stays
-image_set = open_image_set(sys.argv[3])
+
+# The thread that waits for the file is still there when the process ends.
+STUCK_FILE = """
+image_set = open_image_set(sys.argv[1])
 file = image_set.folder.path(image_set.split("train").files[0].path)
 report("file", file)
 try:
@@ -106,9 +112,15 @@ except Exception as error:
 """
 
 
+def reports_of(program: str, *folders: Path) -> dict[str, Any]:
+    """Run a program in a new process. Return its reports by name, its exit status and its errors."""
+    ended = run_python(START + program, *map(str, folders))
+    reports = dict(map(json.loads, ended.stdout.splitlines()))
+    return reports | {"exit status": ended.returncode, "errors": ended.stderr}
+
+
 @pytest.fixture(scope="module")
-def fresh_process(tmp_path_factory) -> dict[str, Any]:
-    """Run FRESH_PROCESS. Return its reports by name, its exit status and its errors."""
+def many_epochs(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("fresh")
     write(folder / "small", files=3, rows_per_row_group=100)
     # 3.4 MB of images: an epoch that stayed in memory would show.
@@ -117,10 +129,7 @@ def fresh_process(tmp_path_factory) -> dict[str, Any]:
     write_train_split(
         folder / "large", stored, labels, spec=ImageSpec(28, 28, 1), classes=CLASSES, row_groups=[[500] * 5, [500] * 4]
     )
-    write(folder / "stuck", files=2)
-    ended = run_python(FRESH_PROCESS, *(str(folder / name) for name in ("small", "large", "stuck")))
-    reports = dict(map(json.loads, ended.stdout.splitlines()))
-    return reports | {"exit status": ended.returncode, "errors": ended.stderr}
+    return reports_of(MANY_EPOCHS, folder / "small", folder / "large")
 
 
 # --- how it ends
@@ -178,8 +187,8 @@ def test_blocks_closed_midway_end_the_reader(image_set):
 
 
 @pytest.mark.full
-def test_thirty_epochs_on_a_busy_machine_are_all_whole(fresh_process):
-    assert fresh_process.get("rows of busy epochs") == [ROWS] * 30, fresh_process["errors"]
+def test_thirty_epochs_on_a_busy_machine_are_all_whole(many_epochs):
+    assert many_epochs.get("rows of busy epochs") == [ROWS] * 30, many_epochs["errors"]
 
 
 def test_row_groups_handed_out_late_are_not_lost(tmp_path, monkeypatch):
@@ -234,10 +243,10 @@ def test_pass_that_continues_after_the_end_gets_an_error(image_set):
 
 
 @pytest.mark.full
-def test_fifty_epochs_keep_no_thread_and_little_memory(fresh_process):
+def test_fifty_epochs_keep_no_thread_and_little_memory(many_epochs):
     for kind in ("pass after pass", "one pass"):
-        assert kind in fresh_process, fresh_process["errors"]
-        epochs, grown_mb, more_threads = fresh_process[kind]
+        assert kind in many_epochs, many_epochs["errors"]
+        epochs, grown_mb, more_threads = many_epochs[kind]
         assert epochs == 50
         # At most 1 MB per epoch.
         assert grown_mb <= 45
@@ -245,9 +254,11 @@ def test_fifty_epochs_keep_no_thread_and_little_memory(fresh_process):
         assert more_threads <= 4
 
 
-def test_process_exits_while_a_thread_waits_for_a_file(fresh_process):
-    assert fresh_process["exit status"] == 0, fresh_process["errors"]
-    assert fresh_process["stuck file"] == (
+def test_process_exits_while_a_thread_waits_for_a_file(tmp_path):
+    write(tmp_path / "set", files=2)
+    reports = reports_of(STUCK_FILE, tmp_path / "set")
+    assert reports["exit status"] == 0, reports["errors"]
+    assert reports["stuck file"] == (
         "FeedError no data came for data.timeout_s=0.5 s while reading row group 0 of "
-        f"{fresh_process['file']}; check the storage of that file, or raise data.timeout_s"
+        f"{reports['file']}; check the storage of that file, or raise data.timeout_s"
     )

@@ -20,8 +20,8 @@ LENET_WEIGHTS = 520 + 25_050 + 400_500 + 5_010
 
 
 @pytest.fixture
-def store(tmp_path) -> str:
-    return f"sqlite:///{tmp_path}/mlflow.db"
+def store(tmp_path, new_store) -> str:
+    return new_store(tmp_path)
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def test_unknown_run_is_refused(store, image_set):
         plan_scaling(PlanSettings(run="nobody", tracking={"uri": store}))
 
 
-def test_missing_store_is_not_created(store, tmp_path):
+def test_missing_store_is_not_created(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
-        plan_scaling(PlanSettings(run="abc", tracking={"uri": store}))
+        plan_scaling(PlanSettings(run="abc", tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"}))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,28 +108,57 @@ def test_imagenet_model_keeps_its_head(tmp_path):
     assert model.output_shape == (None, 1000)
 
 
-OFFLINE = """
+# Keras reads the variable KERAS_HOME when it is imported, so one new process serves both tests.
+NEW_KERAS_HOME = """
+import os
+from pathlib import Path
+from cnnlib.quiet import import_tensorflow_quietly
+import_tensorflow_quietly()
+import h5py, keras, numpy as np
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from cnnlib.errors import ConfigError
 from cnnlib.models.pretrained import build_pretrained, imagenet_classes
-for build in (
-    lambda: build_pretrained("mobilenet_v2", "imagenet", image_shape=(96, 96, 3), classes=5),
-    lambda: build_pretrained("resnet50", "imagenet", image_shape=(64, 64, 3), classes=5),
-    imagenet_classes,
+
+def build():
+    return build_pretrained("mobilenet_v2", "imagenet", image_shape=(96, 96, 3), classes=5)
+
+for download in (
+    build, lambda: build_pretrained("resnet50", "imagenet", image_shape=(64, 64, 3), classes=5), imagenet_classes
 ):
     try:
-        build()
+        download()
     except ConfigError as error:
         print("REFUSED", error)
+
+keras.utils.set_random_seed(1)
+source = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
+# The published files have the older format of Keras.
+name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+folder = Path(os.environ["KERAS_HOME"], "models")
+folder.mkdir(exist_ok=True)
+with h5py.File(folder / name, "w") as file:
+    save_weights_to_hdf5_group(file, source)
+assert np.array_equal(build().get_layer("Conv1").get_weights()[0], source.get_layer("Conv1").get_weights()[0])
+print("LOADED")
 """
 
 
-def test_failed_download_says_where_to_put_the_file(tmp_path):
+@pytest.fixture(scope="module")
+def new_keras_home(tmp_path_factory) -> tuple[Path, list[str]]:
+    """The folder, and the lines of a process that downloads in vain, gets a file into the folder, and uses it."""
+    home = tmp_path_factory.mktemp("keras")
     # Nobody listens at this port, so the download fails at once, with or without a network.
-    nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path)}
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "KERAS_HOME": str(home)}
     ended = subprocess.run(
-        [sys.executable, "-c", OFFLINE], env=os.environ | nowhere, capture_output=True, text=True, check=True
+        [sys.executable, "-c", NEW_KERAS_HOME], env=os.environ | nowhere, capture_output=True, text=True
     )
-    refused = [line for line in ended.stdout.splitlines() if line.startswith("REFUSED")]
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return home, ended.stdout.splitlines()
+
+
+def test_failed_download_says_where_to_put_the_file(new_keras_home):
+    home, lines = new_keras_home
+    refused = [line for line in lines if line.startswith("REFUSED")]
     files = [
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5",
         "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -138,33 +167,11 @@ def test_failed_download_says_where_to_put_the_file(tmp_path):
     assert len(refused) == len(files)
     for line, file in zip(refused, files, strict=True):
         assert "could not be downloaded" in line
-        assert line.endswith(f"put the file at {tmp_path}/models/{file}")
+        assert line.endswith(f"put the file at {home}/models/{file}")
 
 
-CACHED = """
-import h5py, keras, numpy as np
-from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-keras.utils.set_random_seed(1)
-from pathlib import Path
-from cnnlib.models.pretrained import build_pretrained
-source = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
-(Path({home!r}) / "models").mkdir()
-# The published files have the older format of Keras.
-name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
-with h5py.File(Path({home!r}) / "models" / name, "w") as file:
-    save_weights_to_hdf5_group(file, source)
-model = build_pretrained("mobilenet_v2", "imagenet", image_shape=(96, 96, 3), classes=5)
-assert np.array_equal(model.get_layer("Conv1").get_weights()[0], source.get_layer("Conv1").get_weights()[0])
-print("LOADED")
-"""
-
-
-def test_file_from_another_machine_is_used(tmp_path):
-    script = CACHED.format(home=str(tmp_path))
-    ended = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"KERAS_HOME": str(tmp_path)}, capture_output=True, text=True
-    )
-    assert ended.stdout.splitlines()[-1:] == ["LOADED"], ended.stderr[-500:]
+def test_file_from_another_machine_is_used(new_keras_home):
+    assert new_keras_home[1][-1:] == ["LOADED"]
 
 
 # --- weights from trained models

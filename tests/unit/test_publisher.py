@@ -1,6 +1,7 @@
 """Uploads in the background are in order, a checkpoint is the latest only after its upload, and failures are raised."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -16,9 +17,9 @@ TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> str:
     """Return the URI of a new SQLite store."""
-    return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
+    return connect(TrackingSettings(uri=new_store(tmp_path_factory.mktemp("store"))))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A name, an alias and a model URI lead to the same version of a registered model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -15,10 +16,10 @@ NAME = "main.photos.digits"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> str:
     """Connect to a new store that has two versions of a model; the second one is champion."""
     folder = tmp_path_factory.mktemp("store")
-    uri = connect(TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db"))
+    uri = connect(TrackingSettings(uri=new_store(folder)))
     client = mlflow.MlflowClient(uri)
     client.create_registered_model(NAME)
     for number in ("one", "two"):

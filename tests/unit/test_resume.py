@@ -1,5 +1,8 @@
 """Which run can be resumed, and which one `train.resume=auto` finds in a real store."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import mlflow
 import numpy as np
 import pytest
@@ -23,8 +26,8 @@ def image_set(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
+def uri(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> str:
+    return connect(TrackingSettings(uri=new_store(tmp_path_factory.mktemp("store"))))
 
 
 def test_settings_that_may_differ_are_no_obstacle() -> None:

@@ -1,6 +1,8 @@
 """The MLflow run of a scoring in a real store: its content, and the errors of a store that fails."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -15,8 +17,8 @@ from pipelines.tracking.store import connect
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return connect(TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"))
+def uri(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> str:
+    return connect(TrackingSettings(uri=new_store(tmp_path_factory.mktemp("store"))))
 
 
 def started(uri: str, source: str = "/data/photos", version: str | None = "3"):

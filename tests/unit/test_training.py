@@ -26,11 +26,13 @@ from cnnlib.training.compiled_model import compile_model, new_model  # noqa: E40
 from cnnlib.training.fit import is_over  # noqa: E402
 from cnnlib.training.learning_rate import global_batch_size, scaled_learning_rate  # noqa: E402
 from cnnlib.training.preconditions import check_fit  # noqa: E402
+from cnnlib.training.training_model import TrainingModel  # noqa: E402
 from tests.unit.feeds import StuckFileSystem, within  # noqa: E402
 from tests.unit.image_sets import write_image_set  # noqa: E402
 from tests.unit.petastorm_threads import petastorm_threads  # noqa: E402
 from tests.unit.trainings import (  # noqa: E402
     CLASSES,
+    LENET,
     TRAIN_ROWS,
     VAL_ROWS,
     RecordedFit,
@@ -71,7 +73,7 @@ def trained(image_set, tmp_path_factory):
     """(model, history, recorded fit, folder of checkpoints) of 3 epochs."""
     folder = tmp_path_factory.mktemp("checkpoints")
     recorded = RecordedFit()
-    model, history = recorded.fit(image_set, settings(image_set, epochs=3, patience=0), folder=folder)
+    model, history = recorded.fit(image_set, settings(image_set, epochs=3, patience=0, model=LENET), folder=folder)
     return model, history, recorded, folder
 
 
@@ -139,16 +141,33 @@ def test_no_petastorm_thread_is_left(trained):
     assert petastorm_threads() == []
 
 
+@pytest.mark.parametrize("augment", [None, {"flip": "horizontal", "colour": 0.5}])
+def test_training_step_is_traced_once(image_set, monkeypatch, augment):
+    traced = []
+    for model in (keras.Model, TrainingModel):
+        step = model.train_step
+        monkeypatch.setattr(model, "train_step", lambda self, data, step=step: traced.append(self) or step(self, data))
+    _, history = RecordedFit().fit(image_set, settings(image_set, epochs=1, augment=augment))
+    assert history.keys() >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert [isinstance(model, TrainingModel) for model in traced] == [augment is not None]
+
+
+@pytest.fixture(scope="module")
+def histories_by_seed(image_set):
+    """{seed: histories of two trainings}"""
+    return {seed: [history_of(image_set, settings(image_set, epochs=1, seed=seed)) for _ in range(2)] for seed in (0, 5)}
+
+
 @pytest.mark.parametrize("seed", [0, 5])
-def test_same_seed_gives_the_same_history(image_set, seed):
-    first, second = (history_of(image_set, settings(image_set, epochs=1, seed=seed)) for _ in range(2))
+def test_same_seed_gives_the_same_history(histories_by_seed, seed):
+    first, second = histories_by_seed[seed]
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         # Threads may add floats in another order.
         assert second[name] == pytest.approx(first[name], rel=1e-3), name
 
 
-def test_another_seed_gives_another_history(image_set):
-    losses = [history_of(image_set, settings(image_set, epochs=1, seed=s))["val_loss"][0] for s in (0, 3)]
+def test_another_seed_gives_another_history(histories_by_seed):
+    losses = [histories[0]["val_loss"][0] for histories in histories_by_seed.values()]
     assert losses[0] != pytest.approx(losses[1], rel=1e-2)
 
 
@@ -267,13 +286,20 @@ def weights(model: keras.Model) -> list[np.ndarray]:
     return model.get_weights() + [to_numpy(variable) for variable in model.optimizer.variables]
 
 
-@pytest.mark.parametrize("interrupted_after", [1, 3])
-def test_resumed_training_ends_with_the_same_weights(image_set, tmp_path, interrupted_after):
+@pytest.fixture(scope="module")
+def uninterrupted(image_set, tmp_path_factory):
+    """(settings, model, history, folder of checkpoints) of 4 epochs."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     given = settings(image_set, epochs=4, patience=0, seed=2)
-    whole, history = RecordedFit().fit(image_set, given, folder=tmp_path)
+    return given, *RecordedFit().fit(image_set, given, folder=folder), folder
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 3])
+def test_resumed_training_ends_with_the_same_weights(image_set, uninterrupted, interrupted_after):
+    given, whole, history, folder = uninterrupted
     recorded = RecordedFit()
     resumed, resumed_history = recorded.fit(
-        image_set, given, resume_from=checkpoint_folder(tmp_path, interrupted_after)
+        image_set, given, resume_from=checkpoint_folder(folder, interrupted_after)
     )
     assert [state.epoch for state in recorded.states] == list(range(interrupted_after + 1, 5))
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):

@@ -151,7 +151,7 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(image_set, precisio
     model, history = RecordedFit().fit(image_set, given, folder=tmp_path)
     assert max(history["val_accuracy"]) > 0.9
     assert {weight.dtype for weight in model.trainable_weights} == {"float32"}
-    assert (model.output.dtype, model.get_layer("conv_1").compute_dtype) == (
+    assert (model.output.dtype, model.get_layer("hidden_1").compute_dtype) == (
         "float32",
         precision.removeprefix("mixed_"),
     )
@@ -160,7 +160,7 @@ def test_mixed_precision_keeps_weights_and_logits_in_float32(image_set, precisio
     # Models that are built later do not get this precision.
     assert keras.config.dtype_policy().name == "float32"
     resumed, _ = RecordedFit().fit(image_set, given, resume_from=checkpoint_folder(tmp_path, 2))
-    assert resumed.get_layer("conv_1").compute_dtype == precision.removeprefix("mixed_")
+    assert resumed.get_layer("hidden_1").compute_dtype == precision.removeprefix("mixed_")
 
 
 def test_classes_of_the_set_are_those_of_the_model(image_set):

@@ -18,7 +18,7 @@ from cnnlib.training.batches import Batches  # noqa: E402
 from cnnlib.training.callbacks import Divergence  # noqa: E402
 from cnnlib.training.layer_monitor import dead_units, gradient_norms  # noqa: E402
 from cnnlib.training.ranks import ALONE  # noqa: E402
-from tests.unit.trainings import RecordedFit, history_of, settings, striped_images, striped_set  # noqa: E402
+from tests.unit.trainings import LENET, RecordedFit, history_of, settings, striped_images, striped_set  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +100,13 @@ def test_gradient_norm_is_that_of_the_formula():
 
 
 def test_watch_layers_adds_metrics_to_every_epoch(image_set):
-    history = history_of(image_set, settings(image_set, epochs=2, patience=0))
+    history = history_of(image_set, settings(image_set, epochs=2, patience=0, model=LENET))
     assert {name for name in history if "/" in name} == {
         *(f"dead_units/{layer}" for layer in ("conv_1", "conv_2", "hidden_1")),
         *(f"gradient_norm/{layer}" for layer in ("conv_1", "conv_2", "hidden_1", "logits")),
     }
     assert {len(values) for values in history.values()} == {2}
-    without = history_of(image_set, settings(image_set, epochs=2, patience=0, watch_layers=False))
+    without = history_of(image_set, settings(image_set, epochs=2, patience=0, model=LENET, watch_layers=False))
     assert [name for name in without if "/" in name] == []
     # Watching does not change the training.
     assert without["val_loss"] == pytest.approx(history["val_loss"], rel=1e-4)

@@ -16,7 +16,7 @@ from cnnlib.training.checkpoints import checkpoint_folder, read_checkpoint  # no
 from cnnlib.training.fit import is_over  # noqa: E402
 from cnnlib.training.rate_finder import sweep_rates  # noqa: E402
 from cnnlib.training.transfer import trained_layers  # noqa: E402
-from tests.unit.trainings import RecordedFit, settings, striped_set  # noqa: E402
+from tests.unit.trainings import LENET, RecordedFit, settings, striped_set  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,13 @@ def image_set(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(image_set, tmp_path_factory) -> tuple[keras.Model, str]:
     folder = tmp_path_factory.mktemp("trained")
-    model, _ = RecordedFit().fit(image_set, settings(image_set, epochs=1), folder=folder)
+    model, _ = RecordedFit().fit(image_set, settings(image_set, epochs=1, model=LENET), folder=folder)
     return model, str(checkpoint_folder(folder, 1))
 
 
 def transferring(image_set, weights: str, *, transfer: dict, **train):
     given = settings(image_set, patience=0, **train)
-    return given.model_copy(update={"model": ModelSettings(weights=weights), "transfer": TransferSettings(**transfer)})
+    return given.model_copy(update={"model": ModelSettings(**LENET, weights=weights), "transfer": TransferSettings(**transfer)})
 
 
 def changed(model: keras.Model, before: keras.Model) -> list[str]:

@@ -14,6 +14,9 @@ from tests.unit.image_sets import write_image_set
 
 CLASSES = ("above", "below", "left")
 TRAIN_ROWS, VAL_ROWS = 240, 60
+# TensorFlow traces it in two thirds of the time of LeNet, and tracing is most of a training on so few images.
+SMALL = {"name": "mlp", "options": {"units": [32]}}
+LENET = {"name": "lenet"}
 
 
 def striped_images(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -37,10 +40,13 @@ def striped_set(folder: Path) -> ImageSet:
 def settings(
     image_set, *, optimizer=None, model=None, augment=None, learning_rate: float = 1e-3, **train
 ) -> TrainSettings:
-    """Return settings with these values in the section train; `optimizer`, `model` and `augment` are for theirs."""
+    """Return settings with these values in the section train; `optimizer`, `model` and `augment` are for theirs.
+
+    The default model is SMALL.
+    """
     return TrainSettings(
         data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
-        model=model or {},
+        model=model or SMALL,
         augment=augment or {},
         train={"epochs": 2, "worker_batch_size": 32} | train,
         optimizer={"learning_rate": learning_rate} | (optimizer or {}),

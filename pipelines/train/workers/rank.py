@@ -47,7 +47,7 @@ def main() -> int:
 
 def _train(spec: dict[str, Any]) -> dict[str, Any]:
     """Train as the spec says, and return the content of the result file."""
-    import_tensorflow_quietly()
+    import_tensorflow_quietly(in_task=True)
     import tensorflow as tf
 
     from cnnlib.image_set.contract import open_image_set
