@@ -18,8 +18,7 @@ venv = .venv$(filter-out -current,-$(PROFILE))
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
-# Tests mostly wait for processes that they start, so two pytest workers share the files. Unit tests run first and by
-# themselves, because some of them look at the clock.
+# Two processes share the files; see pytest_xdist_make_scheduler in tests/conftest.py.
 pytest = $(venv)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 units = tests/unit cnnlib pipelines jobs
 others = tests/end_to_end tests/spark
@@ -38,7 +37,7 @@ demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 
 test: lint ## lint, unit tests, one path through every capability on Spark (10 minutes), or TESTS=...
 	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS), \
-	    $(pytest) -m 'not full' $(units) && $(pytest) -m 'not full' $(others))
+	    $(pytest) -m 'not full' $(others) $(units))
 
 test-full: environment ## all other tests, damaged images, and a part on lts (40 minutes)
 	@$(pytest) -m full $(units)

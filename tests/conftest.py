@@ -42,6 +42,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.full)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give a process whole files, and in `make test` give one process all tests that need Spark.
+
+    Two processes would start two JVMs, and import TensorFlow in twice as many Python workers. The other process runs
+    the unit tests in the meantime.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            one_process = config.option.markexpr == "not full" and Path(file).parent.name in MOSTLY_FULL
+            return "Spark" if one_process else file
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Keep everything imported so far out of garbage collection, which would visit TensorFlow's objects each time."""
     gc.collect()

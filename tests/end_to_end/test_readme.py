@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from jobs import sparkcnn
@@ -82,7 +82,13 @@ def check_results(folder: Path, last_output: str) -> None:
     assert json.loads((folder / "sets/photos/dataset.json").read_text())["counts"]["kept"] == 120
     assert json.loads((folder / "all_predictions/summary.json").read_text())["counts"]["scored"] == 120
     assert "│ now    │ version 2 " in last_output
-    assert (folder / "mlflow.db").exists()
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    of_versions = [client.get_run(client.get_model_version("photos", version).run_id).data for version in ("1", "2")]
+    assert [data.params["train.workers"] for data in of_versions] == ["0", "2"]
+    of_ranks = [of_versions[1].metrics[f"rank_{rank}/images_per_second"] for rank in (0, 1)]
+    assert sum(of_ranks) == pytest.approx(of_versions[1].metrics["images_per_second"])
+    import duckdb  # not above: DuckDB writes of leaks when it was imported before `pytest_collection_finish`
+
     for query in blocks("sql")[0].splitlines():
         rows = duckdb.sql(query.replace("'", f"'{folder}/", 1)).fetchall()
         assert len(rows) == 2

@@ -79,7 +79,6 @@ def test_first_champion_needs_only_parity(spark: SparkSession, trained: Trained,
     assert (promotion.before, promotion.now, champion()) == (None, WEAK, WEAK)
 
 
-@pytest.mark.main_path
 def test_better_version_takes_the_alias_with_a_reason(
     spark: SparkSession, trained: Trained, rivals: dict[str, TrainedModel]
 ) -> None:

@@ -109,7 +109,6 @@ def together(
     return settings, model, (folder / "output").read_text()
 
 
-@pytest.mark.main_path
 def test_one_run_has_every_epoch_of_every_rank_once(together) -> None:
     settings, model, _ = together
     uri = connect(settings.tracking)
@@ -143,7 +142,6 @@ def test_driver_shows_the_steps_of_rank_0(together, trained: Trained) -> None:
     assert f"{title}: {total}/{total} steps, epoch 3/3: " in steps[-1]
 
 
-@pytest.mark.main_path
 def test_two_workers_learn_as_well_as_one_process(together, trained: Trained) -> None:
     _, model, _ = together
     assert max(model.history["val_accuracy"]) == pytest.approx(max(trained.model.history["val_accuracy"]), abs=0.1)
@@ -176,7 +174,6 @@ def test_model_and_checkpoints_show_no_trace_of_the_workers(together, trained: T
     assert kept[0] == kept[1]
 
 
-@pytest.mark.main_path
 def test_no_rank_process_is_left(together) -> None:
     assert ranks_here() == []
 

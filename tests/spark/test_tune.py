@@ -84,7 +84,6 @@ def nested(client: mlflow.MlflowClient, run_id: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.info.start_time)
 
 
-@pytest.mark.main_path
 @needs_spark_study
 def test_each_trial_is_a_nested_run(tuned: tuple, striped: ImageSet) -> None:
     result, client = tuned
@@ -124,7 +123,6 @@ def test_bad_trials_are_pruned_and_impossible_ones_fail(tuned: tuple) -> None:
         assert client.get_run(trial.run_id).info.status == "FAILED"
 
 
-@pytest.mark.main_path
 @needs_spark_study
 def test_settings_of_the_best_trial_are_a_file_for_train(tuned: tuple) -> None:
     result, client = tuned
@@ -138,6 +136,25 @@ def test_settings_of_the_best_trial_are_a_file_for_train(tuned: tuple) -> None:
     assert settings == result.best
     assert settings.optimizer.options == {"beta_1": best.settings["optimizer.options.beta_1"]}
     assert (settings.optimizer.learning_rate, settings.model.name, settings.train.epochs) == (0.001, "mlp", 3)
+
+
+@pytest.mark.main_path
+@needs_spark_study
+def test_best_of_few_trials_is_a_file_for_train(
+    spark: SparkSession, striped: ImageSet, tmp_path: Path, new_store: Callable[[Path], str]
+) -> None:
+    new_store(tmp_path)
+    space = {"optimizer.learning_rate": "choice(1e-7,1e-3)", "optimizer.options.beta_1": "uniform(0.8,0.9)"}
+    settings = settings_of(striped, tmp_path, space, trials=4, startup_trials=4, parallel=2, seed=1)
+    result, client = tune(spark, settings), mlflow.MlflowClient(settings.tracking.uri)
+    assert {run.info.run_id for run in nested(client, result.run_id)} == {trial.run_id for trial in result.trials}
+    values = [min(v.value for v in client.get_metric_history(t.run_id, "val_loss")) for t in result.trials]
+    assert [trial.value for trial in result.trials] == pytest.approx(sorted(values))
+    assert len(values) == 4
+    assert {trial.settings["optimizer.learning_rate"] for trial in result.trials} == {1e-7, 1e-3}
+    best = parse_settings("train", TrainSettings, ["--config", str(result.folder / "best.yaml")])
+    assert best == result.best
+    assert best.optimizer.learning_rate == 1e-3
 
 
 @needs_spark_study

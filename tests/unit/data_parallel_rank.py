@@ -15,15 +15,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from cnnlib.training.callbacks import AverageStatistics, EpochSeeds
-from cnnlib.training.ranks import ALONE, CollectiveRanks, Ranks, RingRanks
-from cnnlib.training.ring import Ring
-from cnnlib.training.training_model import TrainingModel
-from pipelines.train.workers.connections import address_of, close_all, listen
+from cnnlib.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly(in_task=True)
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from cnnlib.training.callbacks import AverageStatistics, EpochSeeds  # noqa: E402
+from cnnlib.training.ranks import ALONE, CollectiveRanks, Ranks, RingRanks  # noqa: E402
+from cnnlib.training.ring import Ring  # noqa: E402
+from cnnlib.training.training_model import TrainingModel  # noqa: E402
+from pipelines.train.workers.connections import address_of, close_all, listen  # noqa: E402
 
 RANKS = 2
 BATCH = 16

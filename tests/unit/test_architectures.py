@@ -222,7 +222,7 @@ def test_model_without_groups_is_returned_unchanged():
 GROUPS = """
 import sys
 from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
+import_tensorflow_quietly(in_task=True)
 import keras, numpy as np
 from cnnlib.sealed.frozen.grouped_convolution import GroupedConv2D
 keras.utils.set_random_seed(0)

@@ -18,7 +18,7 @@ from cnnlib.training.augmentation import Augmentation, _rand_augment  # noqa: E4
 from cnnlib.training.checkpoints import checkpoint_folder  # noqa: E402
 from cnnlib.training.compiled_model import new_model  # noqa: E402
 from pipelines.show import show_batch  # noqa: E402
-from tests.unit.trainings import RecordedFit, settings, striped_set  # noqa: E402
+from tests.unit.trainings import LENET, RecordedFit, settings, striped_set  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 12, 16, 3), dtype=np.uint8)
 LABELS = np.eye(64, dtype=np.float32)
@@ -243,7 +243,7 @@ def test_augmentation_is_not_part_of_the_model(image_set):
 
 def test_images_are_changed_in_training_and_not_in_validation(image_set):
     black = {"shift": 1.0, "erasing": 1.0, "mixup": 1.0}
-    given = settings(image_set, epochs=3, patience=0, learning_rate=3e-3)
+    given = settings(image_set, epochs=3, patience=0, learning_rate=3e-3, model=LENET)
     history = RecordedFit().fit(image_set, given)[1]
     spoiled = RecordedFit().fit(image_set, given.model_copy(update={"augment": AugmentSettings(**black)}))[1]
     assert history["accuracy"][-1] > 0.9

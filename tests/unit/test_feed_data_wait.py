@@ -103,7 +103,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from dataclasses import replace
 from fsspec.implementations.local import LocalFileSystem
 from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
+import_tensorflow_quietly(in_task=True)
 from cnnlib.feed import make_dataset
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.image_set.contract import open_image_set

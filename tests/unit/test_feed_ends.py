@@ -33,7 +33,7 @@ def image_set(tmp_path_factory) -> ImageSet:
 START = """
 import json, os, sys, threading
 from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
+import_tensorflow_quietly(in_task=True)
 from cnnlib.feed import make_dataset
 from cnnlib.image_set.contract import open_image_set
 

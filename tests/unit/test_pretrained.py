@@ -113,7 +113,7 @@ NEW_KERAS_HOME = """
 import os
 from pathlib import Path
 from cnnlib.quiet import import_tensorflow_quietly
-import_tensorflow_quietly()
+import_tensorflow_quietly(in_task=True)
 import h5py, keras, numpy as np
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from cnnlib.errors import ConfigError

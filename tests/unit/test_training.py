@@ -155,7 +155,8 @@ def test_training_step_is_traced_once(image_set, monkeypatch, augment):
 @pytest.fixture(scope="module")
 def histories_by_seed(image_set):
     """{seed: histories of two trainings}"""
-    return {seed: [history_of(image_set, settings(image_set, epochs=1, seed=seed)) for _ in range(2)] for seed in (0, 5)}
+    given = {seed: settings(image_set, epochs=1, seed=seed) for seed in (0, 5)}
+    return {seed: [history_of(image_set, one) for _ in range(2)] for seed, one in given.items()}
 
 
 @pytest.mark.parametrize("seed", [0, 5])
@@ -298,9 +299,7 @@ def uninterrupted(image_set, tmp_path_factory):
 def test_resumed_training_ends_with_the_same_weights(image_set, uninterrupted, interrupted_after):
     given, whole, history, folder = uninterrupted
     recorded = RecordedFit()
-    resumed, resumed_history = recorded.fit(
-        image_set, given, resume_from=checkpoint_folder(folder, interrupted_after)
-    )
+    resumed, resumed_history = recorded.fit(image_set, given, resume_from=checkpoint_folder(folder, interrupted_after))
     assert [state.epoch for state in recorded.states] == list(range(interrupted_after + 1, 5))
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         assert resumed_history[name] == pytest.approx(history[name], rel=1e-3)

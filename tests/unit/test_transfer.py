@@ -33,7 +33,8 @@ def trained(image_set, tmp_path_factory) -> tuple[keras.Model, str]:
 
 def transferring(image_set, weights: str, *, transfer: dict, **train):
     given = settings(image_set, patience=0, **train)
-    return given.model_copy(update={"model": ModelSettings(**LENET, weights=weights), "transfer": TransferSettings(**transfer)})
+    model = ModelSettings(**LENET, weights=weights)
+    return given.model_copy(update={"model": model, "transfer": TransferSettings(**transfer)})
 
 
 def changed(model: keras.Model, before: keras.Model) -> list[str]:
