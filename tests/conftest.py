@@ -66,6 +66,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Let Python free everything at its end. DuckDB would write lines about what it finds left."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def digits_idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with MNIST's first 600 training and 200 test digits as IDX files. The training files are gzipped."""

@@ -73,7 +73,9 @@ def trained(image_set, tmp_path_factory):
     """(model, history, recorded fit, folder of checkpoints) of 3 epochs."""
     folder = tmp_path_factory.mktemp("checkpoints")
     recorded = RecordedFit()
-    model, history = recorded.fit(image_set, settings(image_set, epochs=3, patience=0, model=LENET), folder=folder)
+    model, history = recorded.fit(
+        image_set, settings(image_set, epochs=3, patience=0, model=LENET, watch_layers=True), folder=folder
+    )
     return model, history, recorded, folder
 
 

@@ -100,7 +100,7 @@ def test_gradient_norm_is_that_of_the_formula():
 
 
 def test_watch_layers_adds_metrics_to_every_epoch(image_set):
-    history = history_of(image_set, settings(image_set, epochs=2, patience=0, model=LENET))
+    history = history_of(image_set, settings(image_set, epochs=2, patience=0, model=LENET, watch_layers=True))
     assert {name for name in history if "/" in name} == {
         *(f"dead_units/{layer}" for layer in ("conv_1", "conv_2", "hidden_1")),
         *(f"gradient_norm/{layer}" for layer in ("conv_1", "conv_2", "hidden_1", "logits")),
