@@ -1,6 +1,6 @@
 """How fast training is in the driver and on workers, against plain Keras and against the machine itself.
 
-    python -m benchmarks.training [--rounds 3] [--rows 40000] [--epochs 5]
+    python -m benchmarks.training [--rounds 3] [--rows 40000] [--epochs 5] [--models LeNet]
 
 Each way trains the same model on the same MNIST images with batches of 128 a worker, in processes of its own, once a
 round; the rounds are interleaved, for these machines are shared and noisy. Workers are Spark executors of one core
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=40_000)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -71,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="sparkcnn-benchmark-") as folder:
         path = write_set(Path(folder), given.rows)
         rates: Rates = defaultdict(list)
-        jobs = [(model, way) for _ in range(given.rounds) for model in MODELS for way in given.ways]
+        jobs = [(model, way) for _ in range(given.rounds) for model in given.models for way in given.ways]
         for model, way in track(jobs, "training", console=Console(stderr=True)):
             rates[model, way].append(in_process_of_its_own(way, path, MODELS[model], given.epochs))
-    Console(width=120).print(table_of(rates, given.ways))
+    Console(width=120).print(table_of(rates, given.models, given.ways))
 
 
 def write_set(folder: Path, rows: int) -> str:
@@ -193,15 +194,15 @@ def plain(image_set: ImageSet, options: dict[str, object], epochs: int) -> float
     return (len(labels) - BATCH) / statistics.median(seconds[1:])
 
 
-def table_of(rates: Rates, ways: Sequence[str]) -> Table:
+def table_of(rates: Rates, models: Sequence[str], ways: Sequence[str]) -> Table:
     """The medians, and what they are of one another."""
     table = Table(title="training, images/s: median (lowest to highest)", title_justify="left")
     table.add_column("")
-    for model in MODELS:
+    for model in models:
         table.add_column(model, justify="right")
     middle = {key: statistics.median(values) for key, values in rates.items()}
     for way in ways:
-        spans = [(middle[model, way], min(rates[model, way]), max(rates[model, way])) for model in MODELS]
+        spans = [(middle[model, way], min(rates[model, way]), max(rates[model, way])) for model in models]
         table.add_row(WAYS[way], *(f"{mid:,.0f} ({low:,.0f} to {high:,.0f})" for mid, low, high in spans))
     table.add_section()
     for title, over, under, share in (
@@ -211,7 +212,7 @@ def table_of(rates: Rates, ways: Sequence[str]) -> Table:
         ("driver over plain Keras", "driver", "plain", 1),
     ):
         if {over, under} <= set(ways):
-            ratios = (middle[model, over] / middle[model, under] / share for model in MODELS)
+            ratios = (middle[model, over] / middle[model, under] / share for model in models)
             table.add_row(title, *(f"{ratio:.2f}" for ratio in ratios))
     return table
 

@@ -16,7 +16,9 @@ BENCHMARKS = ROOT / "benchmarks"
 PARTS = {
     "goals": "feed",
     "idx": "training",
+    "ingest_petastorm": "ingest",
     "ingest_ray": "ingest",
+    "ingest_ways": "ingest",
     "photographs": "ingest",
     "processes": "memory",
     "scoring_subjects": "scoring",
@@ -54,20 +56,20 @@ def test_every_module_belongs_to_a_benchmark_that_is_run_here() -> None:
 
 def test_training() -> None:
     printed = run(
-        *("-m", "benchmarks.training", "--rounds", "1", "--rows", "1500", "--epochs", "2"),
+        *("-m", "benchmarks.training", "--rounds", "1", "--rows", "1500", "--epochs", "2", "--models", "LeNet"),
     )
     ways = ["plain Keras fit", "two such at once", "in the driver", "1 worker of one core", "2 workers of one core"]
     ratios = ["scaling efficiency", "the machine's ceiling", "1 worker over plain", "driver over plain"]
-    check_rows(printed, [*ways, *ratios], figures=2)
+    check_rows(printed, [*ways, *ratios])
 
 
 def test_feed() -> None:
     printed = run("-m", "benchmarks.feed", "--quick", "--repeats", "1")
-    fits = ["LeNet, 12,000 digits", "on arrays", "CPU seconds an epoch, through Parquet", "CPU seconds an epoch, on"]
+    fits = ["LeNet, 12,000 digits", "on arrays", "CPU seconds per epoch, through Parquet", "CPU seconds per epoch, on"]
     feeds = ["28 x 28 raw", "tf.data on arrays", "96 x 96 JPEG", "tf.data on TFRecords"]
     check_rows(printed, [*fits, *feeds], figures=3)
     assert len(re.findall(rf"petastorm, plain\s*│\s*{FIGURE}", printed)) == 2
-    assert re.search(r"share of a step waiting for data\s*│\s*\d", printed)
+    assert re.search(r"fraction of an epoch waiting for data\s*│\s*\d", printed)
 
 
 def test_memory() -> None:
@@ -82,19 +84,18 @@ def test_ingest() -> None:
     check_rows(printed, ["ceiling: one process", "ingest, session started", "whole job"], figures=4)
     check_rows(printed, ["petastorm, session started", "Ray Data, server started"], figures=4)
     check_rows(printed, ["MNIST (70,000 IDX), whole job: s"])
-    assert re.search(rf"2 images of 1\.\d\d MB: {FIGURE} images/s, largest Python worker {FIGURE} MB", printed)
+    assert re.search(rf"2 images of \d\.\d\d MB: {FIGURE} images/s, largest Python worker {FIGURE} MB", printed)
 
 
 def test_scoring() -> None:
     printed = run(
-        *("-m", "benchmarks.scoring", "--digits", "600", "--photographs", "20", "--large", "10", "--rounds", "1"),
+        *("-m", "benchmarks.scoring", "--digits", "600", "--photographs", "0", "--large", "10", "--rounds", "1"),
     )
     assert re.search("600 images of 28 x 28, lenet, median of 1", printed)
-    assert re.search("20 JPEGs of 340 x 300, to 96 x 96, resnet18", printed)
     assert re.search("10 JPEGs of 1 MB, to 96 x 96, resnet18", printed)
     for way in ("ceiling: one process", "predict_batch_udf", "mlflow.pyfunc.spark_udf", "Ray Data, an actor"):
-        assert len(re.findall(rf"│ {re.escape(way)}[^│]*│\s*{FIGURE} │", printed)) == 2, way
-    assert len(re.findall(rf"│ sparkcnn score[^│]*│\s*{FIGURE} │", printed)) == 3
+        assert len(re.findall(rf"│ {re.escape(way)}[^│]*│\s*{FIGURE} │", printed)) == 1, way
+    assert len(re.findall(rf"│ sparkcnn score[^│]*│\s*{FIGURE} │", printed)) == 2
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
