@@ -183,7 +183,7 @@ def tf_records_feed(paths: list[str], shuffle_rows: int) -> Iterator[tf.data.Dat
 
 @contextmanager
 def petastorm_feed(image_set: ImageSet, epochs: int, shuffle_rows: int) -> Iterator[tf.data.Dataset]:
-    """Use petastorm as its own examples do. Its data set can be read only once, so it holds all epochs."""
+    """Use petastorm as its own examples do. Its data set can be read only once, so it contains all epochs."""
     spec = image_set.image
 
     def decode(row: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -207,7 +207,7 @@ def petastorm_feed(image_set: ImageSet, epochs: int, shuffle_rows: int) -> Itera
 
 
 def in_turns(passes: Mapping[str, Pass], repeats: int) -> dict[str, list[float]]:
-    """Run every pass once untimed, then all of them in turns, so other load on the machine affects all alike."""
+    """Run every pass once untimed, then all of them in turns, so that other load on the machine affects all of them."""
     for run in passes.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in passes}
@@ -217,8 +217,8 @@ def in_turns(passes: Mapping[str, Pass], repeats: int) -> dict[str, list[float]]
     return seconds
 
 
-def epochs_of(feed: Callable[[], Any], rows: int, *, passes: int, epochs_a_pass: int = 1) -> Pass:
-    """Return a pass that opens a feed, takes all its batches `passes` times, and closes it."""
+def epochs_of(feed: Callable[[], Any], rows: int, *, passes: int, epochs_per_pass: int = 1) -> Pass:
+    """Return a pass that opens a feed, reads all its batches `passes` times, and closes it."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -228,15 +228,15 @@ def epochs_of(feed: Callable[[], Any], rows: int, *, passes: int, epochs_a_pass:
                 for _, labels in dataset:
                     taken += int(labels.shape[0])
         seconds = time.perf_counter() - start
-        if taken != rows * passes * epochs_a_pass:
-            raise RuntimeError(f"{taken} rows came, expected {rows * passes * epochs_a_pass}")
+        if taken != rows * passes * epochs_per_pass:
+            raise RuntimeError(f"{taken} rows came, expected {rows * passes * epochs_per_pass}")
         return seconds
 
     return run
 
 
 class EpochTimes(keras.callbacks.Callback):
-    """Collect the seconds of each epoch, of the clock and of the CPU, and the fraction spent waiting for data."""
+    """Collect the clock and CPU seconds of each epoch, and the fraction of the epoch spent waiting for data."""
 
     def __init__(self, data_wait: DataWait | None = None) -> None:
         super().__init__()
@@ -369,7 +369,7 @@ def add_raw(table: Table, folder: Path, *, quick: bool, repeats: int) -> None:
         ),
         "  tf.data on arrays": epochs_of(lambda: arrays_feed(images, labels, shuffle_rows), len(images), passes=epochs),
         "  petastorm, plain": epochs_of(
-            lambda: petastorm_feed(image_set, epochs, shuffle_rows), len(images), passes=1, epochs_a_pass=epochs
+            lambda: petastorm_feed(image_set, epochs, shuffle_rows), len(images), passes=1, epochs_per_pass=epochs
         ),
     }
     add_speeds(table, speeds_of(passes, repeats, len(images) * epochs), limit=0.5)
@@ -389,7 +389,7 @@ def add_jpeg(table: Table, folder: Path, *, quick: bool, repeats: int) -> None:
         ),
         "  tf.data on TFRecords": epochs_of(lambda: tf_records_feed(paths, shuffle_rows), len(images), passes=epochs),
         "  petastorm, plain": epochs_of(
-            lambda: petastorm_feed(image_set, epochs, shuffle_rows), len(images), passes=1, epochs_a_pass=epochs
+            lambda: petastorm_feed(image_set, epochs, shuffle_rows), len(images), passes=1, epochs_per_pass=epochs
         ),
     }
     add_speeds(table, speeds_of(passes, repeats, len(images) * epochs), limit=0.9)

@@ -1,6 +1,6 @@
-"""What is said of a goal."""
+"""The text that a table shows for a goal."""
 
 
 def verdict(reached: bool, goal: str) -> str:
-    """The goal, and whether it was reached."""
+    """Return the goal, and whether it was reached."""
     return f"{goal}: {'reached' if reached else 'MISSED'}"

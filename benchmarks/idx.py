@@ -1,4 +1,4 @@
-"""Writing IDX, the format of MNIST's files."""
+"""Write IDX, the format of MNIST's files."""
 
 import struct
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """The file of an array of uint8 of any shape."""
+    """Return the content of an IDX file for an array of uint8 of any shape."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()

@@ -1,19 +1,21 @@
-"""How fast ingest is, beside the machine's ceiling and its peers: `make bench`, some ten minutes on two cores.
+"""Compare the speed of ingest with the machine's ceiling and with peers: `make bench`, about ten minutes on two cores.
 
     python -m benchmarks.ingest [--images 20000] [--rounds 3] [--memory 500] [--linearity] [--ray-python PYTHON]
 
-20,000 JPEGs of about 340 x 300, made of three photographs, become Parquet of 96 x 96 pixels in several ways. Each way
-runs in a process of its own once a round, and the rounds are interleaved, now in this order, now in the other, for
-these machines are shared and noisy. A figure is the median of the rounds.
+Each way turns 20,000 JPEGs of about 340 x 300 pixels into Parquet of 96 x 96 pixels. The JPEGs are made from three
+photographs. Each way runs once per round, in its own process. Every second round runs the ways in reverse order,
+because these machines are shared and noisy. A figure is the median of the rounds.
 
-- The ceiling is one process that decodes (Pillow: draft, resize) and writes, times the number of cores. Two cores
-  give less than twice one, so as many processes at once stand beside it, and both again with ingest's own decoder.
-- Ingest, its session started, is what the goals are about; the whole job is `sparkcnn ingest` from start to end.
-- petastorm's `materialize_dataset` needs OpenCV, Ray Data an environment of its own: both are installed into the
-  temporary folder, and a peer that cannot be has a row that says why. `--peers` without names leaves them out.
+- The ceiling is the speed of one process that decodes (Pillow: draft, resize) and writes, times the number of cores.
+  Two cores give less than twice the speed of one, so the next row has one process per core, all at once. Two more rows
+  are the same with ingest's own decoder.
+- The goals apply to ingest in a session that has already started. The whole job is `sparkcnn ingest` from start to end.
+- petastorm's `materialize_dataset` needs OpenCV, and Ray Data needs its own environment. Both are installed into the
+  temporary folder. If a peer cannot be installed, the table says why. `--peers` without names leaves the peers out.
 
-Then MNIST whole, and the largest Python worker while images of 1 MB are ingested; `--linearity` adds 5,000 and 50,000
-images. Everything lies in a temporary folder (TMPDIR says where): 3 GB of it, or the images of `--memory`.
+After that come all of MNIST, and the size of the largest Python worker while ingest reads images of 1 MB. `--linearity`
+also ingests 5,000 and 50,000 images. All files are in a temporary folder (TMPDIR says where) and take 3 GB. A large
+`--memory` takes more: 1 MB per image.
 """
 
 import argparse
@@ -44,14 +46,14 @@ CORES = os.cpu_count() or 1
 PEERS = ("petastorm", "ray")
 OPENCV = "opencv-python-headless==4.10.0.84"
 RAY = "ray[data]==2.60.0"
-# Ray listens on every interface that it finds, so it finds none but the loopback. And when its process ends, so do all
-# that it has started.
-ALONE = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-ALONE += ["sh", "-c", 'ip link set lo up && "$@"', "sh"]
+# Ray listens on every network interface that it finds, so run it where it finds only the loopback. When the command
+# ends, all processes that it has started end too.
+ISOLATE = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+ISOLATE += ["sh", "-c", 'ip link set lo up && "$@"', "sh"]
 LINEARITY = (5_000, 50_000)
 LARGE_BYTES = 1_000_000
 
-# The rows.
+# The labels of the table rows.
 ONE, AT_ONCE = f"ceiling: one process x {CORES}", f"  {CORES} processes at once"
 ONE_OWN, AT_ONCE_OWN = f"  with ingest's decoder: one x {CORES}", f"  with ingest's decoder: {CORES} at once"
 INGEST, INGEST_JOB = "ingest, session started", "  whole job"
@@ -61,7 +63,7 @@ MNIST = "MNIST (70,000 IDX), whole job: s"
 
 SPEED_GOAL, MNIST_GOAL_S, WORKER_GOAL_MB, LINEARITY_GOAL = 0.80, 25, 1000, 1.05
 
-# Gives the values of some rows, measured once.
+# A function that measures one way once, and returns the values by table row.
 Way = Callable[[], dict[str, float]]
 
 
@@ -70,76 +72,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ceiling-images", type=int, default=4_000, help="how many of them the ceiling takes")
+    parser.add_argument("--ceiling-images", type=int, default=4_000, help="how many of the images the ceiling takes")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
-    parser.add_argument("--ray-python", help="a Python that has ray[data] and Pillow; none is installed then")
-    parser.add_argument("--memory", type=int, default=500, help="images of 1 MB to ingest; 0 leaves this out")
+    parser.add_argument("--ray-python", help="a Python with ray[data] and Pillow, to use instead of installing one")
+    parser.add_argument("--memory", type=int, default=500, help="number of images of 1 MB to ingest; 0 skips this")
     parser.add_argument("--linearity", action="store_true", help="also ingest 5,000 and 50,000 images: 5 minutes more")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     console = Console(width=130)
     with tempfile.TemporaryDirectory(prefix="sparkcnn-benchmark-") as name:
-        if shutil.disk_usage(name).free < given.memory * LARGE_BYTES:
-            parser.error(f"--memory {given.memory} needs {given.memory * LARGE_BYTES / 1e9:.1f} GB in {name}")
-        bench = Bench(Path(name), given)
+        if shutil.disk_usage(name).free < options.memory * LARGE_BYTES:
+            parser.error(f"--memory {options.memory} needs {options.memory * LARGE_BYTES / 1e9:.1f} GB in {name}")
+        bench = Bench(Path(name), options)
         console.print(bench.speeds())
-        if given.memory:
+        if options.memory:
             console.print(bench.memory())
 
 
 class Bench:
-    """One run of the benchmark in a folder of its own."""
+    """One run of the benchmark in its own folder."""
 
-    def __init__(self, folder: Path, given: argparse.Namespace) -> None:
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self._folder = folder
-        self._given = given
+        self._options = options
         self._source = folder / "photographs"
         self._output = folder / "output"
         self._values: dict[str, list[float]] = defaultdict(list)
-        self._why_not: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
 
     # --- the measurements
 
     def speeds(self) -> Table:
-        """Measure every way in rounds. Gives the table."""
+        """Measure every way in rounds, and return the table."""
         self._make_sources()
         ways: dict[str, Way] = {
             ONE: partial(self._ceiling, ONE, 1, "pillow"),
             AT_ONCE: partial(self._ceiling, AT_ONCE, CORES, "pillow"),
             ONE_OWN: partial(self._ceiling, ONE_OWN, 1, "own"),
             AT_ONCE_OWN: partial(self._ceiling, AT_ONCE_OWN, CORES, "own"),
-            INGEST: partial(self._ingest, INGEST, self._source, self._given.images),
+            INGEST: partial(self._ingest, INGEST, self._source, self._options.images),
             INGEST_JOB: self._ingest_job,
             MNIST: self._mnist_job,
             **self._peers(),
         }
-        if self._given.linearity:
+        if self._options.linearity:
             for count in LINEARITY:
                 ways[linearity_row(count)] = partial(
                     self._ingest, linearity_row(count), self._folder / str(count), count
                 )
-        turns = [name for turn in range(self._given.rounds) for name in (reversed(ways) if turn % 2 else ways)]
+        turns = [name for turn in range(self._options.rounds) for name in (reversed(ways) if turn % 2 else ways)]
         for name in track(turns, "ingesting", console=Console(stderr=True)):
             self._measure(name, ways[name])
         return self._table()
 
     def memory(self) -> str:
-        """Ingest images of 1 MB, and watch the Python workers. Gives a line."""
-        count, source = self._given.memory, self._folder / "large"
+        """Ingest images of 1 MB, and return a line about the memory of the Python workers."""
+        count, source = self._options.memory, self._folder / "large"
         write_photographs(source, count, large)
         mean_mb = mean_bytes(source) / 1e6
-        finished = self._run("ingest", {"source": str(source), "output": str(self._output)}, look_every_s=0.1)
-        told = json.loads(finished.output.splitlines()[-1])
+        finished = self._run("ingest", {"source": str(source), "output": str(self._output)}, sample_every_s=0.1)
+        report = json.loads(finished.output.splitlines()[-1])
         worker_mb = finished.worker_bytes / 1e6
         return (
-            f"{count:,} images of {mean_mb:.2f} MB: {count / told['seconds']:,.0f} images/s, largest Python worker "
+            f"{count:,} images of {mean_mb:.2f} MB: {count / report['seconds']:,.0f} images/s, largest Python worker "
             f"{worker_mb:,.0f} MB ({verdict(worker_mb <= WORKER_GOAL_MB, f'at most {WORKER_GOAL_MB:,}')})"
         )
 
     def _make_sources(self) -> None:
         everything = self._folder / "all"
-        counts = LINEARITY if self._given.linearity else ()
-        write_photographs(everything, max(self._given.images, *counts, 0))
-        link_first(self._given.images, everything, self._source)
+        counts = LINEARITY if self._options.linearity else ()
+        write_photographs(everything, max(self._options.images, *counts, 0))
+        link_first(self._options.images, everything, self._source)
         for count in counts:
             link_first(count, everything, self._folder / str(count))
         mnist = self._folder / "mnist"
@@ -148,19 +150,19 @@ class Bench:
             (mnist / name).write_bytes(read_mnist_file(name))
 
     def _peers(self) -> dict[str, Way]:
-        """The peers that can be made ready; of the others, why not."""
+        """Return the peers that can be installed. For each other peer, note why it cannot."""
         ways: dict[str, Way] = {}
-        for peer, make_ready in {"petastorm": self._petastorm, "ray": self._ray}.items():
-            if peer in self._given.peers:
+        for peer, prepare in {"petastorm": self._petastorm, "ray": self._ray}.items():
+            if peer in self._options.peers:
                 try:
-                    ways[peer] = make_ready()
+                    ways[peer] = prepare()
                 except CommandFailed as error:
-                    self._why_not[peer] = str(error)
+                    self._failures[peer] = str(error)
         return ways
 
     def _measure(self, name: str, way: Way) -> None:
-        """Measure once. A peer that fails is not tried again; raises CommandFailed for all others."""
-        if name in self._why_not:
+        """Measure a way once. A peer that fails is not tried again. Raises CommandFailed if any other way fails."""
+        if name in self._failures:
             return
         try:
             for row, value in way().items():
@@ -169,14 +171,14 @@ class Bench:
             if name not in PEERS:
                 print(error.errors, file=sys.stderr)
                 raise
-            self._why_not[name] = str(error)
+            self._failures[name] = str(error)
         finally:
             shutil.rmtree(self._output, ignore_errors=True)
 
     # --- the ways
 
     def _ceiling(self, row: str, processes: int, decoder: str) -> dict[str, float]:
-        images = min(self._given.ceiling_images, self._given.images)
+        images = min(self._options.ceiling_images, self._options.images)
         options = {"images": images, "processes": processes, "decoder": decoder}
         finished = self._run("ceiling", options | {"source": str(self._source), "output": str(self._output)})
         return {row: rate(finished, images) * CORES / processes}
@@ -186,19 +188,19 @@ class Bench:
 
     def _ingest_job(self) -> dict[str, float]:
         seconds = self._job("image_folder", self._source, *f"--image.height {SIZE} --image.width {SIZE}".split())
-        return {INGEST_JOB: self._given.images / seconds}
+        return {INGEST_JOB: self._options.images / seconds}
 
     def _mnist_job(self) -> dict[str, float]:
         return {MNIST: self._job("idx", self._folder / "mnist")}
 
     def _job(self, source_format: str, source: Path, *settings: str) -> float:
-        """Seconds of `sparkcnn ingest` as a user runs it."""
+        """Run `sparkcnn ingest` as a user does, and return its seconds."""
         command = [sys.executable, "-m", "jobs.sparkcnn", "ingest", "--source.format", source_format]
         command += ["--source.path", str(source), "--output.path", str(self._output), *settings]
         seconds = run_command(command).seconds
         counts = open_image_set(str(self._output)).counts
         if counts.kept + counts.duplicate != counts.found:
-            raise RuntimeError(f"ingest rejected images that are whole: {counts}")
+            raise RuntimeError(f"ingest rejected images that are not damaged: {counts}")
         return seconds
 
     def _petastorm(self) -> Way:
@@ -212,7 +214,7 @@ class Bench:
         return way
 
     def _ray(self) -> Way:
-        python = self._given.ray_python
+        python = self._options.ray_python
         if not python:
             environment = self._folder / "ray"
             run_command([sys.executable, "-m", "venv", str(environment)])
@@ -221,15 +223,15 @@ class Bench:
 
         def way() -> dict[str, float]:
             options = {"source": str(self._source), "output": str(self._output), "size": SIZE}
-            # The sockets below it have room for about a hundred characters.
+            # Ray makes sockets in it, and their paths may have only about a hundred characters.
             options["temporary"] = str(self._folder / "r")
-            command = [*ALONE, python, str(Path(__file__).with_name("ingest_ray.py")), json.dumps(options)]
+            command = [*ISOLATE, python, str(Path(__file__).with_name("ingest_ray.py")), json.dumps(options)]
             return self._peer("ray", run_command(command, without_this_project()))
 
         return way
 
     def _peer(self, peer: str, finished: Finished) -> dict[str, float]:
-        images = self._given.images
+        images = self._options.images
         return {STARTED[peer]: rate(finished, images), WHOLE[peer]: images / finished.seconds}
 
     def _run(self, way: str, options: Mapping[str, object], *environment: dict[str, str], **how: float) -> Finished:
@@ -239,79 +241,79 @@ class Bench:
     # --- the table
 
     def _table(self) -> Table:
-        photographs = f"{self._given.images:,} JPEGs of {mean_bytes(self._source) / 1000:.0f} KB to {SIZE} x {SIZE}"
-        title = f"{photographs}: images/s, {CORES} cores, median of {self._given.rounds}"
+        photographs = f"{self._options.images:,} JPEGs of {mean_bytes(self._source) / 1000:.0f} KB to {SIZE} x {SIZE}"
+        title = f"{photographs}: images/s, {CORES} cores, median of {self._options.rounds}"
         table = Table(title=title, title_justify="left", caption_justify="left")
         for column in ("", "median", "min .. max", f"of one x {CORES}", f"of {CORES} at once", "goal"):
             table.add_column(column, justify="left" if column in ("", "goal") else "right")
         for row in (ONE, AT_ONCE, ONE_OWN, AT_ONCE_OWN):
             self._add_speed(table, row)
         table.add_section()
-        reached = self._middle(INGEST) / self._middle(ONE)
+        reached = self._median(INGEST) / self._median(ONE)
         self._add_speed(table, INGEST, verdict(reached >= SPEED_GOAL, f"at least {SPEED_GOAL:.2f} of one x {CORES}"))
         self._add_speed(table, INGEST_JOB)
         table.add_section()
-        for peer in self._given.peers:
+        for peer in self._options.peers:
             self._add_peer(table, peer)
-        table.caption = "\n".join(f"{peer} was not measured: {why}" for peer, why in self._why_not.items()) or None
+        table.caption = "\n".join(f"{peer} was not measured: {why}" for peer, why in self._failures.items()) or None
         table.add_section()
-        if self._given.linearity:
+        if self._options.linearity:
             self._add_linearity(table)
-        self._add_row(table, MNIST, ".1f", "", "", verdict(self._middle(MNIST) < MNIST_GOAL_S, f"under {MNIST_GOAL_S}"))
+        self._add_row(table, MNIST, ".1f", "", "", verdict(self._median(MNIST) < MNIST_GOAL_S, f"under {MNIST_GOAL_S}"))
         return table
 
     def _add_peer(self, table: Table, peer: str) -> None:
-        if peer in self._why_not:
+        if peer in self._failures:
             return
-        times = self._middle(INGEST) / self._middle(STARTED[peer])
+        times = self._median(INGEST) / self._median(STARTED[peer])
         self._add_speed(table, STARTED[peer], verdict(times > 1, f"ingest ahead ({times:.1f} x)"))
-        times = self._middle(INGEST_JOB) / self._middle(WHOLE[peer])
+        times = self._median(INGEST_JOB) / self._median(WHOLE[peer])
         self._add_speed(table, WHOLE[peer], f"ingest {times:.1f} x")
 
     def _add_linearity(self, table: Table) -> None:
         few, many = map(linearity_row, LINEARITY)
-        dearer = self._middle(few) / self._middle(many)
+        cost_ratio = self._median(few) / self._median(many)
         self._add_speed(table, few)
-        told = f"an image costs at most {LINEARITY_GOAL} x of before ({dearer:.2f} x)"
-        self._add_speed(table, many, verdict(dearer <= LINEARITY_GOAL, told))
+        goal = f"time per image at most {LINEARITY_GOAL} x as long ({cost_ratio:.2f} x)"
+        self._add_speed(table, many, verdict(cost_ratio <= LINEARITY_GOAL, goal))
 
     def _add_speed(self, table: Table, row: str, goal: str = "") -> None:
-        shares = (f"{self._middle(row) / self._middle(whole):.2f}" for whole in (ONE, AT_ONCE))
-        self._add_row(table, row, ",.0f", *shares, goal)
+        ratios = (f"{self._median(row) / self._median(ceiling):.2f}" for ceiling in (ONE, AT_ONCE))
+        self._add_row(table, row, ",.0f", *ratios, goal)
 
     def _add_row(self, table: Table, row: str, form: str, *rest: str) -> None:
         low, high = min(self._values[row]), max(self._values[row])
-        table.add_row(row, f"{self._middle(row):{form}}", f"{low:{form}} .. {high:{form}}", *rest)
+        table.add_row(row, f"{self._median(row):{form}}", f"{low:{form}} .. {high:{form}}", *rest)
 
-    def _middle(self, row: str) -> float:
+    def _median(self, row: str) -> float:
         return statistics.median(self._values[row])
 
 
 def linearity_row(count: int) -> str:
-    """The row of an ingest of so many images."""
+    """Return the label of the row for an ingest of `count` images."""
     return f"ingest of {count:,}, session started"
 
 
 def rate(finished: Finished, images: int) -> float:
-    """Images/s that a way told. Raises RuntimeError where not all images came out."""
-    told = json.loads(finished.output.splitlines()[-1])
-    if told["images"] != images:
-        raise RuntimeError(f"{told['images']} of {images} images came out")
-    return images / told["seconds"]
+    """Return the images/s that a way reports. Raises RuntimeError if it did not write all images."""
+    report = json.loads(finished.output.splitlines()[-1])
+    if report["images"] != images:
+        raise RuntimeError(f"{report['images']} of {images} images were written")
+    return images / report["seconds"]
 
 
 def mean_bytes(source: Path) -> float:
-    """Of the photographs of a folder."""
+    """Return the mean file size of the photographs in a folder."""
     return statistics.fmean(path.stat().st_size for path in photographs_in(source))
 
 
 def pip_install(python: str, *arguments: str) -> None:
-    """Install packages. Raises CommandFailed with what pip says where it cannot."""
+    """Install packages. If that fails, raises CommandFailed with the message of pip."""
     run_command([python, "-m", "pip", "install", "--quiet", *arguments], without_this_project())
 
 
 def without_this_project() -> dict[str, str]:
-    """This environment, for a Python of another one."""
+    """Return this environment without PYTHONPATH, for a Python of another environment."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 

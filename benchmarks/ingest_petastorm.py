@@ -1,8 +1,8 @@
-"""petastorm's own way of making a data set of images, after its examples/imagenet/generate_petastorm_imagenet.py.
+"""Make a data set of images in petastorm's own way, after its examples/imagenet/generate_petastorm_imagenet.py.
 
-What it takes to run on current Arrow, NumPy and Spark: the Arrow bridge, here and in Spark's Python workers, and
-OpenCV (`opencv-python-headless`), which is petastorm's extra. Workers import this module to find `to_row`, and so
-have the bridge before they meet petastorm.
+On current Arrow, NumPy and Spark, petastorm needs the Arrow bridge, here and in Spark's Python workers. It also needs
+OpenCV (`opencv-python-headless`), which is an extra of petastorm. Workers import this module to find `to_row`, so they
+install the bridge before they import petastorm.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ from petastorm.etl.dataset_metadata import materialize_dataset  # noqa: E402
 from petastorm.unischema import Unischema, UnischemaField, dict_to_spark_row  # noqa: E402
 from pyspark.sql.types import IntegerType, StringType  # noqa: E402
 
-# As in its example.
+# The value in petastorm's example.
 ROW_GROUP_SIZE_MB = 256
-# Enough that a core never waits long for the other.
+# With this many tasks, no core waits long for another at the end.
 TASKS_PER_CORE = 4
 
 PhotographSchema = Unischema(
@@ -36,7 +36,7 @@ PhotographSchema = Unischema(
 
 
 def to_row(path: str) -> Row:
-    """Read a photograph with the ceiling's decoder (OpenCV's, in petastorm's example, is slower), and encode it."""
+    """Read a photograph, and encode it. The decoder is the ceiling's: OpenCV's, in petastorm's example, is slower."""
     image = draft_and_resize(Path(path).read_bytes())
     return dict_to_spark_row(PhotographSchema, {"path": path, "label": LABELS[Path(path).parent.name], "image": image})
 

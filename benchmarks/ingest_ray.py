@@ -1,12 +1,14 @@
-"""Ray Data on the same files: `PYTHON benchmarks/ingest_ray.py OPTIONS`, with a Python that has ray[data] and Pillow.
+"""Ingest the same files with Ray Data: `PYTHON benchmarks/ingest_ray.py OPTIONS`.
 
-OPTIONS are a JSON object: source, output, temporary (a folder of a short path: Ray makes sockets in it) and size. The
-last line printed is another. After Ray's guide "Working with Images": `read_images` with the size, `map_batches`,
-`write_parquet`, and defaults for everything else. Labels come from the paths: `Partitioning` fails now and then in
-2.60 where aiohttp is missing, for two threads import what needs it at once.
+PYTHON needs ray[data] and Pillow. OPTIONS is a JSON object with source, output, size, and temporary: a folder with a
+short path, because Ray makes sockets in it. The last printed line is a JSON object too.
 
-Ray listens on every network interface, whatever address it is given (2.60 replaces 127.0.0.1 with the machine's own):
-run this where there is none but the loopback, as `benchmarks/ingest.py` does.
+The code follows Ray's guide "Working with Images": `read_images` with the size, `map_batches`, `write_parquet`, and
+defaults for everything else. Labels come from the paths, because `Partitioning` of Ray 2.60 sometimes fails if aiohttp
+is missing: two threads then import the module that needs it at the same time.
+
+Ray listens on every network interface, whatever address it gets: Ray 2.60 replaces 127.0.0.1 with the address of the
+machine. So run this only where the loopback is the only interface, as `benchmarks/ingest.py` does.
 """
 
 import json
@@ -16,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-# Read at import.
+# Ray reads these when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
 
@@ -26,7 +28,7 @@ import ray
 
 
 def main(source: str, output: str, temporary: str, size: int) -> dict[str, float]:
-    """Start a Ray of this process's own, run, and end it. Raises OSError where others could reach it."""
+    """Start Ray for this process only, ingest, and stop Ray. Raises OSError if other machines could reach it."""
     reachable = [name for _, name in socket.if_nameindex() if name != "lo"]
     if reachable:
         raise OSError(f"Ray would listen on {', '.join(reachable)}; run this where there is no interface but lo")
@@ -51,7 +53,7 @@ def main(source: str, output: str, temporary: str, size: int) -> dict[str, float
 
 
 def with_label(batch: dict[str, np.ndarray], classes: list[str]) -> dict[str, np.ndarray]:
-    """Add the number of the class, which is the name of the file's folder."""
+    """Add the label: the number of the class. The name of the file's folder is the class."""
     names = [path.split("/")[-2] for path in batch["path"]]
     return batch | {"label": np.searchsorted(classes, names).astype(np.int32)}
 

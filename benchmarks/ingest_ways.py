@@ -1,8 +1,9 @@
-"""What benchmarks/ingest.py measures, each in a process of its own: `python -m benchmarks.ingest_ways WAY OPTIONS`.
+"""The ways of ingesting that benchmarks/ingest.py measures: `python -m benchmarks.ingest_ways WAY OPTIONS`.
 
-OPTIONS are a JSON object; the last line printed is another. `seconds` leave out what starts before the first image:
-the interpreter and its imports, the JVM and the session, Ray's server. Files of the source are in the page cache for
-everybody, and every way writes pixels and label of 96 x 96 images to Parquet.
+Each way runs in its own process. OPTIONS is a JSON object, and the last printed line is one too. Its `seconds` leave
+out everything that starts before the first image: the interpreter and its imports, the JVM, the session, and Ray's
+server. The source files are in the page cache for every way. Every way writes the pixels and label of 96 x 96 images
+to Parquet.
 """
 
 import json
@@ -22,12 +23,15 @@ from benchmarks.photographs import LABELS, SIZE, draft_and_resize, photographs_i
 from cnnlib.sealed.frozen.images import ImageSpec, decode_image
 
 SCHEMA = pa.schema([("path", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
-# As ingest writes them by default: 2 MB of raw pixels.
+# The default of ingest: 2 MB of raw pixels.
 ROWS_PER_ROW_GROUP = 2_000_000 // (SIZE * SIZE * 3)
 
 
 def decode_as_ingest(content: bytes) -> np.ndarray:
-    """Decode with this project's decoder, which also takes what is no JPEG, and refuses what is no image."""
+    """Decode with this project's decoder: (96, 96, 3) uint8.
+
+    It also decodes formats other than JPEG, and refuses a file that is not an image.
+    """
     return decode_image(content, ImageSpec(SIZE, SIZE, 3))
 
 
@@ -38,32 +42,32 @@ DECODERS = {"pillow": draft_and_resize, "own": decode_as_ingest}
 
 
 def ceiling(source: str, output: str, images: int, processes: int, decoder: str) -> dict[str, float]:
-    """A loop over files and nothing else, in processes that know nothing of each other."""
+    """Decode and write the files in a plain loop, in processes that do not communicate while they run."""
     paths = photographs_in(Path(source))[:images]
     Path(output).mkdir()
     context = get_context("spawn")
-    with context.Pool(processes, initializer=_meet_at, initargs=(context.Barrier(processes),)) as pool:
-        shares = [(paths[first::processes], f"{output}/{first}.parquet", decoder) for first in range(processes)]
-        spans = pool.starmap(write_share, shares, chunksize=1)
+    with context.Pool(processes, initializer=_set_barrier, initargs=(context.Barrier(processes),)) as pool:
+        jobs = [(paths[first::processes], f"{output}/{first}.parquet", decoder) for first in range(processes)]
+        spans = pool.starmap(write_images, jobs, chunksize=1)
     starts, ends = zip(*spans, strict=True)
     return {"images": rows_in(output), "seconds": max(ends) - min(starts)}
 
 
-def _meet_at(barrier: Any) -> None:
+def _set_barrier(barrier: Any) -> None:
     global _barrier
     _barrier = barrier
 
 
-def write_share(paths: Sequence[Path], output: str, decoder: str) -> tuple[float, float]:
-    """Decode files and write them to one Parquet file, once every process has got as far. Gives start and end."""
+def write_images(paths: Sequence[Path], output: str, decoder: str) -> tuple[float, float]:
+    """Wait for the other processes, then decode files into one Parquet file. Return the start and end times."""
     decode = DECODERS[decoder]
-    decode(paths[0].read_bytes())  # Pillow loads its readers at the first image
+    decode(paths[0].read_bytes())  # at the first image, Pillow loads its readers
     _barrier.wait()
-    start, left = time.monotonic(), iter(paths)
-    # The same settings as ingest's.
+    start, remaining = time.monotonic(), iter(paths)
+    # Ingest writes with the same settings.
     options = {"use_dictionary": False, "compression": "snappy", "write_statistics": False}
     with pq.ParquetWriter(output, SCHEMA, **options) as writer:
-        while group := list(islice(left, ROWS_PER_ROW_GROUP)):
+        while group := list(islice(remaining, ROWS_PER_ROW_GROUP)):
             columns = [
                 [path.name for path in group],
                 [decode(path.read_bytes()).tobytes() for path in group],
@@ -73,11 +77,11 @@ def write_share(paths: Sequence[Path], output: str, decoder: str) -> tuple[float
     return start, time.monotonic()
 
 
-# --- this project, and petastorm on the same kind of session
+# --- this project, and petastorm in the same kind of session
 
 
 def ingest(source: str, output: str) -> dict[str, float]:
-    """This project's ingest, in a session that has just been started: its Python workers are not there yet."""
+    """Run this project's ingest in a session that has just started, so it has no Python workers yet."""
     from cnnlib.config import IngestSettings
     from pipelines.ingest.flow import ingest
     from pipelines.spark.session import spark_session
@@ -96,7 +100,7 @@ def ingest(source: str, output: str) -> dict[str, float]:
 
 
 def petastorm(source: str, output: str) -> dict[str, float]:
-    """petastorm's own way, with the Arrow bridge."""
+    """Write the images in petastorm's own way, with the Arrow bridge."""
     from benchmarks.ingest_petastorm import materialize
     from pipelines.spark.session import spark_session
 
@@ -109,7 +113,7 @@ def petastorm(source: str, output: str) -> dict[str, float]:
 
 
 def rows_in(folder: str) -> int:
-    """Rows of all Parquet files of a folder."""
+    """Return the number of rows in all Parquet files of a folder."""
     return sum(pq.read_metadata(path).num_rows for path in Path(folder).rglob("*.parquet"))
 
 

@@ -1,11 +1,13 @@
-"""How well the memory that `sparkcnn cost` tells of a training step is what one takes on this machine.
+"""Compare the memory that `sparkcnn cost` estimates for a training step with the memory that a step really takes.
 
     python -m benchmarks.memory [--models lenet resnet18 ...] [--batches 32 128]
 
-Each model and batch size has a process of its own, which takes steps of training on random images of the model's
-default shape. Measured is the largest resident set, by the kernel's own count, over the one before the model was there:
-what TensorFlow itself needs (graphs, scratch memory of convolutions) is in it, and not in the estimate. In the last
-column, what a further image of a batch takes, the difference between the batch sizes, graphs are not.
+Each pair of model and batch size has its own process. The process trains some steps on random images of the model's
+default shape. The measured figure is its largest resident set, as the kernel counts it, minus the resident set before
+the model was built. It includes the memory that TensorFlow itself needs (graphs, scratch memory of convolutions). The
+estimate leaves this out.
+
+The last column is the memory of one more image in the batch, computed from the two batch sizes. It has no graphs in it.
 """
 
 import argparse
@@ -33,31 +35,31 @@ CLASSES = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, or with --measure be what is measured."""
+    """Measure all models, or with --measure only one, in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(ARCHITECTURES), default=MODELS)
     parser.add_argument("--batches", nargs=2, type=int, default=BATCHES)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     import_tensorflow_quietly()
-    if given.measure:
-        name, batch = given.measure
+    if options.measure:
+        name, batch = options.measure
         print(measured_bytes(name, int(batch)))
         return
-    jobs = [(name, batch) for name in given.models for batch in given.batches]
+    jobs = [(name, batch) for name in options.models for batch in options.batches]
     console = Console(width=120)
     measured = {}
     for name, batch in track(jobs, "training", console=Console(stderr=True)):
         command = [sys.executable, "-m", "benchmarks.memory", "--measure", name, str(batch)]
         measured[name, batch] = int(run_command(command).output)
-    console.print(table_of(measured, given.models, given.batches))
+    console.print(table_of(measured, options.models, options.batches))
 
 
 def measured_bytes(name: str, batch: int) -> int:
-    """What the steps took at their peak, in this process."""
+    """Train some steps in this process, and return the peak of the memory that they took."""
     import keras
 
-    keras.layers.Dense(1)(np.zeros((1, 1), np.float32))  # TensorFlow is up
+    keras.layers.Dense(1)(np.zeros((1, 1), np.float32))  # this starts TensorFlow
     images = np.random.default_rng(0).integers(0, 256, (batch, *ARCHITECTURES[name].default_shape), np.uint8)
     labels = np.arange(batch) % CLASSES
     before = resident_bytes("VmRSS")
@@ -69,22 +71,22 @@ def measured_bytes(name: str, batch: int) -> int:
 
 
 def resident_bytes(kind: str) -> int:
-    """This process's resident set: VmRSS now, VmHWM at its largest."""
+    """Return the resident set of this process: VmRSS is the current one, VmHWM the largest so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
 
 
 def estimated_bytes(name: str, batch: int) -> int:
-    """What `sparkcnn cost` tells of the same step."""
+    """Return the memory that `sparkcnn cost` estimates for the same step."""
     shape = ARCHITECTURES[name].default_shape
     with weightless():
         layers = layer_costs(build_model(name, image_shape=shape, classes=CLASSES))
-    kept = optimizer_bytes(sum(layer.trainable for layer in layers), OptimizerSettings(name="adam"))
-    return training_bytes(layers, math.prod(shape), batch, kept)
+    kept_by_optimizer = optimizer_bytes(sum(layer.trainable for layer in layers), OptimizerSettings(name="adam"))
+    return training_bytes(layers, math.prod(shape), batch, kept_by_optimizer)
 
 
 def table_of(measured: dict[tuple[str, int], int], models: Sequence[str], batches: Sequence[int]) -> Table:
-    """Estimates beside what was measured, in MB."""
+    """Return a table of estimated and measured memory, in MB."""
     table = Table(title="memory of a training step, MB: estimated, measured, ratio", title_justify="left")
     table.add_column("")
     for batch in batches:
@@ -96,7 +98,8 @@ def table_of(measured: dict[tuple[str, int], int], models: Sequence[str], batche
         pairs: list[tuple[float, float]] = [(estimates[batch], measured[name, batch]) for batch in batches]
         rise = (estimates[many] - estimates[few], measured[name, many] - measured[name, few])
         pairs.append((rise[0] / (many - few), rise[1] / (many - few)))
-        table.add_row(name, *(f"{told / 1e6:,.1f}, {took / 1e6:,.1f}, {told / took:.2f}" for told, took in pairs))
+        cells = [f"{estimate / 1e6:,.1f}, {actual / 1e6:,.1f}, {estimate / actual:.2f}" for estimate, actual in pairs]
+        table.add_row(name, *cells)
     return table
 
 

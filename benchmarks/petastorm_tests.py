@@ -1,17 +1,18 @@
-"""Does the Arrow bridge cost petastorm any of its own tests?
+"""Check that the Arrow bridge breaks none of petastorm's own tests.
 
-Runs three test files that petastorm's wheel carries on both profiles: on lts as published, and on current with the
-bridge loaded and nothing else of this project. Prints both counts, and a line for each test that passes on lts and
-failed on current:
+Runs three test files of petastorm's wheel on both profiles: on lts as published, and on current with the bridge loaded
+and nothing else of this project. Prints the counts of both, and a line for each test that passes on lts and failed on
+current:
 
     make petastorm
     python benchmarks/petastorm_tests.py [--tests FILE_OR_TEST ...]
 
-Most of these tests start threads or processes, and some of them lose races on either profile. So a test that fails
-is run again by itself, up to RUNS times on each profile. A name or a behaviour that Arrow or NumPy has lost fails
-every time: a test that passes once on current has shown that it lacks none.
+Most of these tests start threads or processes, and some fail now and then on both profiles because of a race. So a
+test that fails runs again by itself: each test runs at most RUNS times on each profile. A name or a behaviour that
+Arrow or NumPy has removed makes a test fail every time. So a test that passes once on current needs none of them.
 
-Ends with status 0 if every test that passes on lts passes on current, 1 if not. About 20 minutes on 2 cores.
+The exit status is 0 if every test that passes on lts also passes on current, and 1 if not. This takes about 20 minutes
+on 2 cores.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 TEST_FILES = ("test_parquet_reader.py", "test_end_to_end.py", "test_tf_dataset.py")
 RUNS = 5
-SECONDS_A_TEST = 300
-SECONDS_A_RUN = 3600
+SECONDS_PER_TEST = 300
+SECONDS_PER_RUN = 3600
 
-# Python runs it at every start, so that Spark's workers and petastorm's processes are the same as the tests' own.
-# petastorm's tests ask for inspect.getargspec, which Python 3.11 has dropped.
+# Every Python runs this when it starts: the tests, Spark's workers and petastorm's processes.
+# petastorm's tests use inspect.getargspec, which Python 3.11 has removed.
 SITECUSTOMIZE = """
 import collections, inspect
 if not hasattr(inspect, "getargspec"):
@@ -42,8 +43,8 @@ from cnnlib.feed.petastorm.arrow_bridge import install
 install()
 """
 
-# What pytest loads. The conftest.py of petastorm's tests answers a hook of pytest-logger's, and pytest refuses unknown
-# ones. And a thread of petastorm's that lost a race may never end: pytest must not wait for it when all is reported.
+# A plugin for pytest. The conftest.py of petastorm's tests implements a hook of pytest-logger, and pytest refuses
+# unknown hooks. And after a race, a thread of petastorm may never end: pytest must not wait for it after the report.
 PLUGIN = """
 import os
 class Hooks:
@@ -57,16 +58,16 @@ def pytest_unconfigure(config):
 
 @dataclass(frozen=True)
 class Profile:
-    """One side of the comparison: its environment, and what runs at the start of its Pythons."""
+    """One side of the comparison: its environment, and the code that its Pythons run when they start."""
 
     name: str
     venv: str
-    described: str
+    description: str
     sitecustomize: str
 
     @property
     def python(self) -> str:
-        """Its interpreter."""
+        """The path of its interpreter."""
         return str(ROOT / self.venv / "bin" / "python")
 
 
@@ -76,7 +77,7 @@ CURRENT = Profile("current", ".venv", "petastorm with the bridge", SITECUSTOMIZE
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tests of a profile did: those that passed at once, in a later run, and never (with the last error)."""
+    """The tests of a profile that passed at once, in a later run, or never (with the last error of each)."""
 
     at_once: frozenset[str]
     later: frozenset[str]
@@ -89,14 +90,15 @@ class Outcome:
 
 
 def run_profile(profile: Profile, tests: Sequence[str]) -> Outcome:
-    """Run tests of petastorm on a profile, and again those that failed.
+    """Run tests of petastorm on a profile, and repeat those that fail.
 
-    Raises CalledProcessError where what the tests need cannot be installed, RuntimeError where pytest does not run.
+    Raises CalledProcessError if the packages that the tests need cannot be installed, and RuntimeError if pytest ends
+    without a report.
     """
-    print(f"{profile.name}: {profile.described}, {_versions(profile)}", flush=True)
+    print(f"{profile.name}: {profile.description}, {_versions(profile)}", flush=True)
     with TemporaryDirectory(prefix="petastorm-tests-") as temporary:
         folder = Path(temporary)
-        (folder / "pytest.ini").write_text("[pytest]\n")  # else pytest would find that of this project
+        (folder / "pytest.ini").write_text("[pytest]\n")  # otherwise pytest would find the settings of this project
         (folder / "start").mkdir()
         (folder / "start" / "sitecustomize.py").write_text(profile.sitecustomize)
         (folder / "start" / "petastorm_plugin.py").write_text(PLUGIN)
@@ -105,7 +107,7 @@ def run_profile(profile: Profile, tests: Sequence[str]) -> Outcome:
         never = {test: error for test, error in results.items() if error is not None}
         at_once = results.keys() - never.keys()
         for _ in range(RUNS - 1):
-            # Each by itself, in a process of its own: none suffers from what another has left.
+            # Run each in its own process, so that none depends on what another has left behind.
             for test in list(never):
                 error = _run_tests(profile, folder, [test]).get(test, "it did not run")
                 if error is None:
@@ -127,9 +129,10 @@ def _install_extras(profile: Profile, folder: Path) -> None:
 
 
 def _run_tests(profile: Profile, folder: Path, tests: Iterable[str]) -> dict[str, str | None]:
-    """Run tests, given as `file` or `file::test`. Gives `file::test` -> first line of its error, None if it passed.
+    """Run tests, given as `file` or `file::test`. Return the first line of each test's error by `file::test`.
 
-    Raises RuntimeError where pytest does not get as far as its report, TimeoutExpired where it never ends.
+    The error is None if the test passed. Raises RuntimeError if pytest ends without a report, and TimeoutExpired if
+    pytest does not end in time.
     """
     packages = subprocess.check_output(
         [profile.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')"], text=True
@@ -137,13 +140,13 @@ def _run_tests(profile: Profile, folder: Path, tests: Iterable[str]) -> dict[str
     report, log = folder / "report.xml", folder / "log"
     report.unlink(missing_ok=True)
     command = [profile.python, "-m", "pytest", "-c", str(folder / "pytest.ini"), f"--junitxml={report}"]
-    # Plain asserts: pytest would load test modules with its own ones past the bridge.
+    # Use plain asserts: to rewrite them, pytest would load the test modules itself, and so bypass the bridge.
     command += ["--assert=plain", "-p", "no:cacheprovider", "-p", "petastorm_plugin", "-p", "pytest_timeout"]
-    command += [f"--timeout={SECONDS_A_TEST}", f"--rootdir={packages}", f"--basetemp={folder / 'data'}"]
+    command += [f"--timeout={SECONDS_PER_TEST}", f"--rootdir={packages}", f"--basetemp={folder / 'data'}"]
     command += [os.path.join(packages, "petastorm", "tests", test) for test in tests]
     with log.open("w") as output:
         environment = _environment(profile, folder)
-        subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output, timeout=SECONDS_A_RUN)
+        subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output, timeout=SECONDS_PER_RUN)
     if not report.exists():
         raise RuntimeError(f"{profile.name}: pytest ended without a report:\n{log.read_text()[-3000:]}")
     return dict(map(_result, ElementTree.parse(report).iter("testcase")))
@@ -172,20 +175,20 @@ def _result(case: ElementTree.Element) -> tuple[str, str | None]:
 
 def _print_counts(outcome: Outcome, files: Iterable[str]) -> None:
     for file in files:
-        at_once, later, never = (_of_file(file, tests) for tests in (outcome.at_once, outcome.later, outcome.never))
-        told = f"{at_once} at once, {later} in a later run, {never} in none of {RUNS}"
-        print(f"    {file}: {at_once + later} of {at_once + later + never} pass ({told})")
+        at_once, later, never = (_count_in(file, tests) for tests in (outcome.at_once, outcome.later, outcome.never))
+        details = f"{at_once} at once, {later} in a later run, {never} in none of {RUNS}"
+        print(f"    {file}: {at_once + later} of {at_once + later + never} pass ({details})")
     for test, error in outcome.never.items():
         print(f"    fails: {test}: {error[:150]}")
     sys.stdout.flush()
 
 
-def _of_file(file: str, tests: Collection[str]) -> int:
+def _count_in(file: str, tests: Collection[str]) -> int:
     return sum(test.startswith(f"{file}::") for test in tests)
 
 
 def main() -> int:
-    """Run both profiles, print the counts of both, and return the exit status."""
+    """Run the tests on both profiles, print the counts of both, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", nargs="+", default=TEST_FILES, metavar="FILE_OR_TEST", help="e.g. FILE::TEST")
     tests = parser.parse_args().tests

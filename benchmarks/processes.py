@@ -1,4 +1,4 @@
-"""Measuring a command in a process of its own, and all the processes it starts."""
+"""Run a command in its own process, and measure it and all processes that it starts."""
 
 import contextlib
 import os
@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS_A_COMMAND = 3600
+SECONDS_PER_COMMAND = 3600
 SECONDS_TO_END = 15
-# Spark's Python workers are forks of its daemon, and keep its command line.
+# Spark's daemon forks its Python workers, so they have the command line of the daemon.
 PYTHON_WORKER = "pyspark.daemon"
 
 
 class CommandFailed(Exception):
-    """A measured command did not end well; the message is the last line it said, `errors` is all of it."""
+    """A measured command failed. The message is the last line of its standard error, `errors` is all of it."""
 
     def __init__(self, message: str, errors: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command printed, how long it ran from its start to its end, and its largest Python worker of Spark's."""
+    """The output of a command, its seconds from start to end, and the peak bytes of its largest Python worker."""
 
     output: str
     seconds: float
@@ -36,11 +36,11 @@ class Finished:
 
 
 def run_command(
-    command: Sequence[str], environment: Mapping[str, str] | None = None, *, look_every_s: float = 0.5
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, sample_every_s: float = 0.5
 ) -> Finished:
-    """Run a command from this project's folder, and come back when it and every process it has started are gone.
+    """Run a command in this project's folder. Return when it and all processes that it started have ended.
 
-    Raises CommandFailed for an exit status other than 0, and for a command that runs for an hour.
+    Raises CommandFailed if the exit status is not 0, or if the command runs longer than an hour.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
@@ -52,25 +52,25 @@ def run_command(
             stdout=output,
             stderr=errors,
         )
-        family = _Family(process)
+        processes = _ProcessTree(process)
         try:
-            while process.poll() is None and time.perf_counter() - start < SECONDS_A_COMMAND:
-                family.look()
-                _wait(process, look_every_s)
+            while process.poll() is None and time.perf_counter() - start < SECONDS_PER_COMMAND:
+                processes.sample()
+                _wait(process, sample_every_s)
             seconds = time.perf_counter() - start
         finally:
-            family.end()
+            processes.end()
         output.seek(0)
         errors.seek(0)
-        told = errors.read()
+        error_text = errors.read()
         if process.returncode:
-            lines = [line.strip() for line in told.splitlines() if line.strip()]
-            raise CommandFailed(lines[-1] if lines else f"exit status {process.returncode}", told)
-        return Finished(output.read(), seconds, family.worker_bytes)
+            lines = [line.strip() for line in error_text.splitlines() if line.strip()]
+            raise CommandFailed(lines[-1] if lines else f"exit status {process.returncode}", error_text)
+        return Finished(output.read(), seconds, processes.worker_bytes)
 
 
 def with_this_project(*folders: Path) -> dict[str, str]:
-    """This environment, in which Pythons, Spark's workers too, find this project, and packages in further folders."""
+    """Return this environment, extended so that every Python finds this project and the packages in `folders`."""
     path = [*map(str, (ROOT, *folders)), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
@@ -80,16 +80,16 @@ def _wait(process: psutil.Popen, seconds: float) -> None:
         process.wait(seconds)
 
 
-class _Family:
-    """A process and all that it starts, whoever adopts them."""
+class _ProcessTree:
+    """A process and all processes that it starts, also those whose parent has already ended."""
 
     def __init__(self, process: psutil.Popen) -> None:
         self._first = process
         self._seen: set[psutil.Process] = set()
         self.worker_bytes = 0
 
-    def look(self) -> None:
-        """Note who is there, and how large the Python workers have been."""
+    def sample(self) -> None:
+        """Record the processes that exist now, and the peak memory of the Python workers so far."""
         try:
             self._seen.update(self._first.children(recursive=True))
         except psutil.NoSuchProcess:
@@ -99,10 +99,10 @@ class _Family:
                 if any(PYTHON_WORKER in argument for argument in process.cmdline()):
                     self.worker_bytes = max(self.worker_bytes, peak_bytes(process))
             except (psutil.Error, OSError):
-                continue  # it has ended meanwhile
+                continue  # it has ended in the meantime
 
     def end(self) -> None:
-        """Wait until all are gone; what stays is told to go, then made to."""
+        """Kill the first process, and wait for the others. Terminate those that stay, and kill them if that fails."""
         if self._first.poll() is None:
             self._first.kill()
             self._first.wait()
@@ -115,7 +115,7 @@ class _Family:
 
 
 def peak_bytes(process: psutil.Process) -> int:
-    """The largest resident set that a process has had so far, by the kernel's own count."""
+    """Return the largest resident set of a process so far, as the kernel counts it."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

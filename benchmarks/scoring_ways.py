@@ -1,8 +1,9 @@
-"""What benchmarks/scoring.py measures, each in a process of its own: `python -m benchmarks.scoring_ways WAY OPTIONS`.
+"""The ways of scoring that benchmarks/scoring.py measures: `python -m benchmarks.scoring_ways WAY OPTIONS`.
 
-OPTIONS are a JSON object; the last line printed is another: how many images came out, and the seconds of a first run
-(`cold`: Python workers and models are not there yet, the session is) and of a second one in the same session (`warm`).
-Every way but the ceiling writes its predictions of every image to Parquet.
+Each way runs in its own process. OPTIONS is a JSON object, and the last printed line is one too: the number of
+predictions, and the seconds of two runs. The session has started before both of them. In the first run (`cold`), there
+are no Python workers and no loaded models yet. The second run is in the same session (`warm`). Every way except the
+ceiling writes a prediction for every image to Parquet.
 """
 
 import json
@@ -26,12 +27,12 @@ from cnnlib.image_set.contract import IMAGE, IMAGE_ID
 from cnnlib.quiet import import_tensorflow_quietly
 
 MODEL_NAME = "benchmark"
-# As large as the model is fast with: of LeNet thousands, of ResNet-18 some dozens.
+# Batch sizes with which each model is fast: thousands for LeNet, some dozens for ResNet-18.
 BATCH = {"lenet": 2000, "resnet18": 128}
 
 
 def prepare(subject: Subject, images: int) -> dict[str, Any]:
-    """Make the images, an image set, and register a model for it that has not been trained."""
+    """Make the images and an image set, and register an untrained model for it."""
     import_tensorflow_quietly()
     import keras
 
@@ -62,18 +63,21 @@ def prepare(subject: Subject, images: int) -> dict[str, Any]:
 
 
 def ceiling(subject: Subject) -> dict[str, Any]:
-    """One process on all cores, images in memory, nothing written; files are decoded in a process a core meanwhile."""
+    """Predict in one process on all cores, from images in memory, and write nothing.
+
+    At the same time, one further process per core decodes files.
+    """
     import_tensorflow_quietly()
     stored = subject.stored()
-    most = BATCH[subject.model]
-    portions = [stored[first : first + most] for first in range(0, len(stored), most)]
+    batch_size = BATCH[subject.model]
+    batches = [stored[first : first + batch_size] for first in range(0, len(stored), batch_size)]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         if subject.model == "lenet":  # nothing to decode
-            ready = [subject.pixels(portion) for portion in portions]
+            ready = [subject.pixels(batch) for batch in batches]
             arrays: Callable[[], Iterator[np.ndarray]] = lambda: iter(ready)  # noqa: E731
         else:
-            list(pool.map(subject.pixels, portions[: 2 * os.cpu_count()]))
-            arrays = lambda: pool.map(subject.pixels, portions)  # noqa: E731
+            list(pool.map(subject.pixels, batches[: 2 * os.cpu_count()]))
+            arrays = lambda: pool.map(subject.pixels, batches)  # noqa: E731
         start = time.perf_counter()
         predict = compiled(subject.folder, subject.spec.shape)
         seconds = []
@@ -85,7 +89,7 @@ def ceiling(subject: Subject) -> dict[str, Any]:
 
 
 def sparkcnn(subject: Subject) -> dict[str, Any]:
-    """This project's scoring job."""
+    """Run the scoring job of this project."""
     from cnnlib.config import ScoreSettings
     from pipelines.score.flow import score
     from pipelines.spark.session import spark_session
@@ -101,11 +105,11 @@ def sparkcnn(subject: Subject) -> dict[str, Any]:
 
 
 def predict_batch_udf(subject: Subject) -> dict[str, Any]:
-    """Spark's own function for it, around `model.predict`, as its guide has it."""
+    """Run Spark's own function for predictions, with `model.predict` in it, as Spark's guide shows it."""
     from pyspark.ml.functions import predict_batch_udf as batch_udf
     from pyspark.sql.types import ArrayType, FloatType
 
-    file, most = f"{subject.folder}/model.keras", BATCH[subject.model]
+    file, batch_size = f"{subject.folder}/model.keras", BATCH[subject.model]
 
     def make() -> Callable[[np.ndarray], np.ndarray]:
         import_tensorflow_quietly()
@@ -114,17 +118,17 @@ def predict_batch_udf(subject: Subject) -> dict[str, Any]:
         model = keras.saving.load_model(file, compile=False)
 
         def predict(images: np.ndarray) -> np.ndarray:
-            logits = model.predict(subject.pixels(images), batch_size=most, verbose=0)
+            logits = model.predict(subject.pixels(images), batch_size=batch_size, verbose=0)
             return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
         return predict
 
-    predict = batch_udf(make, return_type=ArrayType(FloatType()), batch_size=2 * most)
+    predict = batch_udf(make, return_type=ArrayType(FloatType()), batch_size=2 * batch_size)
     return with_spark(subject, lambda frame: frame.select(IMAGE_ID, predict(IMAGE).alias("probabilities")))
 
 
 def spark_udf(subject: Subject) -> dict[str, Any]:
-    """MLflow's UDF of the same registered model. It takes encoded files: digits go to it as PNG."""
+    """Run MLflow's UDF of the same registered model. It takes encoded files, so it gets the digits as PNG."""
     import mlflow
     from pyspark.sql import functions as F
 
@@ -162,7 +166,7 @@ def spark_udf(subject: Subject) -> dict[str, Any]:
 def with_spark(
     subject: Subject, predicted: Callable[[Any], Any], prepared: Callable[[Any], Any] = lambda frame: frame
 ) -> dict[str, Any]:
-    """Have Spark read the images, predict, and write."""
+    """Let Spark read the images, predict, and write. `prepared` changes the images before the clock starts."""
     from pipelines.spark.session import spark_session
 
     frame = prepared(subject.frame(spark_session("sparkcnn benchmark")))
@@ -179,9 +183,9 @@ def with_spark(
 
 
 def ray_data(subject: Subject) -> dict[str, Any]:
-    """Ray Data, after its guide to batch inference: `map_batches` with an actor a core that holds the model.
+    """Run Ray Data, after its guide to batch inference: `map_batches` with one actor per core, which holds the model.
 
-    Raises OSError where others could reach it: it listens on every network interface.
+    Raises OSError if other machines could reach Ray, because it listens on every network interface.
     """
     reachable = [name for _, name in socket.if_nameindex() if name != "lo"]
     if reachable:
@@ -197,7 +201,7 @@ def ray_data(subject: Subject) -> dict[str, Any]:
         logging_level="ERROR",
         _temp_dir=f"{subject.folder}/r",
     )
-    output, most = f"{subject.folder}/ray_predictions", BATCH[subject.model]
+    output, batch_size = f"{subject.folder}/ray_predictions", BATCH[subject.model]
 
     def run() -> int:
         shutil.rmtree(output, ignore_errors=True)
@@ -206,8 +210,8 @@ def ray_data(subject: Subject) -> dict[str, Any]:
         else:
             files = ray.data.read_binary_files(f"{subject.folder}/photographs", include_paths=True)
             images = files.rename_columns({"path": IMAGE_ID, "bytes": IMAGE})
-        actors = {"fn_constructor_args": (subject,), "batch_size": most, "concurrency": os.cpu_count()}
-        # With a whole core each the actors would leave none to those that read and write.
+        actors = {"fn_constructor_args": (subject,), "batch_size": batch_size, "concurrency": os.cpu_count()}
+        # If each actor had a whole core, no core would be left for the tasks that read and write.
         actors["num_cpus"] = 0.5
         images.map_batches(Predictor, **actors).write_parquet(output)
         return rows_in(output)
@@ -219,7 +223,7 @@ def ray_data(subject: Subject) -> dict[str, Any]:
 
 
 class Predictor:
-    """Ray's actor."""
+    """The actor that Ray runs: it holds the model and predicts batches."""
 
     def __init__(self, subject: Subject) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
@@ -234,7 +238,7 @@ class Predictor:
 
 
 def compiled(folder: str, shape: tuple[int, int, int]) -> Callable[[np.ndarray], Any]:
-    """The model as a graph of images (batch, height, width, channels) uint8."""
+    """Return the model as a graph: images (batch, height, width, channels) uint8 -> probabilities (batch, classes)."""
     import keras
     import tensorflow as tf
 
@@ -244,12 +248,12 @@ def compiled(folder: str, shape: tuple[int, int, int]) -> Callable[[np.ndarray],
 
 
 def rows_in(folder: str) -> int:
-    """Rows of the Parquet files of a folder."""
+    """Return the number of rows in all Parquet files of a folder."""
     return sum(pq.read_metadata(path).num_rows for path in Path(folder).rglob("*.parquet"))
 
 
 def twice(run: Callable[[], int]) -> dict[str, Any]:
-    """Run cold, and run warm."""
+    """Call `run` twice, and return its images and the seconds of both calls."""
     start = time.perf_counter()
     run()
     middle = time.perf_counter()
@@ -260,6 +264,6 @@ def twice(run: Callable[[], int]) -> dict[str, Any]:
 WAYS = {way.__name__: way for way in (prepare, ceiling, sparkcnn, predict_batch_udf, spark_udf, ray_data)}
 
 if __name__ == "__main__":
-    way, given = sys.argv[1], json.loads(sys.argv[2])
-    subject = SUBJECTS[given.pop("subject")](given.pop("folder"))
-    print(json.dumps(WAYS[way](subject, **given)))
+    way, options = sys.argv[1], json.loads(sys.argv[2])
+    subject = SUBJECTS[options.pop("subject")](options.pop("folder"))
+    print(json.dumps(WAYS[way](subject, **options)))

@@ -1,13 +1,14 @@
-"""How fast training is in the driver and on workers, against plain Keras and against the machine itself.
+"""Compare the speed of training in the driver and on workers with plain Keras and with the machine's ceiling.
 
     python -m benchmarks.training [--rounds 3] [--rows 40000] [--epochs 5] [--models LeNet]
 
-Each way trains the same model on the same MNIST images with batches of 128 a worker, in processes of its own, once a
-round; the rounds are interleaved, for these machines are shared and noisy. Workers are Spark executors of one core
-each, held to that core. A figure is the median over the rounds of the median epoch, the first epoch (tracing) left out.
+Each way trains the same model on the same MNIST images, with 128 images per batch and worker, in its own processes.
+Each round runs every way once, because these machines are shared and noisy. Workers are Spark executors with one core
+each, and each is bound to its own core. One round gives the speed of the median epoch. It leaves out the first epoch,
+in which TensorFlow traces the model. A figure is the median of the rounds.
 
-The ceiling is what the machine gives: two plain Keras processes that know nothing of each other, one core each, over
-twice one of them alone. No way of training together can be above it.
+The ceiling is the limit of the machine: the speed of two independent plain Keras processes on one core each, divided by
+twice the speed of one alone. No way of training together can exceed it.
 """
 
 import argparse
@@ -38,8 +39,8 @@ from cnnlib.quiet import import_tensorflow_quietly
 from cnnlib.sources.idx import parse_idx
 from pipelines.spark.session import spark_session
 
-BATCH = 128
-# LeNet's 2.3 M multiply-adds for 0.43 M parameters are 5.3 a parameter; the second has 3.7 M for 0.069 M, 55.
+WORKER_BATCH_SIZE = 128
+# LeNet has 2.3 M multiply-adds and 0.43 M parameters: 5.3 per parameter. The second has 3.7 M and 0.069 M: 55.
 MODELS: dict[str, dict[str, object]] = {
     "LeNet": {},
     "10 x arithmetic a parameter": {"filters": [32, 64], "units": [16]},
@@ -56,7 +57,7 @@ Rates = dict[tuple[str, str], list[float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, or with --measure be what is measured."""
+    """Measure all ways, or with --measure only one, in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=40_000)
@@ -64,22 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.measure:
-        way, path, options = given.measure
-        print(json.dumps(measure(way, path, json.loads(options), given.epochs)))
+    options = parser.parse_args(arguments)
+    if options.measure:
+        way, path, model_options = options.measure
+        print(json.dumps(measure(way, path, json.loads(model_options), options.epochs)))
         return
     with tempfile.TemporaryDirectory(prefix="sparkcnn-benchmark-") as folder:
-        path = write_set(Path(folder), given.rows)
+        path = write_set(Path(folder), options.rows)
         rates: Rates = defaultdict(list)
-        jobs = [(model, way) for _ in range(given.rounds) for model in given.models for way in given.ways]
+        jobs = [(model, way) for _ in range(options.rounds) for model in options.models for way in options.ways]
         for model, way in track(jobs, "training", console=Console(stderr=True)):
-            rates[model, way].append(in_process_of_its_own(way, path, MODELS[model], given.epochs))
-    Console(width=120).print(table_of(rates, given.models, given.ways))
+            rates[model, way].append(measure_in_new_processes(way, path, MODELS[model], options.epochs))
+    Console(width=120).print(table_of(rates, options.models, options.ways))
 
 
 def write_set(folder: Path, rows: int) -> str:
-    """An image set of the first MNIST images, in row groups of a thousand."""
+    """Write an image set of the first MNIST images, in row groups of a thousand, and return its path."""
     from pipelines.ingest.flow import ingest
 
     for stem, count in (("train", rows), ("t10k", 100)):
@@ -99,15 +100,15 @@ def write_set(folder: Path, rows: int) -> str:
     return str(folder / "set")
 
 
-def in_process_of_its_own(way: str, path: str, options: dict[str, object], epochs: int) -> float:
-    """Images/s of one way, measured in fresh processes: TensorFlow's threads are set once a process."""
+def measure_in_new_processes(way: str, path: str, options: dict[str, object], epochs: int) -> float:
+    """Return the images/s of one way from new processes, because TensorFlow's threads are set once per process."""
     command = [sys.executable, "-m", "benchmarks.training", "--epochs", str(epochs), "--measure"]
-    with tempfile.TemporaryFile("w+") as told:
+    with tempfile.TemporaryFile("w+") as errors:
         processes = [
             subprocess.Popen(
                 [*command, "plain" if way == "twice" else way, path, json.dumps(options)],
                 stdout=subprocess.PIPE,
-                stderr=told,
+                stderr=errors,
                 text=True,
                 preexec_fn=(lambda core=core: os.sched_setaffinity(0, {core})) if way in ("plain", "twice") else None,
             )
@@ -115,13 +116,13 @@ def in_process_of_its_own(way: str, path: str, options: dict[str, object], epoch
         ]
         outputs = [process.communicate()[0] for process in processes]
         if any(process.returncode for process in processes):
-            told.seek(0)
-            raise RuntimeError(f"{way} failed:\n{told.read()}")
+            errors.seek(0)
+            raise RuntimeError(f"{way} failed:\n{errors.read()}")
     return sum(json.loads(output.splitlines()[-1]) for output in outputs)
 
 
 def measure(way: str, path: str, options: dict[str, object], epochs: int) -> float:
-    """Images/s of one way, here and now."""
+    """Run one way in this process, and return its images/s."""
     import_tensorflow_quietly()
     if way == "plain":
         return plain(open_image_set(path), options, epochs)
@@ -132,7 +133,7 @@ def measure(way: str, path: str, options: dict[str, object], epochs: int) -> flo
         settings = TrainSettings(
             data={"path": path},
             model={"options": options},
-            train={"epochs": epochs, "worker_batch_size": BATCH, "workers": workers, "patience": 0},
+            train={"epochs": epochs, "worker_batch_size": WORKER_BATCH_SIZE, "workers": workers, "patience": 0},
             tracking={"uri": f"sqlite:///{folder}/mlflow.db"},
         )
         spark = one_core_executors() if workers else spark_session("sparkcnn benchmark")
@@ -142,27 +143,28 @@ def measure(way: str, path: str, options: dict[str, object], epochs: int) -> flo
 
 
 def one_core_executors() -> SparkSession:
-    """A session on two executors of one core, each held to a core of its own."""
+    """Start a session with two executors of one core, each bound to its own core."""
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     spark = spark_session("sparkcnn benchmark", **{"spark.master": "local-cluster[2,1,1024]"})
-    spark.range(1).count()  # the executors are there
+    spark.range(1).count()  # it returns when the executors have started
     executors = [
         process
         for process in psutil.Process().children(recursive=True)
-        # A zombie, which scripts that start others leave for moments, has no command line.
+        # Scripts that start others leave zombies for a moment, and a zombie has no command line.
         if process.status() != psutil.STATUS_ZOMBIE and "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
     ]
     for core, executor in enumerate(executors):
-        # What they start later is held to the same core.
+        # Processes and threads that they start later inherit the core.
         for thread in executor.threads():
             os.sched_setaffinity(thread.id, {core})
     return spark
 
 
 def plain(image_set: ImageSet, options: dict[str, object], epochs: int) -> float:
-    """Keras' own `fit` on arrays in memory, on one thread.
+    """Return the images/s of Keras' own `fit` on arrays in memory, on one thread.
 
-    From an epoch's first step to its last: between epochs, Keras' data set for arrays did nothing for half a second.
+    The time of an epoch is from the end of its first step to the end of its last step. This leaves out the pause
+    between epochs, in which Keras' data set for arrays did nothing for half a second.
     """
     import keras
     import tensorflow as tf
@@ -182,37 +184,37 @@ def plain(image_set: ImageSet, options: dict[str, object], epochs: int) -> float
         if step == steps - 1:
             seconds.append(ends[step] - ends[0])
 
-    steps = math.ceil(len(labels) / BATCH)
+    steps = math.ceil(len(labels) / WORKER_BATCH_SIZE)
     compile_model(new_model(image_set, settings), settings).fit(
         images,
         labels,
-        batch_size=BATCH,
+        batch_size=WORKER_BATCH_SIZE,
         epochs=epochs,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note_step)],
         verbose=0,
     )
-    return (len(labels) - BATCH) / statistics.median(seconds[1:])
+    return (len(labels) - WORKER_BATCH_SIZE) / statistics.median(seconds[1:])
 
 
 def table_of(rates: Rates, models: Sequence[str], ways: Sequence[str]) -> Table:
-    """The medians, and what they are of one another."""
+    """Return a table of the medians and their ratios."""
     table = Table(title="training, images/s: median (lowest to highest)", title_justify="left")
     table.add_column("")
     for model in models:
         table.add_column(model, justify="right")
-    middle = {key: statistics.median(values) for key, values in rates.items()}
+    medians = {key: statistics.median(values) for key, values in rates.items()}
     for way in ways:
-        spans = [(middle[model, way], min(rates[model, way]), max(rates[model, way])) for model in models]
-        table.add_row(WAYS[way], *(f"{mid:,.0f} ({low:,.0f} to {high:,.0f})" for mid, low, high in spans))
+        spans = [(medians[model, way], min(rates[model, way]), max(rates[model, way])) for model in models]
+        table.add_row(WAYS[way], *(f"{median:,.0f} ({low:,.0f} to {high:,.0f})" for median, low, high in spans))
     table.add_section()
-    for title, over, under, share in (
+    for title, way, reference, times in (
         ("scaling efficiency: 2 workers over twice 1 worker", "2 workers", "1 worker", 2),
         ("the machine's ceiling: two at once over twice one", "twice", "plain", 2),
         ("1 worker over plain Keras", "1 worker", "plain", 1),
         ("driver over plain Keras", "driver", "plain", 1),
     ):
-        if {over, under} <= set(ways):
-            ratios = (middle[model, over] / middle[model, under] / share for model in models)
+        if {way, reference} <= set(ways):
+            ratios = (medians[model, way] / medians[model, reference] / times for model in models)
             table.add_row(title, *(f"{ratio:.2f}" for ratio in ratios))
     return table
 

@@ -21,22 +21,11 @@ from cnnlib.config.evaluate import (
 from cnnlib.config.image_shape import ImageShapeDataSettings
 from cnnlib.config.imagenet import ImagenetSettings
 from cnnlib.config.ingest import (
-    AnySource,
-    CifarSource,
-    IdxSource,
-    ImageFolderSource,
     ImageSetOutputSettings,
     ImageSettings,
     IngestSettings,
-    ManifestSource,
-    MnistSource,
     RejectsSettings,
-    SourceFormat,
-    SourceSettings,
     SplitSettings,
-    TableSource,
-    WebdatasetSource,
-    own_source_settings,
 )
 from cnnlib.config.model import ARCHITECTURE_NAMES, ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings, ScheduleSettings
@@ -44,6 +33,19 @@ from cnnlib.config.plan import NetworkSettings, PlanImageSettings, PlanSettings
 from cnnlib.config.score import PredictionSettings, PredictionsOutputSettings, ScoreInputSettings, ScoreSettings
 from cnnlib.config.settings import Settings, flatten, flatten_values
 from cnnlib.config.show import ShowSettings
+from cnnlib.config.sources import (
+    AnySource,
+    CifarSource,
+    IdxSource,
+    ImageFolderSource,
+    ManifestSource,
+    MnistSource,
+    SourceFormat,
+    SourceSettings,
+    TableSource,
+    WebdatasetSource,
+    own_source_settings,
+)
 from cnnlib.config.space import Distribution
 from cnnlib.config.tracking import StoreSettings, TrackingSettings
 from cnnlib.config.train import (

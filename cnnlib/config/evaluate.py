@@ -2,8 +2,9 @@
 
 from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from cnnlib.config.registered_names import ALIAS, MODEL_NAME, refuse_version_as_alias
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 
@@ -89,19 +90,21 @@ class PromotionExtrasSettings(EvaluationExtrasSettings):
 class PromoteSettings(Settings):
     """Make a version of a registered model champion if it passes every gate, or roll back."""
 
-    model: str = Field(pattern=r"^[^/:]+$", description="name of the registered model")
+    model: str = Field(pattern=MODEL_NAME, description="name of the registered model")
     challenger: str | None = Field(
         None, pattern=r"^(\d+|[A-Za-z][\w-]*)$", description="version to make champion, or an alias of that version"
     )
     rollback: bool = Field(
         False, description="give the alias back to the version that had it before; no gate is checked"
     )
-    alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", description="alias that moves to the challenger")
+    alias: str = Field("champion", pattern=ALIAS, description="alias that moves to the challenger")
     reason: str | None = Field(None, description="why, in your own words; it becomes a tag of the version")
     data: PromotionDataSettings = PromotionDataSettings()
     gates: GateSettings = GateSettings()
     evaluate: PromotionExtrasSettings = PromotionExtrasSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    _is_no_version = field_validator("alias")(refuse_version_as_alias)
 
     @model_validator(mode="after")
     def _asks_for_one_thing(self) -> "PromoteSettings":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from cnnlib.config.model import PRETRAINED_NAMES
+from cnnlib.config.registered_names import MODEL_NAME
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 from cnnlib.config.train import RegisterSettings
@@ -40,7 +41,7 @@ class ImagenetImageSettings(Settings):
 class ImagenetRegisterSettings(RegisterSettings):
     """The registered model that gets the new version."""
 
-    name: str = Field("imagenet", pattern=r"^[^/:]+$", description="name of the registered model")
+    name: str = Field("imagenet", pattern=MODEL_NAME, description="name of the registered model")
 
 
 class ImagenetSettings(Settings):

@@ -62,8 +62,8 @@ class OptimizerSettings(Settings):
         None,
         ge=0,
         allow_inf_nan=False,
-        description="each step takes this fraction, times the learning rate, off each weight, apart from the gradient "
-        "(Loshchilov and Hutter 2017); null takes Keras' default: 0.004 for adamw, none for the others",
+        description="each step also shrinks every weight by this fraction times the learning rate (decoupled weight "
+        "decay, Loshchilov and Hutter 2017); null takes Keras' default: 0.004 for adamw, none for the others",
     )
     clip_norm: float | None = Field(
         None,

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from cnnlib.config.ingest import SourceFormat, SourceSettings
 from cnnlib.config.settings import Settings
+from cnnlib.config.sources import SourceFormat, SourceSettings
 from cnnlib.config.tracking import TrackingSettings
 
 if TYPE_CHECKING:  # see `SourceFormat`

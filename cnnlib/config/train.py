@@ -1,6 +1,5 @@
 """The settings of train."""
 
-import re
 import warnings
 from typing import Literal
 
@@ -9,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings
+from cnnlib.config.registered_names import ALIAS, MODEL_NAME, refuse_version_as_alias
 from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, SAME_IN_ALL_TRAININGS, Settings
 from cnnlib.config.tracking import TrackingSettings
 
@@ -166,27 +166,22 @@ class RegisterSettings(Settings):
 
     name: str | None = Field(
         None,
-        pattern=r"^[^/:]+$",
+        pattern=MODEL_NAME,
         json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
         description="name of the registered model; null registers nothing",
     )
     alias: str | None = Field(
         "champion",
-        pattern=r"^[A-Za-z][\w-]*$",
+        pattern=ALIAS,
         json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
         description="alias that the new version gets; null gives it none",
     )
 
-    @field_validator("alias")
-    @classmethod
-    def _is_no_version(cls, alias: str | None) -> str | None:
-        if alias is not None and re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
-            raise ValueError("MLflow does not allow latest, v1, v2 and so on as an alias; take another name")
-        return alias
+    _is_no_version = field_validator("alias")(refuse_version_as_alias)
 
 
 class TrainingSections(Settings):
-    """The sections that all jobs share that train or prepare a training."""
+    """The sections of every job that trains or checks a training."""
 
     data: DataSettings
     model: ModelSettings = ModelSettings()

@@ -1,4 +1,4 @@
-"""The settings that compare and tune share: those of a training that they repeat with other values."""
+"""The settings of compare and tune, which repeat one training with other values."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cnnlib.config import DataSettings
 from cnnlib.errors import FeedError, ImageError
 from cnnlib.feed.petastorm.reader import RowGroupReader
 from cnnlib.feed.row_groups import RowGroup, list_row_groups
@@ -16,7 +17,7 @@ from cnnlib.feed.sharding import ALONE, Shard, worker_slices
 from cnnlib.feed.shuffling import Block
 from cnnlib.image_set.contract import IMAGE, LABEL, ImageSet, raw_pixels, stored_pixels
 
-DEFAULT_TIMEOUT_S = 120.0
+DEFAULT_TIMEOUT_S: float = DataSettings.model_fields["timeout_s"].default
 
 
 class BlockStream:

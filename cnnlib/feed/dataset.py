@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 
 import tensorflow as tf
 
+from cnnlib.config import DataSettings, FitSettings
 from cnnlib.errors import FeedError, first_line
 from cnnlib.feed.blocks import DEFAULT_TIMEOUT_S, BlockStreams
 from cnnlib.feed.data_wait import DataWait
@@ -17,7 +18,8 @@ from cnnlib.feed.sharding import ALONE, Shard, epoch_random, step_rows
 from cnnlib.feed.shuffling import Block, mixed
 from cnnlib.image_set.contract import ImageSet, Split
 
-DEFAULT_SHUFFLE_MB = 128.0
+DEFAULT_SHUFFLE_MB: float = DataSettings.model_fields["shuffle_mb"].default
+DEFAULT_BATCH_SIZE: int = FitSettings.model_fields["worker_batch_size"].default
 # A block is a row group, or a sixteenth of the pool.
 BLOCKS_AHEAD = 4
 BATCHES_AHEAD = 8
@@ -28,7 +30,7 @@ def make_dataset(
     image_set: ImageSet,
     split: str,
     *,
-    worker_batch_size: int = 128,
+    worker_batch_size: int = DEFAULT_BATCH_SIZE,
     seed: int | None = None,
     shuffle_mb: float = DEFAULT_SHUFFLE_MB,
     shard: Shard = ALONE,
@@ -56,8 +58,8 @@ def make_dataset(
     Example: print the shape of each batch of one epoch.
 
     >>> from cnnlib.image_set import open_image_set
-    >>> photos = open_image_set("sets/photos")  # doctest: +SKIP
-    >>> with make_dataset(photos, "train", worker_batch_size=4, seed=0) as dataset:  # doctest: +SKIP
+    >>> photos = open_image_set("sets/photos")
+    >>> with make_dataset(photos, "train", worker_batch_size=4, seed=0) as dataset:
     ...     for images, labels in dataset:
     ...         print(images.shape, labels.shape)
     (4, 28, 28, 1) (4,)

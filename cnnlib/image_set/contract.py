@@ -155,11 +155,11 @@ def open_image_set(path: str) -> ImageSet:
 
     Example: look at a set, and read its train split with pandas.
 
-    >>> photos = open_image_set("sets/photos")  # doctest: +SKIP
-    >>> photos.classes, photos.image.shape, photos.split("train").rows  # doctest: +SKIP
+    >>> photos = open_image_set("sets/photos")
+    >>> photos.classes, photos.image.shape, photos.split("train").rows
     (('cat', 'dog'), (28, 28, 1), 8)
     >>> import pandas as pd
-    >>> pd.concat(map(pd.read_parquet, photos.files("train"))).columns.tolist()  # doctest: +SKIP
+    >>> pd.concat(map(pd.read_parquet, photos.files("train"))).columns.tolist()
     ['image_id', 'path', 'image', 'label']
     """
     folder = open_folder(path)

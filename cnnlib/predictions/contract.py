@@ -100,7 +100,7 @@ class Predictions:
     - `seconds`: the time that Spark's tasks took.
     - `files`: all data files of the set, also those of earlier scorings; `columns` are their columns.
     - `mlflow_run`: the id of this scoring's run.
-    - `streams`: the last batch in the set of each stream of new files, by the id of the stream's checkpoint.
+    - `streams`: for each stream of new files, the id of its checkpoint and the number of its last batch in the set.
     - `drift`: None if the model does not know its training images, or if nothing was scored.
     """
 

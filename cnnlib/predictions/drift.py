@@ -56,9 +56,13 @@ def index_terms(expected: Sequence[float], actual: Sequence[float]) -> np.ndarra
 class Drift:
     """How `rows` predictions differ from the training images.
 
-    By label: `expected` is the class's fraction of the training images, `predicted` its fraction of the predictions,
-    and `terms` its term of the index. `confidence` is the index of the confidences, compared with the validation
-    images; None if there were none.
+    The first three have one value per class, in the order of the labels:
+
+    - `expected`: the class's fraction of the training images.
+    - `predicted`: the class's fraction of the predictions.
+    - `terms`: what the class adds to the index.
+
+    `confidence` is the index of the confidences, compared with the validation images. It is None if there were none.
     """
 
     classes: tuple[str, ...]

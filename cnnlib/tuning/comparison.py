@@ -70,7 +70,7 @@ class Contender:
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Compute (mean, sample standard deviation) of a metric over the seeds, (epochs,) float64 each.
 
-        If early stopping ended some trainings, the others alone count in a later epoch. One alone has deviation 0.
+        An epoch counts only the trainings that reached it. If only one did, the deviation is 0.
         """
         histories = [attempt.history[metric] for attempt in self.attempts]
         reached = [

@@ -23,8 +23,8 @@ _COMPONENT = "component"
 def with_common_keys(images: DataFrame, key: str, common_split: str, distance: int) -> DataFrame:
     """Give images that belong together the smallest of their keys, in the column `key`.
 
-    The column `common_split` becomes the split that one of them is given, or null. Of several given splits, test goes
-    before val, and val before train.
+    The column `common_split` gets the given split of any image in the group, else null. If several splits are given,
+    test wins over val, and val over train.
     """
     related = components(images, key, distance)
     images = images.join(F.broadcast(related), PERCEPTUAL_HASH, "left")

@@ -1,4 +1,11 @@
-"""Everything that ingest and score can read, apart from image sets: one opener per format."""
+"""Everything that ingest and score can read, apart from image sets: one opener per format.
+
+A new format goes in four places:
+1. `cnnlib/config/sources.py`: a class of its settings, whose docstring is the help, and its name in `AnySource`.
+2. `cnnlib/sources/NAME.py`: list and parse its files, without Spark.
+3. `pipelines/sources/NAME.py`: its opener, which returns a `Source`.
+4. `SOURCES` below: its name and its opener.
+"""
 
 from collections.abc import Callable
 from typing import Any

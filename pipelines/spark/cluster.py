@@ -13,7 +13,7 @@ from pipelines.spark.session import is_classic
 # Prefixes of the variables with which the driver reaches the MLflow store and the image set. Ranks need them too.
 PASSED_ON = ("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "TF_")
 
-# After a session has started. Until then Spark may offer fewer slots than it will have.
+# Executors may still register for so many seconds after a session's start. Until then Spark may have too few slots.
 EXECUTORS_COME_WITHIN_S = 30.0
 SECONDS_BETWEEN_LOOKS = 0.5
 

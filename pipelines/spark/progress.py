@@ -108,33 +108,16 @@ def watched_step(
 
 
 @contextmanager
-def spark_tasks(progress: Progress, spark: SparkSession, title: str) -> Iterator[None]:
-    """Show how many of the known Spark tasks are done, while the body runs its jobs."""
-
-    def look(advance: Advance) -> bool:
-        try:
-            done, total = _task_counts(spark)
-        except Exception:
-            return False  # the JVM is gone; the job's own error says why
-        if total:
-            advance(done, total, "tasks")
-        return True
-
-    with watched_step(progress, title, look, SECONDS_BETWEEN_LOOKS):
-        yield
-
-
-@contextmanager
 def images_done(
     progress: Progress, spark: SparkSession, title: str, total: int
 ) -> Iterator[Callable[[int], None] | None]:
     """Show how many of `total` images the Spark tasks of the body have done.
 
-    Gives a function that tasks call with a number of images that are done. Under Spark Connect, which has no
-    accumulators, it shows tasks instead and gives None.
+    Gives a function that tasks call with a number of images that are done. Spark Connect has no accumulators, so there
+    it shows only the title and the time, and gives None.
     """
     if not is_classic(spark):
-        with spark_tasks(progress, spark, title):
+        with progress.step(title):
             yield None
         return
     done = spark.sparkContext.accumulator(0)
@@ -147,17 +130,3 @@ def images_done(
 
     with watched_step(progress, title, look, SECONDS_BETWEEN_LOOKS):
         yield done.add
-
-
-def _task_counts(spark: SparkSession) -> tuple[int, int]:
-    """Return (done, known) tasks of the active jobs, or (0, 0) under Spark Connect, which has no status tracker."""
-    if not is_classic(spark):
-        return 0, 0
-    tracker = spark.sparkContext.statusTracker()
-    done = total = 0
-    for job in tracker.getActiveJobsIds():
-        info = tracker.getJobInfo(job)
-        stages = [tracker.getStageInfo(stage) for stage in (info.stageIds if info else [])]
-        done += sum(stage.numCompletedTasks for stage in stages if stage)
-        total += sum(stage.numTasks for stage in stages if stage)
-    return done, total

@@ -76,8 +76,9 @@ def tracked_run(
     `TrainSettings`; `job` names the job that it belongs to. `create` makes the new run if MLflow's own way does not
     fit: (experiment id, name) -> run id.
 
-    With the body, the run ends as finished, as failed, or as killed (by an interrupt). Raises TrackingError if the
-    store cannot be opened, ConfigError for a run that cannot be resumed.
+    When the body ends, the run is marked as finished, failed, or killed (after an interrupt).
+
+    Raises TrackingError if the store cannot be opened, ConfigError for a run that cannot be resumed.
     """
     _refuse_active_run()
     with as_tracking_error(uri):

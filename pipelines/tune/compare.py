@@ -181,7 +181,7 @@ class _Trainer:
 
     @contextmanager
     def _live_line(self, trainings: list[_Training]) -> Iterator[Callable[[int, _Training], OnStep]]:
-        """Show one live line for all trainings in the driver. Yields the `on_step` of (number, training).
+        """Show one live line for all trainings in the driver. Yields a function that makes a training's `on_step`.
 
         A training on workers shows a line of its own, so then this shows none.
         """

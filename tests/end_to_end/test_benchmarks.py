@@ -1,4 +1,4 @@
-"""Each benchmark at its smallest size: it runs to its end and prints the rows that it promises, each with a figure."""
+"""Run each benchmark at its smallest size: it must succeed, and print every expected row with a figure."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from tests.spark.own_process import ROOT, environment
 
 BENCHMARKS = ROOT / "benchmarks"
-# Modules that the benchmarks below are made of, and the benchmark that runs them.
+# The modules that are no benchmarks themselves, each with a benchmark that uses it.
 PARTS = {
     "goals": "feed",
     "idx": "training",
@@ -24,7 +24,7 @@ PARTS = {
     "scoring_subjects": "scoring",
     "scoring_ways": "scoring",
 }
-# A figure as the tables print it: 1,234 or 0.05, in a cell of its own or before more words.
+# A figure as the tables print it, such as 1,234 or 0.05. Words may follow it in its cell.
 FIGURE = r"[\d,]*\d(\.\d+)?"
 
 
@@ -38,7 +38,7 @@ def run(*command: str) -> str:
 
 
 def check_rows(printed: str, rows: Sequence[str], figures: int = 1) -> None:
-    """Assert that the table has each row, with at least so many figures in its cells."""
+    """Assert that the table has each row, with at least `figures` figures in its cells."""
     for row in rows:
         (line,) = (line for line in printed.splitlines() if re.match(rf"[│|]\s*{re.escape(row)}", line))
         cells = [cell.strip() for cell in line.strip("│|").split("│")][1:]

@@ -12,7 +12,7 @@ MOST_BYTES = 3_000_000_000
 
 
 def peak_of_python_processes(parent: psutil.Process, peaks: dict[int, int]) -> None:
-    """Update `peaks`: the most resident bytes of each Python process, `parent` and those below it."""
+    """Update `peaks`, the peak resident bytes by process id, for the Python processes from `parent` downwards."""
     for process in [parent, *parent.children(recursive=True)]:
         try:
             if "python" in process.name():
@@ -46,7 +46,7 @@ def test_demo_reaches_its_accuracy_within_its_memory(tmp_path: Path) -> None:
     # These are the driver and at least two Python workers that have imported TensorFlow.
     assert len(peaks) >= 3
     assert max(peaks.values()) < MOST_BYTES
-    # Every line on standard error is the progress of this project, one of MLflow's two, or the JVM's warning.
+    # Standard error has only this project's progress, two lines of MLflow, and the JVM's warning.
     expected = re.compile(
         r"^(ingest|train|score|epoch) |^Successfully registered|^Created version|^WARNING: Using incub"
     )

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment() -> dict[str, str]:
-    """The environment as after `. .venv/bin/activate`, without a setting of the MLflow server."""
+    """The environment after `. .venv/bin/activate`, without the variable that names an MLflow server."""
     bin_folder = Path(sys.executable).parent
     unset = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return unset | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
@@ -87,7 +87,7 @@ def check_results(folder: Path, last_output: str) -> None:
     assert [data.params["train.workers"] for data in of_versions] == ["0", "2"]
     of_ranks = [of_versions[1].metrics[f"rank_{rank}/images_per_second"] for rank in (0, 1)]
     assert sum(of_ranks) == pytest.approx(of_versions[1].metrics["images_per_second"])
-    import duckdb  # not above: DuckDB writes of leaks when it was imported before `pytest_collection_finish`
+    import duckdb  # imported here: DuckDB reports leaks if it is imported before `pytest_collection_finish`
 
     for query in blocks("sql")[0].splitlines():
         rows = duckdb.sql(query.replace("'", f"'{folder}/", 1)).fetchall()

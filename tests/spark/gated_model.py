@@ -1,4 +1,4 @@
-"""A model of the user. Tasks wait before they build it until a test opens the gate. Sent to tasks as by --py-files."""
+"""A user's model, sent to tasks as with --py-files. A task waits until a test opens the gate, then builds it."""
 
 import os
 import time

@@ -82,7 +82,7 @@ class Scoring:
 
 
 def one_ahead(settings: Iterable[ScoreSettings]) -> Iterator[Scoring]:
-    """Yield one scoring for each settings. The next one starts its JVM while one runs."""
+    """Yield one scoring per element of `settings`. While it runs, the next scoring already starts its JVM."""
     ready = None
     for one in settings:
         following = Scoring(one)

@@ -62,7 +62,7 @@ def main(folder: Path) -> dict[str, object]:
 
     def kill_an_executor() -> None:
         ranks.extend(probes.started(4))
-        # The parents of a rank are its Python worker, the daemon of that, and the executor.
+        # The ancestors of a rank are its Python worker, the worker's daemon, and the executor.
         ranks[0].parents()[2].kill()
 
     killer = threading.Thread(target=kill_an_executor)

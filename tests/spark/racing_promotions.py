@@ -1,6 +1,7 @@
 """Two processes that promote to the same alias at the same time, several times. test_promote.py runs this.
 
-Each waits for the other where a real promotion takes long: before it starts its run, and while it evaluates.
+At two points, each waits for the other: before it starts its run, and while it evaluates. There a real promotion takes
+long.
 """
 
 import json

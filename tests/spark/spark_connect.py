@@ -71,7 +71,7 @@ def main(folder: Path) -> dict[str, object]:
     spark.addArtifacts(str(PROBE_FILE), pyfile=True)
     probes = Probes(folder)
     found["launched"] = [asdict(one) for one in launch(spark, probes.plan("end", "end"))]
-    # Here Spark itself says so after 8 s.
+    # With too few slots, Spark itself reports that after 8 s.
     for name, start_deadline.SECONDS_TO_START in (("not begun", 3.0), ("too few slots", 60.0)):
         try:
             launch_once(spark, probes.plan("end", "end", "end"))

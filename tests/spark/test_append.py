@@ -296,7 +296,7 @@ def test_append_reads_an_unreadable_reject_again(
 
 
 def put(file: Path, content: bytes) -> None:
-    """Write a file, unless it has this content already: then it keeps its time."""
+    """Write a file. If it already has this content, do not touch it, so that it keeps its modification time."""
     if not file.exists() or file.read_bytes() != content:
         file.write_bytes(content)
 

@@ -1,4 +1,4 @@
-"""Every architecture learns, can be registered, and scores with the predictions of the model in memory."""
+"""Every architecture learns, can be registered, and then predicts the same as the model in memory."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Duplicates, conflicts and splits that depend on all images. Spark decides them on a ledger."""
+"""Duplicates, conflicts and splits that depend on all images. Spark computes them from a ledger."""
 
 import hashlib
 from collections import Counter, defaultdict

@@ -74,7 +74,7 @@ def test_demo_can_run_twice(spark: SparkSession, settings: DemoSettings) -> None
 
 
 def check_demo(result: "DemoResult") -> None:  # noqa: F821  (its import would load TensorFlow, which takes seconds)
-    """Assert what a demo says of itself: its stages, its table, and its limit."""
+    """Check the result of a demo: its stages, its table, and its lowest allowed accuracy."""
     from jobs.tables.pipeline import demo_table
 
     assert [(stage.name, stage.images) for stage in result.stages] == [

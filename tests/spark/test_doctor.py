@@ -137,7 +137,7 @@ def test_other_versions_in_tasks_are_named(
 
 
 class _Once:
-    """Returns a fixed answer in the driver. Unpickled in a task, it is the real function again."""
+    """Returns a fixed answer in the driver. A task that unpickles it gets the real function instead."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         self._answer = answer

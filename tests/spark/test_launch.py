@@ -27,7 +27,7 @@ from tests.spark.probes import PROBE_FILE, Probes, all_gone, eventually
 
 @pytest.fixture(scope="module")
 def cluster(spark: SparkSession) -> SparkSession:
-    """The session, after the probe was sent to its Python workers as by --py-files."""
+    """The session. Its Python workers already have the file of the probe, as with --py-files."""
     spark.sparkContext.addPyFile(str(PROBE_FILE))
     return spark
 

@@ -144,8 +144,8 @@ def test_training_survives_a_server_outage(
     epochs: int,
     away_seconds: float,
 ) -> None:
-    # With this factor MLflow tries again after 6, 18, 42 and 90 s. Its default is 60 and 124 s: just before the server
-    # returns, and long after that.
+    # With this factor, MLflow tries again after 6, 18, 42 and 90 s. By default it would try after 60 s, just before the
+    # server returns, and then only after 124 s.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "3")
     printed: list[str] = []
     latest: list[int] = []

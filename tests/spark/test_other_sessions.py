@@ -75,7 +75,7 @@ def test_connect_names_missing_resources(over_connect: dict[str, Any]) -> None:
     assert over_connect["GPUs"].startswith("train.gpus_per_worker=1, but Spark schedules no GPU to a task")
     not_started = "Spark did not start the tasks of train.workers=3 within 3 s; they must all run"
     assert over_connect["not begun"].startswith(not_started)
-    # This is Spark's own error, for sessions whose task slots are not known before.
+    # Spark Connect cannot tell how many task slots exist, so Spark itself reports this error.
     assert over_connect["too few slots"].startswith("train.workers=3 exceeds the tasks that this Spark can run at once")
 
 

@@ -1,14 +1,12 @@
 """The progress of a job: a live bar in a terminal, and plain lines elsewhere."""
 
 import io
-import time
 
 import pytest
-from pyspark.sql import SparkSession
 from rich.console import Console
 
 from pipelines.spark import progress as module
-from pipelines.spark.progress import Progress, spark_tasks
+from pipelines.spark.progress import Progress
 
 
 def test_plain_lines_say_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,20 +35,6 @@ def test_terminal_shows_a_bar_and_keeps_the_last_line() -> None:
         advance(433, 1293, "steps")
     assert "433/1,293 steps" in output.getvalue()
     assert "train: done in 0." in output.getvalue().splitlines()[-1]
-
-
-def test_spark_tasks_are_counted_while_they_run(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.05)
-    output = io.StringIO()
-
-    def slow(batches):
-        time.sleep(0.3)
-        yield from batches
-
-    with spark_tasks(Progress(Console(file=output)), spark, "ingest"):
-        spark.range(0, 6, 1, 6).mapInArrow(slow, "id long").collect()
-    assert "/6 tasks" in output.getvalue()
 
 
 def test_failed_step_is_not_reported_as_done() -> None:

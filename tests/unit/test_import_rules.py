@@ -1,4 +1,4 @@
-"""Who may import whom: read off the source, and for what must stay light, off a fresh interpreter."""
+"""Who may import whom: from the source, and for modules that must stay light, from a new interpreter."""
 
 import ast
 import subprocess
@@ -20,35 +20,39 @@ FLOORS = {"cnnlib": 0, "pipelines": 1, "jobs": 2, "notebooks": 2, "benchmarks": 
 
 # A Spark task that only decodes, and a driver that only checks settings, must not pay seconds for these.
 HEAVY = ("tensorflow", "keras", "mlflow")
-# The marker of a folder that imports none of them: a tuple of the modules in it that may.
-MARKER = "LIGHT_BUT_FOR"
+# The marker of a folder that imports none of them: a tuple of the modules in it that may. The other marker is for a
+# folder that may import them: a tuple of the modules in it that may not.
+MARKER, OTHER_MARKER = "LIGHT_BUT_FOR", "LIGHT"
 
 
 def python_files(*folders: str) -> list[str]:
-    """Paths relative to the project, of our own files."""
+    """Return the paths of our own files, relative to the project."""
     found = [path for folder in folders for path in (PROJECT / folder).rglob("*.py")]
     return sorted(path.relative_to(PROJECT).as_posix() for path in found if "__pycache__" not in path.parts)
 
 
 def light_modules() -> list[str]:
-    """Dotted names of all modules in the folders that are marked, but for those that their marker excepts."""
+    """Return the dotted names of all modules that a marker in their folder calls light."""
     found = []
     for init in python_files("cnnlib", "pipelines"):
         if not init.endswith("/__init__.py"):
             continue
         package = init.removesuffix("/__init__.py").replace("/", ".")
         for node in ast.parse((PROJECT / init).read_text()).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == MARKER:
-                excepted = ast.literal_eval(node.value)
-                modules = {path.stem for path in (PROJECT / init).parent.glob("*.py")} - {"__init__"}
-                assert set(excepted) <= modules, package
-                found += [package, *(f"{package}.{name}" for name in sorted(modules - set(excepted)))]
+            marker = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+            if marker not in (MARKER, OTHER_MARKER):
+                continue
+            named = set(ast.literal_eval(node.value))
+            modules = {path.stem for path in (PROJECT / init).parent.glob("*.py")} - {"__init__"}
+            assert named <= modules, package
+            light = modules - named if marker == MARKER else named
+            found += [package, *(f"{package}.{name}" for name in sorted(light))]
     return found
 
 
 @cache
 def imports_of(path: str) -> frozenset[str]:
-    """Every module that a file imports, at its top or anywhere else; relative ones under their full name."""
+    """Return the full names of all modules that a file imports, at its top or anywhere else."""
     return frozenset(_imports_of(path))
 
 
@@ -113,7 +117,8 @@ def test_petastorm_stays_under_the_feed():
 
 
 FLOWS = {
-    # A flow, and the other flows that it may use: evaluate the tasks of score, tune and compare the training.
+    # A flow, and the other flows that it may use. Evaluate uses the tasks of score; tune and compare train; doctor asks
+    # the training for its preconditions.
     "ingest": set(),
     "train": set(),
     "score": set(),
@@ -130,10 +135,19 @@ def test_flows_import_only_the_flows_that_they_may_use(flow):
     assert others <= FLOWS[flow]
 
 
-@pytest.mark.parametrize("folder", ["spark", "tracking", "sources"])
+# A folder that all flows use, and the other such folders that it may use.
+BELOW_THE_FLOWS = {"spark": set(), "tracking": {"spark"}, "sources": {"spark"}}
+
+
+def test_every_folder_is_a_flow_or_below_the_flows():
+    folders = {path.parent.name for path in (PROJECT / "pipelines").glob("*/__init__.py")}
+    assert folders == FLOWS.keys() | BELOW_THE_FLOWS.keys()
+
+
+@pytest.mark.parametrize("folder", BELOW_THE_FLOWS)
 def test_what_all_flows_use_imports_none_of_them(folder):
     imported = {name for path in python_files(f"pipelines/{folder}") for name in imports_of(path)}
-    below = {"spark": set(), "tracking": {"spark"}, "sources": {"spark"}}[folder] | {folder}
+    below = BELOW_THE_FLOWS[folder] | {folder}
     assert {name.split(".")[1] for name in imported if name.startswith("pipelines.")} <= below
 
 
@@ -153,7 +167,7 @@ def test_sealed_model_imports_nothing_of_the_project():
 
 
 def modules_loaded_by(modules: list[str], watched: tuple[str, ...]) -> dict[str, list[str]]:
-    """Import one module after the other in a fresh interpreter; which of the watched came in with each."""
+    """Import the modules one after the other in a new interpreter. Return the watched modules that each brought."""
     script = f"""
 import importlib, sys
 for name in {modules!r}:
@@ -174,6 +188,8 @@ def test_light_folders_load_neither_tensorflow_nor_keras_nor_mlflow():
         "cnnlib.config.train",
         "cnnlib.image_set.writer",
         "cnnlib.sealed.frozen.images",
+        "cnnlib.training.preconditions",
+        "cnnlib.training.scaling",
         "pipelines.doctor.data",
         "pipelines.ingest.flow",
         "pipelines.score.worker_model",

@@ -157,6 +157,18 @@ def test_unknown_option_gets_the_nearest_as_hint(given, nearest):
     assert message.endswith(f"did you mean {nearest}?")
 
 
+@pytest.mark.parametrize("alias", ["latest", "Latest", "v1", "V20"])
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (TrainSettings, [*TRAIN, "--register.alias"]),
+        (PromoteSettings, ["--model", "photos", "--challenger", "2", "--alias"]),
+    ],
+)
+def test_alias_that_means_a_version_is_refused(kind, arguments, alias):
+    assert "MLflow does not allow latest, v1, v2 and so on as an alias" in message_of(kind, [*arguments, alias])
+
+
 def test_option_like_no_other_points_to_help():
     assert message_of(TrainSettings, [*TRAIN, "--zzz", "3"]).endswith("see --help for all settings")
 

@@ -1,4 +1,4 @@
-"""A thread pool for petastorm's readers that ends when the data has ended, not before and not never.
+"""A thread pool for petastorm's readers that ends exactly when all data has been read.
 
 petastorm 0.13.1 first asks "are all items done?" and then "has everything been handed out?". The thread that hands out
 items may do all its work between the two questions. Then both answers are yes, and the reader ends early without an

@@ -85,7 +85,7 @@ class NullableArray(ExtensionArray):
 
 
 def keep_nulls(rows: pd.DataFrame) -> pd.DataFrame:
-    """Make the columns nullable in which some values are null. MLflow does not cast a column in which all are."""
+    """Make columns with some nulls nullable. MLflow does not cast a column of only nulls, so that one stays."""
     return pd.DataFrame({name: _nullable(column) for name, column in rows.items()})
 
 

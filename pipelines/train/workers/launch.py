@@ -77,7 +77,8 @@ class _ConnectedTask:
     """A task after it has exchanged addresses with all others and tried to reach them.
 
     `addresses` are those of the ranks, in order. `rank_listener` and `signal_listener` are this task's open sockets.
-    `secret` is common to all tasks. `problem` is that of the first task with a problem; then there are no sockets.
+    `secret` is common to all tasks. `problem` is the first problem of any task. If it is set, both sockets are
+    None.
     """
 
     rank: int

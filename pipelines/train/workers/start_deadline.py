@@ -30,7 +30,7 @@ class _JobState:
 
 @contextmanager
 def enforce_start_deadline(spark: SparkSession, tag: str, result: Future[Any]) -> Iterator[None]:
-    """Let the body start a job with this tag, then wait until Spark has started tasks of it or `result` is there.
+    """Wait after the body, which starts a job with this tag, until Spark runs a task of the job or `result` is there.
 
     Raises NotStartedError after SECONDS_TO_START, on classic Spark only if other tasks run at that time. A Spark
     Connect session before Spark 4 cannot tell whether tasks have started, so this does not wait there.
