@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from cnnlib.config.overrides import read_value, split_values
-from cnnlib.config.settings import Settings
+from cnnlib.config.settings import NOT_LOGGED, Settings
 from cnnlib.config.train import TrainSettings
 from cnnlib.config.varied import ResultsSettings, VariedSettings
 
@@ -22,6 +22,7 @@ class ComparedValuesSettings(Settings):
     )
     resume: str | None = Field(
         None,
+        json_schema_extra=NOT_LOGGED,
         description="id of a comparison's run to resume, or auto: the newest unfinished one with the same settings",
     )
 

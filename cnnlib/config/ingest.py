@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cnnlib.config.settings import Settings
+from cnnlib.config.settings import SAME_IMAGE_SET, Settings
 from cnnlib.config.sources import SourceSettings
 
 
@@ -83,12 +83,15 @@ class RejectsSettings(Settings):
 class ImageSetOutputSettings(Settings):
     """Where the image set goes, and how large its files are."""
 
-    path: str = Field(description="folder of the image set, as a path or URI")
+    path: str = Field(json_schema_extra=SAME_IMAGE_SET, description="folder of the image set, as a path or URI")
     overwrite: bool = Field(
-        False, description="replace an existing set; readers see the old set until the new one is complete"
+        False,
+        json_schema_extra=SAME_IMAGE_SET,
+        description="replace an existing set; readers see the old set until the new one is complete",
     )
     mode: Literal["create", "append"] = Field(
         "create",
+        json_schema_extra=SAME_IMAGE_SET,
         description="append brings a set of the same source and settings up to date, and decodes only new and changed "
         "files",
     )

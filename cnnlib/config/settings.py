@@ -12,6 +12,10 @@ from pydantic.fields import FieldInfo
 MAY_DIFFER_ON_RESUME: JsonDict = {"may_differ_on_resume": True}
 # compare and tune must not vary the setting: the trainings could not be compared, or would not be kept together.
 SAME_IN_ALL_TRAININGS: JsonDict = {"same_in_all_trainings": True}
+# The run of a job does not log the setting: it says which run to go on with, or where results go on this machine.
+NOT_LOGGED: JsonDict = {"not_logged": True}
+# An image set is the same with another value, so ingest does not compare it with that of the set that is there.
+SAME_IMAGE_SET: JsonDict = {"same_image_set": True}
 
 
 class Settings(BaseModel):

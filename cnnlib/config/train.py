@@ -9,7 +9,7 @@ from cnnlib.config.augmentation import AugmentSettings
 from cnnlib.config.model import ModelSettings
 from cnnlib.config.optimizer import OptimizerSettings
 from cnnlib.config.registered_names import ALIAS, MODEL_NAME, refuse_version_as_alias
-from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, SAME_IN_ALL_TRAININGS, Settings
+from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, NOT_LOGGED, SAME_IN_ALL_TRAININGS, Settings
 from cnnlib.config.tracking import TrackingSettings
 
 # The command line has a section `register`. It hides a method of the same name that pydantic inherits from ABCMeta.
@@ -76,7 +76,7 @@ class FitSettings(Settings):
     )
     resume: str | None = Field(
         None,
-        json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS,
+        json_schema_extra=MAY_DIFFER_ON_RESUME | SAME_IN_ALL_TRAININGS | NOT_LOGGED,
         description="id of a run to resume, or auto: the newest unfinished run with the same settings",
     )
     max_restarts: int = Field(

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, Settings, flatten_values
+from cnnlib.config.settings import MAY_DIFFER_ON_RESUME, NOT_LOGGED, Settings, flatten_values
 from cnnlib.config.space import Distribution, parse_distribution
 from cnnlib.config.varied import ResultsSettings, VariedSettings
 from cnnlib.errors import ConfigError
@@ -32,7 +32,9 @@ class StudySettings(Settings):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="random seed for the values to try; the trainings use train.seed")
     resume: str | None = Field(
-        None, description="id of a study's run to resume, or auto: the newest unfinished study with the same settings"
+        None,
+        json_schema_extra=NOT_LOGGED,
+        description="id of a study's run to resume, or auto: the newest unfinished study with the same settings",
     )
 
 

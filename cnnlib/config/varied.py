@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from cnnlib.config.overrides import override
-from cnnlib.config.settings import Settings
+from cnnlib.config.settings import NOT_LOGGED, Settings
 from cnnlib.config.train import TrainingSections, TrainSettings
 
 
@@ -33,4 +33,8 @@ class VariedSettings(TrainingSections):
 class ResultsSettings(Settings):
     """The folder of the result files. The MLflow run has them too."""
 
-    path: str = Field("results", description="folder on this machine; files of the same names are replaced")
+    path: str = Field(
+        "results",
+        json_schema_extra=NOT_LOGGED,
+        description="folder on this machine; files of the same names are replaced",
+    )

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cnnlib.config import IngestSettings, flatten_values, own_source_settings
+from cnnlib.config.settings import SAME_IMAGE_SET, names_marked
 from cnnlib.errors import OutputExistsError
 from cnnlib.image_set import contract
 from cnnlib.image_set.contract import CODE, MESSAGE, ImageSet, open_image_set
@@ -20,8 +21,7 @@ from pipelines.sources.files import READ_FAILED
 from pipelines.sources.source import FileNames, Source, names_frame
 from pipelines.spark.read_parts import read_parts
 
-# Settings that say where and how to write. They do not change what is written.
-_NOT_COMPARED = ("output.path", "output.overwrite", "output.mode")
+_NOT_COMPARED = names_marked(IngestSettings, SAME_IMAGE_SET)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings, flatten
+from cnnlib.config.settings import NOT_LOGGED, names_marked
 from cnnlib.feed.blocks import read_split
 from cnnlib.image_set.contract import ImageSet, open_image_set
 from cnnlib.image_set.splits import TRAIN, VAL
@@ -113,15 +114,14 @@ def training_run(
 
 
 def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
-    """Return the parameters that the run logs: all settings, and the values that follow from them."""
+    """Return the parameters that the run logs: all settings but those marked NOT_LOGGED, and what follows from them."""
     batch = global_batch_size(settings)
-    described = flatten(settings) | {
+    left_out = names_marked(TrainSettings, NOT_LOGGED)
+    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {
         "tracking.uri": tracking_uri,
         "global_batch_size": batch,
         "scaled_learning_rate": scaled_learning_rate(settings.optimizer, batch),
     }
-    del described["train.resume"]
-    return described
 
 
 def fit_or_launch(

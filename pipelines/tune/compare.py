@@ -85,7 +85,7 @@ def compare(spark: SparkSession, settings: CompareSettings, progress: Progress |
         if training.settings.train.workers:
             check_workers(spark, training.settings, uri)
     name = f"compare {settings.compare.setting} on {image_set.name}"
-    logged = logged_settings(settings, "compare", uri)
+    logged = logged_settings(settings, uri)
     resume = settings.compare.resume
     with tracked_run(uri, settings.tracking.experiment, name, resume, logged, image_set, job="compare") as run:
         attempts = _Trainer(spark, image_set, settings, run, progress).train_all(trainings)

@@ -98,7 +98,7 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
         settings.tracking.experiment,
         name,
         settings.tune.resume,
-        logged_settings(settings, "tune", uri),
+        logged_settings(settings, uri),
         image_set,
         job="tune",
         create=lambda experiment_id, name: create_study_run(experiment_id, name, direction),
