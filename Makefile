@@ -40,14 +40,12 @@ test: lint ## lint, unit tests, one path through every capability on Spark (10 m
 	    $(pytest) -m 'not full' $(others) $(units))
 
 test-full: environment ## all other tests, damaged images, and a part on lts (40 minutes)
-	@$(pytest) -m full $(units)
-	@$(pytest) -m full $(others)
+	@$(pytest) -m full $(units) $(others)
 	@$(MAKE) --no-print-directory fuzz
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
 
 coverage: environment ## all tests, and a table of the lines that they run; half as slow again as without
-	@$(pytest) --cov --cov-report= $(units)
-	@$(pytest) --cov --cov-append $(others)
+	@$(pytest) --cov $(units) $(others)
 
 test-lts: environment
 	@$(pytest) $(lts_part)

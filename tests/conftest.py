@@ -32,13 +32,13 @@ collect_ignore_glob = ["data/*"]
 
 # Tests here need Spark or whole processes. `make test` runs those that are marked main_path, one path through every
 # capability; `make test-full` runs the others.
-MOSTLY_FULL = ("spark", "end_to_end")
+MOSTLY_FULL = ("tests/spark", "tests/end_to_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that only `make test-full` runs."""
     for item in items:
-        if item.path.parent.name in MOSTLY_FULL and item.get_closest_marker("main_path") is None:
+        if item.nodeid.startswith(MOSTLY_FULL) and item.get_closest_marker("main_path") is None:
             item.add_marker(pytest.mark.full)
 
 
@@ -54,7 +54,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            one_process = config.option.markexpr == "not full" and Path(file).parent.name in MOSTLY_FULL
+            one_process = config.option.markexpr == "not full" and file.startswith(MOSTLY_FULL)
             return "Spark" if one_process else file
 
     return Scheduling(config, log)
