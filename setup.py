@@ -37,6 +37,7 @@ setup(
         "pyspark>=3.5,<5",
         "pyyaml>=6",
         "rich>=13",
+        "scikit-learn>=1.5",
         "scipy>=1.11",
         "tenacity>=8.2",
         "tensorflow>=2.18,<2.22",

@@ -46,20 +46,34 @@ class Confusion:
         """Images per predicted class, (classes,) int64."""
         return self.counts.sum(axis=0)
 
-    @cached_property
+    @property
     def precision(self) -> np.ndarray:
         """Fraction of the images predicted as a class that belong to it, (classes,); 0 if none was predicted so."""
-        return _fractions(self.counts.diagonal(), self.predicted)
+        return self._scores[0]
 
-    @cached_property
+    @property
     def recall(self) -> np.ndarray:
         """Fraction of a class's images that were predicted as it, (classes,); 0 if the class has no image."""
-        return _fractions(self.counts.diagonal(), self.support)
+        return self._scores[1]
 
-    @cached_property
+    @property
     def f1(self) -> np.ndarray:
         """Harmonic mean of precision and recall, (classes,)."""
-        return _fractions(2 * self.counts.diagonal(), self.predicted + self.support)
+        return self._scores[2]
+
+    @cached_property
+    def _scores(self) -> tuple[np.ndarray, ...]:
+        # It takes a second to import, and only evaluations need it.
+        from sklearn.metrics import precision_recall_fscore_support
+
+        # (classes, classes + 1): the last column is no class, so a failed image is wrong and lowers no precision.
+        counts = np.column_stack([self.counts, self.failed])
+        true, predicted = counts.nonzero()
+        classes = range(len(self.classes))
+        scores = precision_recall_fscore_support(
+            true, predicted, labels=classes, sample_weight=counts[true, predicted], zero_division=0
+        )
+        return scores[:3]
 
     def averages(self) -> dict[str, float]:
         """Average precision, recall and F1 over the classes that occur.
@@ -129,7 +143,3 @@ def mcnemar_better(only_old: int, only_new: int) -> float:
 
     discordant = only_old + only_new
     return float(binomtest(only_new, discordant, 0.5, "greater").pvalue) if discordant else 1.0
-
-
-def _fractions(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    return np.divide(parts, wholes, out=np.zeros(len(parts)), where=wholes > 0)

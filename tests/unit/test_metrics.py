@@ -55,6 +55,8 @@ def test_image_without_a_prediction_is_wrong_and_of_no_class():
     assert confusion.accuracy == 17 / 20
     assert confusion.recall.tolist() == [0.8, 0.9]
     assert confusion.precision.tolist() == [8 / 9, 1.0]
+    assert confusion.f1 == pytest.approx([16 / 19, 18 / 19])
+    assert confusion.averages()["weighted_recall"] == pytest.approx(0.85)
     assert confusion.predicted.tolist() == [9, 9]
 
 
