@@ -14,7 +14,7 @@ SEED    ?=
 # An environment a profile, so that none holds what another left: .venv, and .venv-lts beside it.
 venv = .venv$(filter-out -current,-$(PROFILE))
 
-# A Python that the user names is taken or refused; python3 may silently give way to a fitting one beside it.
+# If the user names a Python, use it or refuse it. Otherwise try python3, then python3.12 to python3.10.
 pythons = $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.12 python3.11 python3.10)
 profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
@@ -35,11 +35,11 @@ help: ## list the targets
 demo: environment ## MNIST from images to a scored, registered model (5 minutes)
 	@$(venv)/bin/sparkcnn demo
 
-test: lint ## lint, unit tests, one path through every capability on Spark (10 minutes), or TESTS=...
+test: lint ## lint, unit tests, one path through every capability on Spark (8 minutes), or TESTS=...
 	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS), \
 	    $(pytest) -m 'not full' $(others) $(units))
 
-test-full: environment ## all other tests, damaged images, and a part on lts (40 minutes)
+test-full: environment ## all other tests, benchmarks at their smallest, fuzzing, a part on lts (most of an hour)
 	@$(pytest) -m full $(units) $(others)
 	@$(MAKE) --no-print-directory fuzz
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
