@@ -44,7 +44,7 @@ test-full: environment ## all other tests, benchmarks at their smallest, fuzzing
 	@$(MAKE) --no-print-directory fuzz
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
 
-coverage: environment ## all tests, and a table of the lines that they run; half as slow again as without
+coverage: environment ## all tests, and a table of the lines that they run; takes up to 1.5 times as long
 	@$(pytest) --cov $(units) $(others)
 
 test-lts: environment

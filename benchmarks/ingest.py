@@ -150,7 +150,7 @@ class Bench:
             (mnist / name).write_bytes(read_mnist_file(name))
 
     def _peers(self) -> dict[str, Way]:
-        """Return the peers that can be installed. For each other peer, note why it cannot."""
+        """Return the peers that could be installed. Note the reason for each of the others."""
         ways: dict[str, Way] = {}
         for peer, prepare in {"petastorm": self._petastorm, "ray": self._ray}.items():
             if peer in self._options.peers:

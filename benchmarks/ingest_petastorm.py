@@ -36,7 +36,7 @@ PhotographSchema = Unischema(
 
 
 def to_row(path: str) -> Row:
-    """Read a photograph, and encode it. The decoder is the ceiling's: OpenCV's, in petastorm's example, is slower."""
+    """Decode a photograph as the ceiling does, and encode it. petastorm's own example uses OpenCV, which is slower."""
     image = draft_and_resize(Path(path).read_bytes())
     return dict_to_spark_row(PhotographSchema, {"path": path, "label": LABELS[Path(path).parent.name], "image": image})
 

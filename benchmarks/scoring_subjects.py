@@ -32,7 +32,7 @@ class Digits:
     spec = ImageSpec(28, 28, 1)
 
     def prepare(self, images: int) -> dict[str, Any]:
-        """Write the source, and return the settings with which to ingest it."""
+        """Write the source, and return the settings to ingest it."""
         from cnnlib.mnist import read_mnist_file
         from cnnlib.sources.idx import parse_idx
 

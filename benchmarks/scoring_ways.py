@@ -223,7 +223,7 @@ def ray_data(subject: Subject) -> dict[str, Any]:
 
 
 class Predictor:
-    """The actor that Ray runs: it holds the model and predicts batches."""
+    """An actor of Ray: it loads the model once, then predicts batches."""
 
     def __init__(self, subject: Subject) -> None:
         os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"

@@ -47,9 +47,9 @@ def import_tensorflow_quietly(in_task: bool = False) -> None:
 
 @contextmanager
 def _hidden(modules: tuple[str, ...]) -> Iterator[None]:
-    """Within the block, an import of these modules fails as if they were not installed, unless it was done before.
+    """Make imports of these modules fail within the block. Modules that are already imported stay as they are.
 
-    None is what Python's import system looks for.
+    Python refuses to import a module whose entry in `sys.modules` is None.
     """
     hidden = [name for name in modules if name not in sys.modules]
     for name in hidden:

@@ -54,14 +54,16 @@ def names_marked(kind: type[Settings], mark: JsonDict) -> frozenset[str]:
     )
 
 
-def flatten(settings: Settings) -> dict[str, Any]:
-    """Return the value of every setting under its dotted name, as the MLflow run logs them.
+def flatten(settings: Settings, without: JsonDict | None = None) -> dict[str, Any]:
+    """Return the value of every setting under its dotted name, except those with the mark `without`.
 
     >>> from cnnlib.config import RegisterSettings
     >>> flatten(RegisterSettings(name="digits"))
     {'name': 'digits', 'alias': 'champion'}
     """
-    return flatten_values(settings.model_dump(mode="json"))
+    left_out = names_marked(type(settings), without) if without else frozenset()
+    values = flatten_values(settings.model_dump(mode="json"))
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def flatten_values(values: dict[str, Any]) -> dict[str, Any]:

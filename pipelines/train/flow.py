@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from cnnlib.config import TrainSettings, flatten
-from cnnlib.config.settings import NOT_LOGGED, names_marked
+from cnnlib.config.settings import NOT_LOGGED
 from cnnlib.feed.blocks import read_split
 from cnnlib.image_set.contract import ImageSet, open_image_set
 from cnnlib.image_set.splits import TRAIN, VAL
@@ -116,8 +116,7 @@ def training_run(
 def described_settings(settings: TrainSettings, tracking_uri: str) -> dict[str, object]:
     """Return the parameters that the run logs: all settings but those marked NOT_LOGGED, and what follows from them."""
     batch = global_batch_size(settings)
-    left_out = names_marked(TrainSettings, NOT_LOGGED)
-    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {
+    return flatten(settings, without=NOT_LOGGED) | {
         "tracking.uri": tracking_uri,
         "global_batch_size": batch,
         "scaled_learning_rate": scaled_learning_rate(settings.optimizer, batch),

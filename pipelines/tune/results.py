@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cnnlib.config import CompareSettings, TuneSettings, flatten
-from cnnlib.config.settings import NOT_LOGGED, names_marked
+from cnnlib.config.settings import NOT_LOGGED
 from cnnlib.errors import ConfigError, first_line
 from pipelines.tracking.tracker import Tracker
 
@@ -37,5 +37,4 @@ def keep_results(files: Mapping[str, bytes], run: Tracker, folder: Path) -> None
 
 def logged_settings(settings: CompareSettings | TuneSettings, uri: str) -> dict[str, object]:
     """Return the settings that the run of a comparison or a study logs: all except those marked NOT_LOGGED."""
-    left_out = names_marked(type(settings), NOT_LOGGED)
-    return {name: value for name, value in flatten(settings).items() if name not in left_out} | {"tracking.uri": uri}
+    return flatten(settings, without=NOT_LOGGED) | {"tracking.uri": uri}

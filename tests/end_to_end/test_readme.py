@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
@@ -87,8 +88,6 @@ def check_results(folder: Path, last_output: str) -> None:
     assert [data.params["train.workers"] for data in of_versions] == ["0", "2"]
     of_ranks = [of_versions[1].metrics[f"rank_{rank}/images_per_second"] for rank in (0, 1)]
     assert sum(of_ranks) == pytest.approx(of_versions[1].metrics["images_per_second"])
-    import duckdb  # imported here: DuckDB reports leaks if it is imported before `pytest_collection_finish`
-
     for query in blocks("sql")[0].splitlines():
         rows = duckdb.sql(query.replace("'", f"'{folder}/", 1)).fetchall()
         assert len(rows) == 2

@@ -14,7 +14,7 @@ from tests.unit.image_sets import write_image_set
 
 CLASSES = ("above", "below", "left")
 TRAIN_ROWS, VAL_ROWS = 240, 60
-# TensorFlow traces it in two thirds of the time of LeNet, and tracing is most of a training on so few images.
+# Tracing takes most of the time of such a small training. For this model it takes two thirds as long as for LeNet.
 SMALL = {"name": "mlp", "options": {"units": [32]}}
 LENET = {"name": "lenet"}
 
@@ -42,7 +42,7 @@ def settings(
 ) -> TrainSettings:
     """Return settings with these values in the section train; `optimizer`, `model` and `augment` are for theirs.
 
-    The default model is SMALL, and its layers are not watched, which would take a tenth of a second an epoch.
+    The default model is SMALL, and its layers are not watched, which would take a tenth of a second per epoch.
     """
     return TrainSettings(
         data={"path": image_set.folder.uri, "shuffle_mb": 0.025},
