@@ -16,14 +16,15 @@ MIN_IMAGES = 16
 def images_per_second(models: Sequence[Callable[[np.ndarray], object]], images: np.ndarray) -> np.ndarray:
     """Measure how fast models predict images (images, height, width, channels): (rounds, models) images/s.
 
-    In a turn, a model predicts as many images as the first model, once warm, predicts in a quarter of a second.
+    In a turn, a model predicts as many images as the first model, once warm, predicts in a quarter of a second. Too few
+    images are repeated, because a turn of some milliseconds would measure what else the machine does.
     """
     few = images[:MIN_IMAGES]
     for predict in models:
         predict(few)
         predict(few)
     most = max(MIN_IMAGES, int(SECONDS_PER_TURN * _rate(models[0], few)))
-    shown = images[:most]
+    shown = np.resize(images, (most, *images.shape[1:]))
     rates = np.empty((ROUNDS, len(models)))
     for number in range(ROUNDS):
         # Reverse the order every second round.
