@@ -56,7 +56,7 @@ bench: environment ## ingest beside the machine's ceiling, petastorm and Ray Dat
 fuzz: environment ## damaged image files through the decoder: MUTANTS=... SEED=... (a minute)
 	@$(venv)/bin/python -W error -m tests.unit.fuzz_images --mutants $(MUTANTS) $(if $(SEED),--seed $(SEED))
 
-petastorm: environment ## petastorm's own tests on both profiles: does the bridge cost any? (20 minutes)
+petastorm: environment ## petastorm's own tests on both profiles: fails if the Arrow bridge breaks one (20 minutes)
 	@$(venv)/bin/python benchmarks/petastorm_tests.py
 
 lint: environment ## ruff and mypy

@@ -1,15 +1,16 @@
 """Check that the Arrow bridge breaks none of petastorm's own tests.
 
-Runs three test files of petastorm's wheel on both profiles: on lts as published, and on current with the bridge loaded
-and nothing else of this project. Prints the counts of both, and a line for each test that passes on lts and failed on
-current:
+Runs three test files of petastorm's wheel on both profiles. On lts, petastorm is as published. On current, it has the
+bridge, and nothing else of this project. Prints the counts of both profiles, and a line for each test that passes on
+lts but failed at least once on current:
 
     make petastorm
     python benchmarks/petastorm_tests.py [--tests FILE_OR_TEST ...]
 
-Most of these tests start threads or processes, and some fail now and then on both profiles because of a race. So a
-test that fails runs again by itself: each test runs at most RUNS times on each profile. A name or a behaviour that
-Arrow or NumPy has removed makes a test fail every time. So a test that passes once on current needs none of them.
+Most of these tests start threads or processes. Because of a race, some fail now and then on both profiles. So a test
+that fails runs again by itself, until it passes or has run RUNS times on a profile. If a test needs a name or a
+behaviour that Arrow or NumPy has removed, it fails every time. So a test that passes once on current needs none of
+those.
 
 The exit status is 0 if every test that passes on lts also passes on current, and 1 if not. This takes about 20 minutes
 on 2 cores.
