@@ -12,6 +12,9 @@ The command line prints `message` as one line and ends with `exit_status`:
 | 130 | interrupted |
 """
 
+import difflib
+from collections.abc import Iterable
+
 from cnnlib.sealed.frozen.errors import IMAGE_ERROR_CODES, ImageError, ModelError, SparkcnnError, first_line
 
 __all__ = [
@@ -32,10 +35,23 @@ __all__ = [
     "SparkcnnError",
     "TrackingError",
     "TrainingError",
+    "did_you_mean",
     "first_line",
 ]
 
 INTERRUPTED = 130
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a question with the known name that is nearest to an unknown one, or `otherwise` if none is near.
+
+    >>> did_you_mean("lenett", ("lenet", "mlp"), "see the list")
+    'did you mean lenet?'
+    >>> did_you_mean("x", ("lenet", "mlp"), "see the list")
+    'see the list'
+    """
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {nearest[0]}?" if nearest else otherwise
 
 
 class ConfigError(SparkcnnError):

@@ -1,6 +1,5 @@
 """Read settings from the command line and from YAML files, and report a mistake as one line."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -10,7 +9,7 @@ from jsonargparse import ArgumentParser
 from pydantic import ValidationError
 
 from cnnlib.config import Settings
-from cnnlib.errors import ConfigError
+from cnnlib.errors import ConfigError, did_you_mean
 
 SettingsClass = TypeVar("SettingsClass", bound=Settings)
 
@@ -113,6 +112,6 @@ def one_line(message: str, known: Iterable[str]) -> str:
     unknown = _UNKNOWN.search(text)
     if unknown:
         name = next(group for group in unknown.groups() if group).split("=")[0]
-        nearest = difflib.get_close_matches(name, [*known, *(key.rsplit(".", 1)[-1] for key in known)], n=1)
-        text += f"; did you mean {nearest[0]}?" if nearest else "; see --help for all settings"
+        names = [*known, *(key.rsplit(".", 1)[-1] for key in known)]
+        text += f"; {did_you_mean(name, names, 'see --help for all settings')}"
     return text

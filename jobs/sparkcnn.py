@@ -1,9 +1,8 @@
 """The command `sparkcnn NAME …`."""
 
-import difflib
 import sys
 
-from cnnlib.errors import ConfigError
+from cnnlib.errors import ConfigError, did_you_mean
 from jobs.catalogue import JOBS
 from jobs.command import run_job
 
@@ -15,8 +14,7 @@ def main() -> int:
         print(_help())
         return 0
     if name not in JOBS:
-        nearest = difflib.get_close_matches(name, JOBS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"take one of {', '.join(JOBS)}"
+        hint = did_you_mean(name, JOBS, f"take one of {', '.join(JOBS)}")
         print(f"sparkcnn: {name} is not a job; {hint}", file=sys.stderr)
         return ConfigError.exit_status
     return run_job(JOBS[name], arguments)

@@ -1,7 +1,6 @@
 """The settings of the model, and the names of all architectures."""
 
 import ast
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from cnnlib.config.settings import Settings
+from cnnlib.errors import did_you_mean
 
 # Order of the families in help and in `sparkcnn models`. A family that is not listed here comes last.
 _FAMILY_ORDER = (
@@ -78,7 +78,6 @@ class ModelSettings(Settings):
     @classmethod
     def _is_known(cls, name: str) -> str:
         if name not in ARCHITECTURE_NAMES and not _OWN.fullmatch(name):
-            nearest = difflib.get_close_matches(name, ARCHITECTURE_NAMES, n=1)
-            hint = f"an architecture (did you mean {nearest[0]}?)" if nearest else ", ".join(ARCHITECTURE_NAMES)
-            raise ValueError(f"expected {hint} or a function of your own (package.module:function)")
+            hint = did_you_mean(name, ARCHITECTURE_NAMES, f"take one of {', '.join(ARCHITECTURE_NAMES)}")
+            raise ValueError(f"expected an architecture or a function of your own (package.module:function); {hint}")
         return name

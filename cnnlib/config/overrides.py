@@ -1,6 +1,5 @@
 """Other values for single settings of a training, under their dotted names; and how such values are written."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +8,7 @@ from pydantic import ValidationError
 
 from cnnlib.config.settings import SAME_IN_ALL_TRAININGS, fields_of, names_marked
 from cnnlib.config.train import TrainSettings
-from cnnlib.errors import ConfigError
+from cnnlib.errors import ConfigError, did_you_mean
 
 
 def override(settings: TrainSettings, values: Mapping[str, Any]) -> TrainSettings:
@@ -51,8 +50,7 @@ def check_may_vary(name: str) -> None:
     variable = fields.keys() - fixed - set(dictionaries)
     if name in variable:
         return
-    nearest = difflib.get_close_matches(name, sorted(variable), n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "see sparkcnn train --help for all settings"
+    hint = did_you_mean(name, sorted(variable), "see sparkcnn train --help for all settings")
     raise ConfigError(f"{name} is not a setting of train; {hint}")
 
 

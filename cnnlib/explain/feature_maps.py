@@ -1,12 +1,11 @@
 """The filters of a model's convolutions, and the feature maps of its layers for an image."""
 
-import difflib
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from cnnlib.errors import ConfigError
+from cnnlib.errors import ConfigError, did_you_mean
 from cnnlib.models.nested import layer_outputs
 
 # Largest number of layers in an error message, which is one line.
@@ -85,10 +84,7 @@ def check_images(model: keras.Model, images: np.ndarray) -> None:
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    if nearest:
-        return f"did you mean {nearest[0]}?"
     if not known:
         return "the model has no layer of this kind"
     rest = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
-    return f"take one of {', '.join(known[:_MOST_NAMED])}{rest}"
+    return did_you_mean(name, known, f"take one of {', '.join(known[:_MOST_NAMED])}{rest}")
