@@ -21,8 +21,8 @@ _LOG_LINE = re.compile(
 _FOR_NOTEBOOKS = ("matplotlib", "sklearn")
 
 
-# By default, TensorFlow uses oneDNN only on processors with AVX-512 VNNI. On those with AVX2 it is as useful: a training
-# step of LeNet, ResNet-18 and ResNet-50 took 0.61, 0.68 and 0.39 of the time on an AMD EPYC, and without oneDNN,
+# By default, TensorFlow uses oneDNN only on processors with AVX-512 VNNI. On those with AVX2 it is as useful. On an AMD
+# EPYC, a training step of LeNet, ResNet-18 and ResNet-50 took 0.61, 0.68 and 0.39 of the time, and without oneDNN,
 # TensorFlow has no grouped convolutions.
 _X86 = ("x86_64", "AMD64")
 

@@ -25,6 +25,8 @@ STEPS = -(-TRAIN_ROWS // BATCH_SIZE)
 # After 3 epochs the difference was 0.33 points on one CPU, above the limit below; after 5 it is within it there too.
 EPOCHS = 5
 SEEDS = (0, 1, 2)
+# It takes half the time of LeNet's own sizes, and reaches 98.4 instead of 98.8 %.
+SMALLER = {"filters": [16, 32], "units": [128]}
 MEAN, STD = (0.1307,), (0.3081,)
 
 
@@ -34,9 +36,9 @@ def mnist(kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lenet(seed: int) -> keras.Model:
-    """LeNet with a learning rate that falls to zero, so the final weights hardly depend on the last batches."""
+    """A small LeNet with a learning rate that falls to zero, so its final weights hardly depend on the last batches."""
     keras.utils.set_random_seed(seed)
-    model = build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=MEAN, std=STD)
+    model = build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=MEAN, std=STD, **SMALLER)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, STEPS * EPOCHS)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
