@@ -1,6 +1,6 @@
 """Compare the speed of ingest with the machine's ceiling and with peers: `make bench`, about ten minutes on two cores.
 
-    python -m benchmarks.ingest [--images 20000] [--rounds 3] [--memory 500] [--linearity] [--ray-python PYTHON]
+    python -m benchmarks.ingest [--images 20000] [--rounds 3] [--memory 500] [--linearity]
 
 Each way turns 20,000 JPEGs of about 340 x 300 pixels into Parquet of 96 x 96 pixels. The JPEGs are made from three
 photographs. Each way runs once per round, in its own process. Every second round runs the ways in reverse order,
@@ -10,8 +10,8 @@ because these machines are shared and noisy. A figure is the median of the round
   Two cores give less than twice the speed of one, so the next row has one process per core, all at once. Two more rows
   are the same with ingest's own decoder.
 - The goals apply to ingest in a session that has already started. The whole job is `sparkcnn ingest` from start to end.
-- petastorm's `materialize_dataset` needs OpenCV, and Ray Data needs its own environment. Both are installed into the
-  temporary folder. If a peer cannot be installed, the table says why. `--peers` without names leaves the peers out.
+- petastorm's `materialize_dataset` needs OpenCV. It and Ray are installed into the temporary folder. If a peer cannot
+  be installed, the table says why. `--peers` without names leaves the peers out.
 
 After that come all of MNIST, and the size of the largest Python worker while ingest reads images of 1 MB. `--linearity`
 also ingests 5,000 and 50,000 images. All files are in a temporary folder (TMPDIR says where) and take 3 GB. A large
@@ -28,7 +28,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +36,8 @@ from rich.table import Table
 
 from benchmarks.goals import verdict
 from benchmarks.photographs import SIZE, large, link_first, photographs_in, write_photographs
-from benchmarks.processes import CommandFailed, Finished, run_command, with_this_project
+from benchmarks.processes import CommandFailed, Finished, pip_install, run_command, with_this_project
+from benchmarks.ray_data import ISOLATE, install_ray
 from cnnlib.image_set.contract import open_image_set
 from cnnlib.mnist import MD5 as MNIST_FILES
 from cnnlib.mnist import read_mnist_file
@@ -45,11 +45,6 @@ from cnnlib.mnist import read_mnist_file
 CORES = os.cpu_count() or 1
 PEERS = ("petastorm", "ray")
 OPENCV = "opencv-python-headless==4.10.0.84"
-RAY = "ray[data]==2.60.0"
-# Ray listens on every network interface that it finds, so run it where it finds only the loopback. When the command
-# ends, all processes that it has started end too.
-ISOLATE = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-ISOLATE += ["sh", "-c", 'ip link set lo up && "$@"', "sh"]
 LINEARITY = (5_000, 50_000)
 LARGE_BYTES = 1_000_000
 
@@ -74,7 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ceiling-images", type=int, default=4_000, help="how many of the images the ceiling takes")
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
-    parser.add_argument("--ray-python", help="a Python with ray[data] and Pillow, to use instead of installing one")
     parser.add_argument("--memory", type=int, default=500, help="number of images of 1 MB to ingest; 0 skips this")
     parser.add_argument("--linearity", action="store_true", help="also ingest 5,000 and 50,000 images: 5 minutes more")
     options = parser.parse_args(arguments)
@@ -214,19 +208,15 @@ class Bench:
         return way
 
     def _ray(self) -> Way:
-        python = self._options.ray_python
-        if not python:
-            environment = self._folder / "ray"
-            run_command([sys.executable, "-m", "venv", str(environment)])
-            python = str(environment / "bin" / "python")
-            pip_install(python, RAY, f"pillow=={version('pillow')}")
+        packages = self._folder / "ray"
+        install_ray(packages)
 
         def way() -> dict[str, float]:
             options = {"source": str(self._source), "output": str(self._output), "size": SIZE}
             # Ray makes sockets in it, and their paths may have only about a hundred characters.
             options["temporary"] = str(self._folder / "r")
-            command = [*ISOLATE, python, str(Path(__file__).with_name("ingest_ray.py")), json.dumps(options)]
-            return self._peer("ray", run_command(command, without_this_project()))
+            command = [*ISOLATE, sys.executable, "-m", "benchmarks.ingest_ray", json.dumps(options)]
+            return self._peer("ray", run_command(command, with_this_project(packages)))
 
         return way
 
@@ -305,16 +295,6 @@ def rate(finished: Finished, images: int) -> float:
 def mean_bytes(source: Path) -> float:
     """Return the mean file size of the photographs in a folder."""
     return statistics.fmean(path.stat().st_size for path in photographs_in(source))
-
-
-def pip_install(python: str, *arguments: str) -> None:
-    """Install packages. If that fails, raises CommandFailed with the message of pip."""
-    run_command([python, "-m", "pip", "install", "--quiet", *arguments], without_this_project())
-
-
-def without_this_project() -> dict[str, str]:
-    """Return this environment without PYTHONPATH, for a Python of another environment."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 if __name__ == "__main__":

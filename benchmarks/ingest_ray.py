@@ -1,6 +1,6 @@
-"""Ingest the same files with Ray Data: `PYTHON benchmarks/ingest_ray.py OPTIONS`.
+"""Ingest the same files with Ray Data: `python -m benchmarks.ingest_ray OPTIONS`.
 
-PYTHON needs ray[data] and Pillow. OPTIONS is a JSON object with source, output, size, and temporary: a folder with a
+Ray must be on PYTHONPATH. OPTIONS is a JSON object with source, output, size, and temporary: a folder with a
 short path, because Ray makes sockets in it. The last printed line is a JSON object too.
 
 The code follows Ray's guide "Working with Images": `read_images` with the size, `map_batches`, `write_parquet`, and

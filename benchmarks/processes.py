@@ -75,6 +75,16 @@ def with_this_project(*folders: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
+def pip_install(python: str, *arguments: str) -> None:
+    """Install packages. If that fails, raises CommandFailed with the message of pip."""
+    run_command([python, "-m", "pip", "install", "--quiet", *arguments], _without_this_project())
+
+
+def _without_this_project() -> dict[str, str]:
+    """Return this environment without PYTHONPATH, for a Python of another environment."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def _wait(process: psutil.Popen, seconds: float) -> None:
     with contextlib.suppress(psutil.TimeoutExpired):
         process.wait(seconds)

@@ -27,8 +27,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.goals import verdict
-from benchmarks.ingest import ISOLATE, pip_install
 from benchmarks.processes import CommandFailed, run_command, with_this_project
+from benchmarks.ray_data import ISOLATE, install_ray
 from benchmarks.scoring_subjects import SUBJECTS
 
 CEILING = "ceiling"
@@ -43,12 +43,6 @@ NAMES = {
 }
 CEILING_GOAL, UDF_GOAL = 0.95, 2.0
 WORKER_GOAL = 1.5e9
-# The packages that Ray needs and sparkcnn lacks. Ray must use the same pyarrow and NumPy as sparkcnn, because with its
-# own it would not score the same images.
-RAY_PACKAGES = (
-    *("ray==2.60.0", "filelock", "msgpack", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"),
-    "attrs",
-)
 
 
 @dataclass
@@ -82,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways = [way for way in NAMES if way not in options.without]
     with tempfile.TemporaryDirectory(prefix="sparkcnn-") as ray:
         if RAY in ways:
-            pip_install(sys.executable, "--no-deps", "--target", ray, *RAY_PACKAGES)
+            install_ray(Path(ray))
         for subject in SUBJECTS:
             images = getattr(options, subject)
             if images:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -92,6 +93,7 @@ def _data_url(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
+@cache
 def _templates() -> Environment:
     # importlib.resources can also read from a zipped wheel.
     loader = FunctionLoader(lambda name: files(__package__).joinpath(name).read_text("utf-8"))

@@ -21,6 +21,7 @@ PARTS = {
     "ingest_ways": "ingest",
     "photographs": "ingest",
     "processes": "memory",
+    "ray_data": "ingest",
     "scoring_subjects": "scoring",
     "scoring_ways": "scoring",
 }
