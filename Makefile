@@ -41,7 +41,7 @@ test: lint ## lint, unit tests, one path through every capability on Spark (8 mi
 
 test-full: environment ## all other tests, benchmarks at their smallest, fuzzing, a part on lts (most of an hour)
 	@$(pytest) -m full $(units) $(others)
-	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory fuzz MUTANTS=50000
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
 
 coverage: environment ## all tests, and a table of the lines that they run; takes up to 1.5 times as long

@@ -27,18 +27,25 @@ _FOR_NOTEBOOKS = ("matplotlib", "sklearn")
 _X86 = ("x86_64", "AMD64")
 
 
+def set_tensorflow_defaults() -> None:
+    """Let TensorFlow log only fatal errors, and use oneDNN on x86. Variables that are already set stay.
+
+    TensorFlow reads them when it is imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if platform.machine() in _X86:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
 def import_tensorflow_quietly(in_task: bool = False) -> None:
     """Import TensorFlow, and drop notes and warnings of its C++ log from standard error. Other lines come through.
 
-    For later lines, a TF_CPP_MIN_LOG_LEVEL that is already set stays. Otherwise TensorFlow logs only fatal errors.
-    oneDNN is on unless TF_ENABLE_ONEDNN_OPTS says otherwise.
+    Before that, `set_tensorflow_defaults` is called.
     With `in_task`, `keras.wrappers` and `keras.visualization` do not work in this process, which starts sooner.
     """
     if "tensorflow" in sys.modules:
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if platform.machine() in _X86:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    set_tensorflow_defaults()
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cnnlib.mnist import read_mnist_file
+from cnnlib.quiet import set_tensorflow_defaults
 from cnnlib.sources.idx import parse_idx
 from pipelines.spark.session import class_archive_options
 
@@ -20,8 +21,8 @@ from pipelines.spark.session import class_archive_options
 # to 0.9 of the time.
 os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {class_archive_options()}")
 
-# The jobs set this too. Any test may be the first one that imports TensorFlow, and others check the standard error.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The jobs do this too. Any test may be the first one that imports TensorFlow, and others check the standard error.
+set_tensorflow_defaults()
 
 TRAIN_DIGITS = 600
 TEST_DIGITS = 200

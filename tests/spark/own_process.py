@@ -18,7 +18,7 @@ def run(module: str, folder: Path) -> dict[str, Any]:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])
