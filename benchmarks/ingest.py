@@ -37,7 +37,7 @@ from rich.table import Table
 from benchmarks.goals import verdict
 from benchmarks.photographs import SIZE, large, link_first, photographs_in, write_photographs
 from benchmarks.processes import CommandFailed, Finished, pip_install, run_command, with_this_project
-from benchmarks.ray_data import ISOLATE, install_ray
+from benchmarks.ray_data import ISOLATE, RAY_PACKAGES
 from cnnlib.image_set.contract import open_image_set
 from cnnlib.mnist import MD5 as MNIST_FILES
 from cnnlib.mnist import read_mnist_file
@@ -199,7 +199,7 @@ class Bench:
 
     def _petastorm(self) -> Way:
         packages = self._folder / "opencv"
-        pip_install(sys.executable, "--no-deps", "--target", str(packages), OPENCV)
+        pip_install(packages, OPENCV)
 
         def way() -> dict[str, float]:
             options = {"source": str(self._source), "output": str(self._output)}
@@ -209,7 +209,7 @@ class Bench:
 
     def _ray(self) -> Way:
         packages = self._folder / "ray"
-        install_ray(packages)
+        pip_install(packages, *RAY_PACKAGES)
 
         def way() -> dict[str, float]:
             options = {"source": str(self._source), "output": str(self._output), "size": SIZE}

@@ -1,45 +1,28 @@
 """Ingest the same files with Ray Data: `python -m benchmarks.ingest_ray OPTIONS`.
 
-Ray must be on PYTHONPATH. OPTIONS is a JSON object with source, output, size, and temporary: a folder with a
-short path, because Ray makes sockets in it. The last printed line is a JSON object too.
+PYTHONPATH must name Ray's folder, and the loopback must be the only network interface; `benchmarks/ingest.py` sees to
+both. OPTIONS is a JSON object with source, output, size, and temporary: a folder with a short path. The last printed
+line is a JSON object too.
 
 The code follows Ray's guide "Working with Images": `read_images` with the size, `map_batches`, `write_parquet`, and
 defaults for everything else. Labels come from the paths, because `Partitioning` of Ray 2.60 sometimes fails if aiohttp
 is missing: two threads then import the module that needs it at the same time.
-
-Ray listens on every network interface, whatever address it gets: Ray 2.60 replaces 127.0.0.1 with the address of the
-machine. So run this only where the loopback is the only interface, as `benchmarks/ingest.py` does.
 """
 
 import json
-import os
-import socket
 import sys
 import time
 from pathlib import Path
 
-# Ray reads these when it is imported.
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-
 import numpy as np
 import pyarrow.parquet as pq
-import ray
+
+from benchmarks.ray_data import start_ray
 
 
 def main(source: str, output: str, temporary: str, size: int) -> dict[str, float]:
     """Start Ray for this process only, ingest, and stop Ray. Raises OSError if other machines could reach it."""
-    reachable = [name for _, name in socket.if_nameindex() if name != "lo"]
-    if reachable:
-        raise OSError(f"Ray would listen on {', '.join(reachable)}; run this where there is no interface but lo")
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=temporary,
-    )
+    ray = start_ray(temporary)
     try:
         classes = sorted(folder.name for folder in Path(source).iterdir())
         start = time.perf_counter()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -75,14 +76,12 @@ def with_this_project(*folders: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
-def pip_install(python: str, *arguments: str) -> None:
-    """Install packages. If that fails, raises CommandFailed with the message of pip."""
-    run_command([python, "-m", "pip", "install", "--quiet", *arguments], _without_this_project())
+def pip_install(folder: Path, *packages: str) -> None:
+    """Install packages into a folder, without their dependencies. `with_this_project` lets Python find the folder.
 
-
-def _without_this_project() -> dict[str, str]:
-    """Return this environment without PYTHONPATH, for a Python of another environment."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    Raises CommandFailed with the message of pip if that fails.
+    """
+    run_command([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *packages])
 
 
 def _wait(process: psutil.Popen, seconds: float) -> None:

@@ -27,8 +27,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.goals import verdict
-from benchmarks.processes import CommandFailed, run_command, with_this_project
-from benchmarks.ray_data import ISOLATE, install_ray
+from benchmarks.processes import CommandFailed, pip_install, run_command, with_this_project
+from benchmarks.ray_data import ISOLATE, RAY_PACKAGES
 from benchmarks.scoring_subjects import SUBJECTS
 
 CEILING = "ceiling"
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways = [way for way in NAMES if way not in options.without]
     with tempfile.TemporaryDirectory(prefix="sparkcnn-") as ray:
         if RAY in ways:
-            install_ray(Path(ray))
+            pip_install(Path(ray), *RAY_PACKAGES)
         for subject in SUBJECTS:
             images = getattr(options, subject)
             if images:

@@ -9,7 +9,6 @@ ceiling writes a prediction for every image to Parquet.
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.ray_data import start_ray
 from benchmarks.scoring_subjects import SEED, SUBJECTS, Subject
 from cnnlib.image_set.contract import IMAGE, IMAGE_ID
 from cnnlib.quiet import import_tensorflow_quietly
@@ -185,22 +185,9 @@ def with_spark(
 def ray_data(subject: Subject) -> dict[str, Any]:
     """Run Ray Data, after its guide to batch inference: `map_batches` with one actor per core, which holds the model.
 
-    Raises OSError if other machines could reach Ray, because it listens on every network interface.
+    Raises OSError if other machines could reach Ray.
     """
-    reachable = [name for _, name in socket.if_nameindex() if name != "lo"]
-    if reachable:
-        raise OSError(f"Ray would listen on {', '.join(reachable)}; run this where there is no interface but lo")
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=f"{subject.folder}/r",
-    )
+    ray = start_ray(f"{subject.folder}/r")
     output, batch_size = f"{subject.folder}/ray_predictions", BATCH[subject.model]
 
     def run() -> int:

@@ -43,7 +43,7 @@ INTERRUPTED = 130
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return a question with the known name that is nearest to an unknown one, or `otherwise` if none is near.
+    """Ask whether the nearest known name was meant. Return `otherwise` if no known name is similar.
 
     >>> did_you_mean("lenett", ("lenet", "mlp"), "see the list")
     'did you mean lenet?'

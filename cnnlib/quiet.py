@@ -21,9 +21,9 @@ _LOG_LINE = re.compile(
 _FOR_NOTEBOOKS = ("matplotlib", "sklearn")
 
 
-# By default, TensorFlow uses oneDNN only on processors with AVX-512 VNNI. On those with AVX2 it is as useful. On an AMD
-# EPYC, a training step of LeNet, ResNet-18 and ResNet-50 took 0.61, 0.68 and 0.39 of the time, and without oneDNN,
-# TensorFlow has no grouped convolutions.
+# By default, TensorFlow uses oneDNN only on x86 processors with AVX-512 VNNI. It is faster on those with AVX2 too.
+# On an AMD EPYC, a training step of LeNet, ResNet-18 and ResNet-50 took 0.61, 0.68 and 0.39 of the time. And without
+# oneDNN, TensorFlow cannot compute grouped convolutions on CPUs.
 _X86 = ("x86_64", "AMD64")
 
 
@@ -40,7 +40,7 @@ def set_tensorflow_defaults() -> None:
 def import_tensorflow_quietly(in_task: bool = False) -> None:
     """Import TensorFlow, and drop notes and warnings of its C++ log from standard error. Other lines come through.
 
-    Before that, `set_tensorflow_defaults` is called.
+    It calls `set_tensorflow_defaults` first.
     With `in_task`, `keras.wrappers` and `keras.visualization` do not work in this process, which starts sooner.
     """
     if "tensorflow" in sys.modules:

@@ -17,8 +17,8 @@ from cnnlib.quiet import set_tensorflow_defaults
 from cnnlib.sources.idx import parse_idx
 from pipelines.spark.session import class_archive_options
 
-# The JVMs of the tests live for seconds only, so the second compiler does not pay off: without it, short jobs took 0.75
-# to 0.9 of the time, and jobs on two executors 0.9.
+# The JVMs of the tests live for seconds only, so the second compiler does not pay off. Without it, short jobs took 0.75
+# to 0.9 of the time, and jobs on two executors took 0.9 of it.
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 os.environ.setdefault(
     "SPARK_SUBMIT_OPTS", f'{JAVA} {class_archive_options()} "-Dspark.executor.extraJavaOptions={JAVA}"'
