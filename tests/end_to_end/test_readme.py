@@ -40,13 +40,16 @@ def environment() -> dict[str, str]:
     return unset | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
 
 
-def test_commands_work_one_after_the_other(folder: Path, environment: dict[str, str]) -> None:
-    for command in commands():
+def test_first_commands_work_in_a_shell(folder: Path, environment: dict[str, str]) -> None:
+    """Run ingest, train and score word for word, each in a new process. The next test runs all commands."""
+    for command in commands()[:3]:
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    check_results(folder, done.stdout)
+    assert json.loads((folder / "sets/photos/dataset.json").read_text())["counts"]["kept"] == 120
+    (summary,) = folder.glob("*/summary.json")
+    assert json.loads(summary.read_text())["counts"]["failed"] == 0
 
 
 @pytest.mark.main_path
