@@ -4,6 +4,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from cnnlib.keras_setup import set_backend
+
+# Here, because any module may be the first one that imports Keras.
+set_backend()
+
 
 def import_on_use(package: str, **modules: str) -> Callable[[str], Any]:
     """Make the `__getattr__` of a package that hands on a few public names (PEP 562).

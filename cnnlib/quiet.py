@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cnnlib.keras_setup import import_keras
+
 # Lines of the C++ log, e.g. "I0000 00:00:1795305437.127974 22705 cudart_stub.cc:31] Could not find cuda drivers".
 # TensorFlow 2.18 logs an error (E) because its parts register cuDNN, cuBLAS and cuFFT twice, with or without a GPU.
 _LOG_LINE = re.compile(
@@ -40,10 +42,11 @@ def set_tensorflow_defaults() -> None:
 def import_tensorflow_quietly(in_task: bool = False) -> None:
     """Import TensorFlow, and drop notes and warnings of its C++ log from standard error. Other lines come through.
 
-    It calls `set_tensorflow_defaults` first.
+    It calls `set_tensorflow_defaults` first, and sets Keras up as `cnnlib.keras_setup` says. Raises HostError if Keras
+    cannot read its settings.
     With `in_task`, `keras.wrappers` and `keras.visualization` do not work in this process, which starts sooner.
     """
-    if "tensorflow" in sys.modules:
+    if "tensorflow" in sys.modules and "keras" in sys.modules:
         return
     set_tensorflow_defaults()
     sys.stderr.flush()
@@ -52,6 +55,7 @@ def import_tensorflow_quietly(in_task: bool = False) -> None:
         os.dup2(held_back.fileno(), 2)
         try:
             with _hidden(_FOR_NOTEBOOKS if in_task else ()):
+                import_keras()
                 import tensorflow  # noqa: F401
         finally:
             os.dup2(standard_error, 2)

@@ -18,7 +18,7 @@ from cnnlib.errors import HostError, SparkcnnError
 from cnnlib.sealed.frozen.images import encode_png
 from pipelines.ingest.flow import ingest
 from pipelines.spark.prerequisites import java_problem
-from pipelines.spark.session import CLASS_ARCHIVE, spark_session
+from pipelines.spark.session import CLASS_ARCHIVE, quoted, spark_session
 
 _LOAD_CLASSES = "--load-classes"
 
@@ -48,7 +48,7 @@ def _write_archive(archive: Path) -> None:
     # Java writes the archive after Python has ended. `run` waits for that, because Java keeps the output open.
     ended = subprocess.run(
         [sys.executable, "-m", "pipelines.class_archive", _LOAD_CLASSES],
-        env={**os.environ, "SPARK_SUBMIT_OPTS": f'{given} "-XX:ArchiveClassesAtExit={archive}"'},
+        env={**os.environ, "SPARK_SUBMIT_OPTS": f"{given} {quoted(f'-XX:ArchiveClassesAtExit={archive}')}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

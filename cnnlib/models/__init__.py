@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from cnnlib.errors import ConfigError
+from cnnlib.keras_setup import check_keras
 from cnnlib.models.catalogue import ARCHITECTURES
 from cnnlib.models.layers import standardise
 from cnnlib.models.own import own_logits
@@ -25,12 +26,14 @@ def build_model(
     width, channels). `mean` and `std` are per channel, on a scale of 0 to 1. They become part of the graph, so whoever
     loads the model feeds it plain pixels. `options` are the architecture's own.
 
-    Raises ConfigError for an unknown name, an option that does not fit, or an image that is too small.
+    Raises ConfigError for an unknown name, an option that does not fit, or an image that is too small, and HostError if
+    Keras is set up otherwise in this process, see `cnnlib.keras_setup`.
 
     >>> model = build_model("lenet", image_shape=(28, 28, 1), classes=10, mean=(0.13,), std=(0.31,), activation="tanh")
     >>> model.input_shape, model.output_shape, model.count_params()
     ((None, 28, 28, 1), (None, 10), 431080)
     """
+    check_keras()
     images = keras.Input(image_shape, dtype="uint8", name="image")
     pixels = standardise(images, mean, std)
     if ":" in name:

@@ -10,6 +10,7 @@ from cnnlib.config import TrainSettings
 from cnnlib.feed.data_wait import DataWait
 from cnnlib.image_set.contract import ImageSet
 from cnnlib.image_set.splits import TRAIN
+from cnnlib.keras_setup import check_keras
 from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import AverageStatistics, Divergence, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, best_epoch_of, read_checkpoint, state_after
@@ -53,6 +54,7 @@ def fit_model(
     Raises ImageSetError if the set has no train or no val images. Raises ConfigError if settings, model, images and
     checkpoint do not fit together.
     """
+    check_keras()
     check_fit(image_set, settings)
     make_repeatable(settings.train)
     if resume_from is None:

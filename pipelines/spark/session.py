@@ -3,16 +3,18 @@
 import atexit
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
 import cnnlib
@@ -27,6 +29,11 @@ _SHIPPED: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
 
 # `pipelines.class_archive` makes this file. Java ignores it if it was made by another Java or for another Spark.
 CLASS_ARCHIVE = Path(sys.prefix) / "share" / "sparkcnn" / "spark-classes.jsa"
+
+# Arguments of spark-submit that set what a setting would.
+_ARGUMENTS = {"--master": "spark.master", "--driver-memory": "spark.driver.memory"}
+
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 
 _SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
 
@@ -51,12 +58,16 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     problem = "" if over_connect else java_problem()
     if problem:
         raise HostError(problem)
+    configured = {} if over_connect else configured_by_user()
     # Executors must run this Python. Another one may lack the project, or have other versions of packages.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    if "spark.pyspark.python" not in configured:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
-    defaults = _SESSION_DEFAULTS if over_connect else _defaults(options)
-    for name, value in (defaults | options).items():
+    defaults = _SESSION_DEFAULTS if over_connect else _defaults(configured | options)
+    # What the user has configured holds.
+    unset = {name: value for name, value in defaults.items() if name not in configured or name == _JAVA_OPTIONS}
+    for name, value in (unset | options).items():
         builder = builder.config(name, value)
     try:
         session = builder.getOrCreate()
@@ -85,12 +96,13 @@ def job_session(app_name: str) -> Iterator[SparkSession]:
             session.stop()
 
 
-def _defaults(options: dict[str, str]) -> dict[str, str]:
-    """Return our default settings: only the time zone if spark-submit or the caller has chosen a master."""
+def _defaults(chosen: dict[str, str]) -> dict[str, str]:
+    """Return our default settings: only the time zone if spark-submit, the user or the caller has chosen a master."""
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    if "spark.master" in options or submitted:
+    if "spark.master" in chosen or submitted:
         return _SESSION_DEFAULTS
-    log_settings = files("pipelines.spark").joinpath("log4j2.properties")
+    # As a URI, because Java splits options at blanks, and Log4j splits names at commas.
+    log_settings = Path(str(files("pipelines.spark").joinpath("log4j2.properties"))).as_uri()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     return _SESSION_DEFAULTS | {
         "spark.master": "local[*]",
@@ -99,19 +111,50 @@ def _defaults(options: dict[str, str]) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log_settings} {_java_options()}",
+        _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={log_settings} {_java_options(chosen.get(_JAVA_OPTIONS, ''))}",
     }
 
 
-def _java_options() -> str:
-    """Return Java options for jobs of seconds or minutes.
+def configured_by_user() -> dict[str, str]:
+    """Return the Spark settings that hold without us: of spark-defaults.conf, PYSPARK_SUBMIT_ARGS and MASTER.
+
+    Settings of a session override those of the file, so the session must leave them out.
+    """
+    found: dict[str, str] = {}
+    if os.environ.get("MASTER"):
+        found["spark.master"] = os.environ["MASTER"]
+    folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(_find_spark_home(), "conf")
+    with suppress(OSError):
+        found |= parse_defaults(Path(folder, "spark-defaults.conf").read_text("utf-8", "replace"))
+    arguments = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))
+    for name, value in zip(arguments, arguments[1:], strict=False):
+        if name in _ARGUMENTS:
+            found[_ARGUMENTS[name]] = value
+        elif name in ("--conf", "-c"):
+            setting, _, text = value.partition("=")
+            found[setting] = text
+    return found
+
+
+def parse_defaults(text: str) -> dict[str, str]:
+    """Parse the lines of spark-defaults.conf: a name, then a blank, = or :, then a value.
+
+    >>> parse_defaults("# ours\\nspark.master   yarn\\nspark.driver.memory=8g\\n")
+    {'spark.master': 'yarn', 'spark.driver.memory': '8g'}
+    """
+    lines = (re.match(r"\s*(spark\.[^\s=:]+)\s*[\s=:]\s*(.*?)\s*$", line) for line in text.splitlines())
+    return {line[1]: line[2] for line in lines if line}
+
+
+def _java_options(given: str) -> str:
+    """Return Java options for jobs of seconds or minutes, and then those that the user gives, which win.
 
     The JVM mostly plans there, so the threads of a full compiler and collector would only take cores from the images.
     """
-    given = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
+    everywhere = " ".join(os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"))
     # Java does not start if two collectors are chosen.
-    collector = "" if re.search(r"-XX:\+Use\w+GC", given) else " -XX:+UseSerialGC"
-    return f"-XX:TieredStopAtLevel=1{collector} {class_archive_options()}"
+    collector = "" if re.search(r"-XX:\+Use\w+GC", f"{everywhere} {given}") else " -XX:+UseSerialGC"
+    return f"-XX:TieredStopAtLevel=1{collector} {class_archive_options()} {given}".rstrip()
 
 
 def class_archive_options(archive: Path = CLASS_ARCHIVE) -> str:
@@ -120,10 +163,21 @@ def class_archive_options(archive: Path = CLASS_ARCHIVE) -> str:
     >>> class_archive_options(Path("nowhere.jsa"))
     ''
     """
-    if not archive.is_file():
+    # Java splits the name of an archive at a colon.
+    if not archive.is_file() or ":" in str(archive):
         return ""
     # Without the -Xlog options, Java would warn at every start about an archive that does not fit.
-    return f'"-XX:SharedArchiveFile={archive}" -Xlog:cds=off -Xlog:cds+dynamic=off'
+    return f"{quoted(f'-XX:SharedArchiveFile={archive}')} -Xlog:cds=off -Xlog:cds+dynamic=off"
+
+
+def quoted(option: str) -> str:
+    r"""Quote a Java option for Spark, which splits its options at blanks.
+
+    >>> print(quoted("-Dfile=my \"own\" file"))
+    "-Dfile=my \"own\" file"
+    """
+    escaped = option.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _ship_own_wheel(session: SparkSession) -> None:
