@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def open_network(uri: str, tracking: StoreSettings | None = None) -> "tuple[keras.Model, ModelCard]":
     """Load the Keras model of a registered model, which outputs logits, and its card.
 
-    `uri` is models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model. `tracking` says which MLflow store has the
+    `uri` has one of `model_uris.FORMS`. `tracking` says which MLflow store has the
     model; the default is that of all jobs. Raises ModelError if there is no such model or its weights are not the
     registered ones, TrackingError if the store does not answer.
 

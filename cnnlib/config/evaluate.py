@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from cnnlib.config.registered_names import ALIAS, MODEL_NAME, refuse_version_as_alias
+from cnnlib.config.registered_names import ALIAS, MODEL_NAME, ModelUri, refuse_version_as_alias
 from cnnlib.config.settings import Settings
 from cnnlib.config.tracking import TrackingSettings
 
@@ -32,7 +32,7 @@ class EvaluationExtrasSettings(Settings):
 class EvaluateSettings(Settings):
     """Measure a registered model on an image set: metrics, figures and a report in MLflow."""
 
-    model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
+    model: ModelUri
     data: LabelledDataSettings
     evaluate: EvaluationExtrasSettings = EvaluationExtrasSettings()
     tracking: TrackingSettings = TrackingSettings()

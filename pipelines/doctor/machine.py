@@ -10,6 +10,7 @@ import sys
 from cnnlib.errors import HostError
 from pipelines.doctor.examination import NotChecked, Problem
 from pipelines.spark.prerequisites import find_java, python_problem
+from pipelines.tracking.requirements import MODULES, installed_as
 
 OURS = "sparkcnn"
 
@@ -59,11 +60,11 @@ def check_requirement(requirement: str) -> str:
         raise NotChecked(f"needed only if {needed.marker}")
     # The lower bound comes first, as in setup.py.
     bounds = ",".join(sorted(map(str, needed.specifier), key=lambda bound: bound.startswith("<"))) or "any version"
-    try:
-        version = importlib.metadata.version(needed.name)
-    except importlib.metadata.PackageNotFoundError:
-        raise Problem("not installed", f"install {needed.name} ({bounds})") from None
-    found = f"{version} ({bounds})"
+    installed = installed_as(needed.name, MODULES.get(needed.name, needed.name))
+    if installed is None:
+        raise Problem("not installed", f"install {needed.name} ({bounds})")
+    name, version = installed
+    found = f"{version} ({bounds})" + (f", installed as {name}" if name != needed.name else "")
     if not needed.specifier.contains(version, prereleases=True):
         raise Problem(found, f"install {needed.name} {bounds}")
     return found
@@ -75,6 +76,8 @@ def check_tensorflow(timeout_s: float) -> str:
     They are imported in another process, because a broken TensorFlow may end its process.
     """
     program = (
+        "from cnnlib.quiet import import_tensorflow_quietly\n"
+        "import_tensorflow_quietly()\n"
         "import keras, tensorflow as tf\n"
         "gpus = len(tf.config.list_physical_devices('GPU'))\n"
         "print(f'imports; Keras runs on {keras.backend.backend()}; {gpus} GPUs here')"

@@ -55,6 +55,7 @@ def evaluate(spark: SparkSession, settings: EvaluateSettings, progress: Progress
     with TemporaryDirectory(prefix="sparkcnn-evaluation-") as temporary:
         model = fetch_model(settings.model, Path(temporary))
         image_set.check_fits(model.card.image)
+        image_set.check_classes(model.card.classes)
         with (
             as_tracking_error(store),
             model_run(

@@ -23,7 +23,8 @@ from cnnlib.image_set.contract import ImageSet
 from pipelines.evaluate.image_predictions import compute_evaluation, count_discordant, image_predictions
 from pipelines.evaluate.parity_and_speed import measure_difference_from_trained, measure_speeds, read_golden_images
 from pipelines.spark.progress import Progress
-from pipelines.tracking.registry import FetchedModel, ModelVersion, fetch_model
+from pipelines.tracking.model_uris import ModelVersion
+from pipelines.tracking.registry import FetchedModel, fetch_model
 from pipelines.tracking.tracker import Tracker
 
 
@@ -59,6 +60,7 @@ class GateChecks:
             # Check both before the first evaluation, which may take long.
             for model in models:
                 self.image_set.check_fits(model.card.image)
+                self.image_set.check_classes(model.card.classes)
             new, *old = [self._evaluate(model, stack) for model in models]
             return new.evaluation, self._check_gates(challenger.run_id, new, old[0] if old else None)
 

@@ -12,7 +12,8 @@ from pipelines.evaluate.flow import keep_evaluation, open_labelled
 from pipelines.evaluate.gate_checks import GateChecks
 from pipelines.spark.progress import Progress
 from pipelines.tracking.aliases import move_alias, move_back, promotion_of
-from pipelines.tracking.registry import ModelVersion, find_version
+from pipelines.tracking.model_uris import ModelVersion
+from pipelines.tracking.registry import find_version
 from pipelines.tracking.runs import image_set_of, model_run
 from pipelines.tracking.store import as_tracking_error, connect
 from pipelines.tracking.tracker import EVALUATION

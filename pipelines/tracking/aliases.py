@@ -15,7 +15,8 @@ from mlflow.entities import LifecycleStage, Run, RunStatus
 from mlflow.exceptions import MlflowException
 
 from cnnlib.errors import ModelError, PromotionError, first_line
-from pipelines.tracking.registry import ModelVersion, find_version
+from pipelines.tracking.model_uris import ModelVersion
+from pipelines.tracking.registry import find_version
 
 _USER = "mlflow.user"
 

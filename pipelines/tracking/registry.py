@@ -1,11 +1,10 @@
 """The MLflow model registry: register sealed models, find their versions, download them."""
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -27,12 +26,11 @@ from cnnlib.sealed.frozen.images import ImageSpec, encode_png
 from cnnlib.sealed.frozen.predict import ModelCard
 from cnnlib.sealed.seal import ARTIFACTS, SEALED, seal
 from cnnlib.sealed.starting_weights import REGISTERED
+from pipelines.tracking.model_uris import FORMS, ModelVersion, names_one_version, resolve
+from pipelines.tracking.requirements import model_requirements
 
 if TYPE_CHECKING:
     import keras
-
-# models:/NAME/VERSION or models:/NAME@ALIAS.
-_REGISTERED_URI = re.compile(rf"{REGISTERED}(?P<name>[^/]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 # Tag of a registered version: the SHA-256 that its weights must have.
 SHA256_TAG = "sparkcnn.model_sha256"
@@ -42,9 +40,6 @@ CODE_FILE = "sealed_model.py"
 
 # The argument of `log_model` that names the model. MLflow 2 knows only artifact_path, and MLflow 3 warns about it.
 _NAME_ARGUMENT = "name" if int(mlflow.__version__.partition(".")[0]) >= 3 else "artifact_path"
-
-# The packages that a sealed model imports. It requires them in the versions that it was trained with.
-REQUIREMENTS = ("keras", "mlflow", "numpy", "pandas", "pillow", "tensorflow")
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
@@ -61,24 +56,6 @@ SIGNATURE = ModelSignature(
 
 
 @dataclass(frozen=True)
-class ModelVersion:
-    """A version of a registered model, its tags, and the id of the run that made it (None if no run did)."""
-
-    name: str
-    version: str
-    run_id: str | None
-    tags: Mapping[str, str]
-
-    def __str__(self) -> str:
-        return f"{self.name} version {self.version}"
-
-    @property
-    def uri(self) -> str:
-        """The model URI models:/NAME/VERSION."""
-        return f"{REGISTERED}{self.name}/{self.version}"
-
-
-@dataclass(frozen=True)
 class FetchedModel:
     """A sealed model that was downloaded to this machine.
 
@@ -90,28 +67,13 @@ class FetchedModel:
     scored_with: ScoredWith
 
 
-def _resolve(uri: str) -> ModelVersion | None:
-    """Ask the registry which version a model URI names now; None if the URI names no registered model, as runs:/…"""
-    match = _REGISTERED_URI.fullmatch(uri)
-    if match is None:
-        return None
-    client = mlflow.MlflowClient()
-    if match["version"]:
-        found = client.get_model_version(match["name"], match["version"])
-    else:
-        found = client.get_model_version_by_alias(match["name"], match["alias"])
-    # Unity Catalog gives the version as a number, other registries as text.
-    return ModelVersion(match["name"], str(found.version), found.run_id or None, dict(found.tags or {}))
-
-
 @contextmanager
 def _as_model_error(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
         raise ModelError(
-            f"model={uri} cannot be read from {mlflow.get_tracking_uri()}: {first_line(error)}; "
-            "name it as models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model"
+            f"model={uri} cannot be read from {mlflow.get_tracking_uri()}: {first_line(error)}; name it as {FORMS}"
         ) from error
 
 
@@ -119,50 +81,46 @@ def find_version(name: str, wanted: str) -> ModelVersion:
     """Find a version of a registered model by its number or by an alias. Raises ModelError if there is none."""
     uri = f"{REGISTERED}{name}/{wanted}" if wanted.isdigit() else f"{REGISTERED}{name}@{wanted}"
     try:
-        found = _resolve(uri)
-    except MlflowException as error:
+        found = resolve(uri)
+    except (MlflowException, ModelError) as error:
         raise ModelError(
             f"{name} has no version {wanted}: {first_line(error)}; name a registered version or an alias"
         ) from error
-    if found is None:
-        raise ModelError(f"{uri} is not a model URI; name a registered model, and a version or an alias of it")
+    assert isinstance(found, ModelVersion)  # both forms name one
     return found
 
 
 def pin_version(uri: str) -> str:
-    """Return models:/NAME/VERSION for models:/NAME@ALIAS, with the version that the alias names now.
+    """Return models:/NAME/VERSION for an alias, a stage or latest, with the version that it names now.
 
     Any other URI is returned unchanged, without a request. Raises ModelError if there is no such model or alias.
     """
     # A version that has been deleted since must not stop a training that continues from its own checkpoint.
-    if "@" not in uri:
+    if names_one_version(uri):
         return uri
     with _as_model_error(uri):
-        version = _resolve(uri)
-    return uri if version is None else version.uri
+        return resolve(uri).uri
 
 
 def fetch_model(uri: str, folder: Path) -> FetchedModel:
-    """Download the sealed model that a URI names into a folder. An alias is resolved once.
+    """Download the sealed model that a URI names into a folder. An alias, a stage or latest is resolved once.
 
-    `uri` is models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/model or any other that MLflow knows. Raises
-    ModelError if there is no such model, version or alias, if it is not a sealed model, or if its weights are not the
-    registered ones.
+    `uri` has one of `model_uris.FORMS`. Raises ModelError if there is no such model, version or alias, if it is not a
+    sealed model, or if its weights are not the registered ones.
     """
     with _as_model_error(uri):
-        version = _resolve(uri)
-        fixed_uri = uri if version is None else version.uri
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=fixed_uri, dst_path=str(folder)))
+        found = resolve(uri)
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=found.uri, dst_path=str(folder)))
     card = predict.read_card(local / ARTIFACTS)
-    if version is None:
-        return FetchedModel(local, card, ScoredWith(uri, None, card.model_sha256))
-    registered = version.tags.get(SHA256_TAG)
+    if not isinstance(found, ModelVersion):
+        return FetchedModel(local, card, ScoredWith(found.uri, None, card.model_sha256))
+    registered = found.tags.get(SHA256_TAG)
     if registered is not None and card.model_sha256 != registered:
         raise ModelError(
-            f"the weights of {fixed_uri} have SHA-256 {card.model_sha256}, but {registered} was registered; "
+            f"the weights of {found.uri} have SHA-256 {card.model_sha256}, but {registered} was registered; "
             "register the model again"
         )
-    return FetchedModel(local, card, ScoredWith(version.name, version.version, card.model_sha256))
+    return FetchedModel(local, card, ScoredWith(found.name, found.version, card.model_sha256))
 
 
 @dataclass(frozen=True)
@@ -221,7 +179,7 @@ def log_sealed_model(
                 code_paths=[str(code)],
                 signature=SIGNATURE,
                 input_example=pd.DataFrame({IMAGE: [encode_png(example)]}),
-                pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+                pip_requirements=model_requirements(),
                 registered_model_name=register_as,
                 metadata={"model_sha256": card.model_sha256, "fingerprint": card.fingerprint},
             )

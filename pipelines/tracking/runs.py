@@ -15,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from cnnlib.config import StoreSettings
 from cnnlib.errors import ConfigError, TrackingError, first_line
 from cnnlib.image_set.contract import ImageSet
+from pipelines.tracking.own_run import own_run
 from pipelines.tracking.resume import AUTO, LoggedRun, check_resumable, newest_fitting
 from pipelines.tracking.store import SQLITE, as_tracking_error, quieten, reach_store, sqlite_file
 from pipelines.tracking.tracker import ARTIFACTS_FOLDER, FINGERPRINT_TAG, MODEL_TAG, Tracker, log_input
@@ -81,21 +82,22 @@ def tracked_run(
     Raises TrackingError if the store cannot be opened, ConfigError for a run that cannot be resumed.
     """
     _refuse_active_run()
-    with as_tracking_error(uri):
-        experiment_id = _experiment_id(uri, experiment)
-        resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint, job) if resume else None
-        if resumed:
-            run = mlflow.start_run(run_id=resumed)
-        elif create:
-            run = mlflow.start_run(run_id=create(experiment_id, name))
-        else:
-            run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
-    with _ended_with_its_body(run, uri) as tracker:
-        if resumed is None:
-            with as_tracking_error(uri):
-                tracker.log_settings(settings)
-                tracker.log_image_set(image_set)
-        yield tracker
+    with own_run(experiment):
+        with as_tracking_error(uri):
+            experiment_id = _experiment_id(uri, experiment)
+            resumed = _run_to_resume(resume, experiment_id, settings, image_set.fingerprint, job) if resume else None
+            if resumed:
+                run = mlflow.start_run(run_id=resumed)
+            elif create:
+                run = mlflow.start_run(run_id=create(experiment_id, name))
+            else:
+                run = mlflow.start_run(experiment_id=experiment_id, run_name=name)
+        with _ended_with_its_body(run, uri) as tracker:
+            if resumed is None:
+                with as_tracking_error(uri):
+                    tracker.log_settings(settings)
+                    tracker.log_image_set(image_set)
+            yield tracker
 
 
 @contextmanager
@@ -179,17 +181,18 @@ def model_run(
     store cannot be opened.
     """
     _refuse_active_run()
-    with as_tracking_error(uri):
-        run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
-    with _ended_with_its_body(run, uri) as tracker:
+    with own_run(experiment):
         with as_tracking_error(uri):
-            tracker.log_settings(settings)
-            for key, value in model.items():
-                if value is not None:
-                    tracker.set_tag(f"{MODEL_TAG}.{key}", value)
-            if source is not None:
-                log_input(*source, purpose)
-        yield tracker
+            run = mlflow.start_run(experiment_id=_experiment_id(uri, experiment), run_name=name)
+        with _ended_with_its_body(run, uri) as tracker:
+            with as_tracking_error(uri):
+                tracker.log_settings(settings)
+                for key, value in model.items():
+                    if value is not None:
+                        tracker.set_tag(f"{MODEL_TAG}.{key}", value)
+                if source is not None:
+                    log_input(*source, purpose)
+            yield tracker
 
 
 def _refuse_active_run() -> None:

@@ -15,6 +15,7 @@ from cnnlib.config.settings import NOT_LOGGED
 from cnnlib.feed.blocks import read_split
 from cnnlib.image_set.contract import ImageSet, open_image_set
 from cnnlib.image_set.splits import TRAIN, VAL
+from cnnlib.keras_setup import check_keras
 from cnnlib.predictions.drift import CONFIDENCE_BINS, confidence_counts, shares_of
 from cnnlib.sealed.frozen.predict import Classifier, ModelCard
 from cnnlib.training.advice import advice_on
@@ -25,6 +26,7 @@ from cnnlib.training.ranks import ALONE
 from pipelines.spark.progress import Advance, Progress
 from pipelines.tracking.aliases import move_alias
 from pipelines.tracking.registry import TrainedOn, find_version, log_sealed_model
+from pipelines.tracking.requirements import model_requirements
 from pipelines.tracking.runs import tracked_run
 from pipelines.tracking.starting_weights import with_pinned_weights
 from pipelines.tracking.store import as_tracking_error, connect
@@ -103,10 +105,13 @@ def training_run(
     """
     image_set = open_image_set(settings.data.path)
     check_fit(image_set, settings)
+    model_requirements()
     uri = connect(settings.tracking)
     settings = with_pinned_weights(settings)
     if settings.train.workers:
         check_workers(spark, settings, uri)
+    else:
+        check_keras()
     described = described_settings(settings, uri)
     name = f"{purpose}{settings.model.name} on {image_set.name}"
     with tracked_run(uri, settings.tracking.experiment, name, settings.train.resume, described, image_set) as tracker:

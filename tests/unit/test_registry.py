@@ -82,5 +82,5 @@ def test_alias_without_an_earlier_version_cannot_go_back() -> None:
 
 
 def test_version_is_not_a_path(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not a model URI"):
+    with pytest.raises(ModelError, match="is no model URI"):
         find_version(f"{tmp_path}/model", "champion")
