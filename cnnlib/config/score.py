@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from cnnlib.config.registered_names import ModelUri
 from cnnlib.config.settings import Settings
 from cnnlib.config.sources import SourceFormat, SourceSettings
 from cnnlib.config.tracking import TrackingSettings
@@ -22,11 +23,15 @@ class ScoreInputSettings(Settings):
     split: Literal["train", "val", "test", "all"] = Field(
         "test", description="split of an image set to score; of other formats all images are scored"
     )
+    path_column: str = Field("path", description="manifest, table: column of the path")
+    content_column: str = Field("content", description="table: column of the bytes of the image file")
+    encoding: str | None = Field(None, description="manifest: encoding of a CSV or JSON file; null is UTF-8")
 
     def as_source(self) -> SourceSettings:
         """Return the settings of the source to score, if `format` is one that ingest reads; labels are not needed."""
         path = None if self.format == "mnist" else self.path
-        return SourceSettings(format=self.format, path=path, labels="none")
+        columns = {name: getattr(self, name) for name in ("path_column", "content_column", "encoding")}
+        return SourceSettings(format=self.format, path=path, labels="none", **columns)
 
     @model_validator(mode="after")
     def _is_a_whole_source(self) -> "ScoreInputSettings":
@@ -74,7 +79,7 @@ class PredictionSettings(Settings):
 class ScoreSettings(Settings):
     """Score images with a registered model: one prediction per image."""
 
-    model: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/model")
+    model: ModelUri
     input: ScoreInputSettings = ScoreInputSettings()
     output: PredictionsOutputSettings
     score: PredictionSettings = PredictionSettings()

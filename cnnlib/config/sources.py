@@ -13,6 +13,24 @@ _Labels = Annotated[
 ]
 
 
+_JoinSpellings = Annotated[
+    bool,
+    Field(
+        description="all formats but mnist, idx, cifar: make one class of names that differ only in case, in blanks, "
+        "or in how accents are stored; it is called like the first of them in order"
+    ),
+]
+FolderNames = Literal["auto", "classes", "splits"]
+_Layout = Annotated[
+    FolderNames,
+    Field(
+        description="image_folder, webdataset: what the folders in DIR are: classes; or splits with classes below, "
+        "called train, val or test, or another usual name of these; auto decides by their names, and refuses what is "
+        "not certain"
+    ),
+]
+
+
 class MnistSource(Settings):
     """MNIST, which comes with sparkcnn and needs no path."""
 
@@ -46,27 +64,46 @@ class ImageFolderSource(_SourceAtPath):
     """Image files in DIR/CLASS/** or DIR/{train,val,test}/CLASS/**."""
 
     format: Literal["image_folder"] = "image_folder"
+    layout: _Layout = "auto"
+    join_spellings: _JoinSpellings = False
 
 
-class ManifestSource(_SourceAtPath):
-    """A CSV, JSON lines or Parquet file with columns path and label, and optionally split and group."""
+class _SourceWithColumns(_SourceAtPath):
+    """The settings of formats that describe each image in a row."""
+
+    join_spellings: _JoinSpellings = False
+    path_column: str = Field("path", description="manifest, table: column of the path")
+    label_column: str = Field("label", description="manifest, table: column of the label")
+    split_column: str | None = Field(
+        None,
+        description="manifest, table: column with train, val, test or another usual name of these, or null; for null, "
+        "a manifest's own column split is taken if it has one",
+    )
+    group_column: str | None = Field(
+        None,
+        description="manifest, table: column of the group; images of one group stay in one split, e.g. those of a "
+        "patient; for null, a manifest's own column group is taken if it has one",
+    )
+
+
+class ManifestSource(_SourceWithColumns):
+    """A CSV, JSON or Parquet file with columns path and label, and optionally split and group."""
 
     format: Literal["manifest"] = "manifest"
+    encoding: str | None = Field(
+        None, description="manifest: encoding of a CSV or JSON file, e.g. cp1252; null is UTF-8, or what its mark says"
+    )
 
 
-class TableSource(_SourceAtPath):
+class TableSource(_SourceWithColumns):
     """A Spark table, or Parquet files, with columns path and content, and a label."""
 
     format: Literal["table"] = "table"
-    label_column: str = Field("label", description="table: column of the label")
+    content_column: str = Field("content", description="table: column of the bytes of the image file")
     label_pattern: str | None = Field(
         None,
         description="table: regular expression to find the label in the path, instead of label_column; the label is "
         "its first group",
-    )
-    split_column: str | None = Field(None, description="table: column with train, val, test or null")
-    group_column: str | None = Field(
-        None, description="table: column of the group; images of one group stay in one split, e.g. those of a patient"
     )
 
     @field_validator("label_pattern")
@@ -86,6 +123,8 @@ class WebdatasetSource(_SourceAtPath):
     """A folder of tar shards with images and their labels."""
 
     format: Literal["webdataset"] = "webdataset"
+    layout: _Layout = "auto"
+    join_spellings: _JoinSpellings = False
 
 
 # The one list of formats. The field `format` tells them apart, and its values are the names of the formats.
@@ -98,20 +137,20 @@ else:
     SourceFormat = Literal[tuple(_SECTIONS)]
 
 
-class SourceSettings(TableSource):
+class SourceSettings(TableSource, ManifestSource, ImageFolderSource):
     """Where the images come from.
 
     The command line and YAML files know one section `source`, so this class has the settings of all formats: it
     inherits from each format that has settings of its own. A setting of another format is refused by its name.
 
     >>> SourceSettings(format="image_folder", path="photos").for_format()
-    ImageFolderSource(format='image_folder', path='photos', labels='given')
+    ImageFolderSource(format='image_folder', path='photos', labels='given', layout='auto', join_spellings=False)
     >>> SourceSettings(format="image_folder", path="photos", label_column="breed")
     Traceback (most recent call last):
       ...
     pydantic_core._pydantic_core.ValidationError: 1 validation error for SourceSettings
     label_column
-      Value error, this is a setting of format table; with format image_folder leave it out ...
+      Value error, this is a setting of format manifest, table; with format image_folder leave it out ...
     """
 
     format: SourceFormat = Field(  # type: ignore[assignment]

@@ -5,6 +5,8 @@ file `dataset.json`. That file is written last and atomically. A folder without 
 files that it names belong to the set.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +31,16 @@ CODE = "code"
 MESSAGE = "message"
 SIZE_BYTES = "size_bytes"
 
+# A message names this many classes.
+_CLASSES_SHOWN = 5
+
 SCHEMA = pa.schema([(IMAGE_ID, pa.string()), (PATH, pa.string()), (IMAGE, pa.binary()), (LABEL, pa.int32())])
 REJECTS_SCHEMA = pa.schema([(PATH, pa.string()), (CODE, pa.string()), (MESSAGE, pa.string()), (SIZE_BYTES, pa.int64())])
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of images: found = kept + duplicate + rejected."""
+    """Numbers of images: found = kept + duplicate + rejected. Files that are left out are not among those found."""
 
     found: int
     kept: int
@@ -74,6 +79,7 @@ class ImageSet:
     - `settings` are those of the ingest that made the set.
     - `fingerprint` is a SHA-256 over the content: pixels, labels, splits, classes and image spec. So it is the same for
       the same content under other file names or at another time.
+    - `left_out` counts the source's files that are no images, by the reason or by the ending of their names.
     - `conflicting` is the number of images whose pixels also occur in another class.
     - `rejects`, `ledger` and `source_files` are the part files beside those of the splits.
     - `source_digest` changes when any file of the source changes.
@@ -94,6 +100,7 @@ class ImageSet:
     ledger: tuple[PartFile, ...] = ()
     source_files: tuple[PartFile, ...] = ()
     source_digest: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -125,6 +132,33 @@ class ImageSet:
                 f"{self.folder.uri} has images of {found} (height, width, channels, resize), but the model takes "
                 f"{needed}; use an image set with these, or score the source itself with input.format"
             )
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise ModelError if the set and a model have no class in common, so that every prediction would be wrong."""
+        if not self.classes or set(self.classes) & set(classes):
+            return
+        near = [f"{own} and {other}" for own in self.classes for other in classes if _reading(own) == _reading(other)]
+        hint = f" ({', '.join(near[:_CLASSES_SHOWN])} look alike)" if near else ""
+        raise ModelError(
+            f"{self.folder.uri} and the model have no class in common{hint}: the set has {_first_classes(self.classes)}"
+            f"; the model has {_first_classes(classes)}; name a set with the model's classes, or ingest it again with "
+            "their spelling"
+        )
+
+
+def _reading(name: str) -> str:
+    """Return how people read a class name: without case, blanks, and zeros that do not count.
+
+    >>> _reading(" Cat"), _reading("7.0"), _reading("007")
+    ('cat', '7', '7')
+    """
+    text = " ".join(name.split()).casefold()
+    return format(float(text), "g") if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
+
+
+def _first_classes(classes: Sequence[str]) -> str:
+    more = len(classes) - _CLASSES_SHOWN
+    return ", ".join(classes[:_CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def stored_pixels(stored: bytes, spec: ImageSpec) -> np.ndarray:
@@ -204,6 +238,7 @@ def _read(folder: Folder) -> ImageSet:
         ledger=_part_files(content.get("ledger", [])),
         source_files=_part_files(content.get("source_files", [])),
         source_digest=content.get("source_digest", ""),
+        left_out=content.get("left_out", {}),
     )
 
 
@@ -237,6 +272,7 @@ def publish_image_set(image_set: ImageSet) -> None:
             }
             for name, split in image_set.splits.items()
         },
+        "left_out": image_set.left_out,
         "rejected_by_code": image_set.rejected_by_code,
         "conflicting": image_set.conflicting,
         "rejects": [file.as_dict() for file in image_set.rejects],

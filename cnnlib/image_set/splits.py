@@ -1,9 +1,48 @@
 """The split of an image: a stable hash of its pixels decides it, so adding images never moves an earlier one."""
 
 import hashlib
+import re
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
+
+# The names that people give to the splits, in lower case.
+USUAL_NAMES = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "validate": VAL,
+    "dev": VAL,
+    "eval": VAL,
+    "evaluation": VAL,
+    "test": TEST,
+    "testing": TEST,
+}
+
+
+def split_called(name: str) -> str | None:
+    """Return the split that people mean by a name, in any case, or None if it is not a usual name of one.
+
+    >>> split_called("Validation"), split_called(" TEST "), split_called("cat")
+    ('val', 'test', None)
+    """
+    return USUAL_NAMES.get(name.strip().lower())
+
+
+def split_in(name: str) -> str | None:
+    """Return the split that a longer name contains as a word, or None if it contains none, or several.
+
+    >>> split_in("train2017"), split_in("TestSet"), split_in("imagenet-val-0001")
+    ('train', 'test', 'val')
+    >>> split_in("train-test"), split_in("latest")
+    (None, None)
+    """
+    # trainSet, TrainSet -> train Set: a capital after a small letter begins a word.
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    found = {USUAL_NAMES[word.lower()] for word in words if word.lower() in USUAL_NAMES}
+    return found.pop() if len(found) == 1 else None
 
 
 def unit_interval(key: str, salt: str) -> float:

@@ -5,7 +5,7 @@ Plain Python without Spark: `pipelines.ingest.flow` runs `write_images` once per
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +48,7 @@ class WritePlan:
     """Everything that is the same for all tasks of one ingest.
 
     `raw_shape` is set if the source has arrays instead of image files. If `labelled` is false, images need no class.
+    `class_of` has the class of each name that is spelled otherwise, see `cnnlib.sources.spelling`.
     """
 
     folder: Folder
@@ -61,6 +62,7 @@ class WritePlan:
     limits: Limits = Limits()
     quality: int = 90
     labelled: bool = True
+    class_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,6 +123,7 @@ class _TaskWriter:
         for index, row in enumerate(batch.select([name for name in SOURCE_COLUMNS if name != CONTENT]).to_pylist()):
             content = contents[index].as_py() or b""
             self._written.found += 1
+            row[ledger.CLASS_NAME] = self._plan.class_of.get(row[ledger.CLASS_NAME], row[ledger.CLASS_NAME])
             try:
                 split, image, columns = self._process(row, content)
             except ImageError as error:

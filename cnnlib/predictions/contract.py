@@ -101,6 +101,7 @@ class Predictions:
     - `files`: all data files of the set, also those of earlier scorings; `columns` are their columns.
     - `mlflow_run`: the id of this scoring's run.
     - `streams`: for each stream of new files, the id of its checkpoint and the number of its last batch in the set.
+    - `left_out`: the number of this scoring's files that are no images, by the reason or by the ending of their names.
     - `drift`: None if the model does not know its training images, or if nothing was scored.
     """
 
@@ -115,6 +116,7 @@ class Predictions:
     columns: tuple[str, ...] = tuple(SCHEMA.names)
     streams: Mapping[str, int] = field(default_factory=dict)
     drift: Drift | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:
@@ -202,6 +204,7 @@ def publish_predictions(
         "counts": counts,
         "complete": predictions.complete,
         "failed_by_code": predictions.failed_by_code,
+        "left_out": dict(predictions.left_out),
         "model": predictions.model.as_dict(),
         "stability": None if predictions.drift is None else predictions.drift.as_dict(),
         "mlflow_run": predictions.mlflow_run,

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from cnnlib.image_set.contract import ImageSet
 from cnnlib.image_set.splits import SPLITS
 from cnnlib.reports.page import MOST_OPEN, render_page, settings_as_text, thumbnail_scale
+from cnnlib.sources.left_out import in_words
 
 # The page must stay below 10 MB, and base64 makes 4 bytes of 3. So limit the bytes of all samples with their tags.
 MOST_SAMPLE_BYTES = 6_000_000
@@ -89,6 +90,7 @@ def render_report(contents: ReportContents) -> str:
         by_size=by_size,
         chart=_stacked_chart(by_size) if len(classes) > MOST_OPEN else {},
         samples=samples,
+        left_out_files=in_words(Counter(image_set.left_out)),
         left_out=sum(len(contents.samples.get(name, ())) - len(taken) for name, taken in samples.items()),
         sample_scale=thumbnail_scale(height, width),
         common_sizes=sorted(sizes.items(), key=lambda item: (-item[1], item[0])),

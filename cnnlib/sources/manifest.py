@@ -1,16 +1,18 @@
-"""Manifests: tables that name images by path, as annotation tools write them: CSV, JSON lines or Parquet.
+"""Manifests: tables that name images by path, as annotation tools write them: CSV, JSON or Parquet.
 
-The columns are `path`, `label`, and optionally `split` (train, val, test, or empty) and `group`. Images of one group
-stay in one split, for example all images of a patient. A path is absolute, or relative to the manifest's folder, which
-it must not leave.
+The columns are `path`, `label`, or as the settings call them, and optionally `split` (train, val or test, or another
+usual name of these, or empty) and `group`. Images of one group stay in one split, for example all images of a patient.
+A path is absolute, or relative to the manifest's folder, which it must not leave.
 """
 
 import os
 import posixpath
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
+from cnnlib.config.sources import ManifestSource
 from cnnlib.errors import ImageError, SourceError
 from cnnlib.image_set.contract import LABEL, PATH
 
@@ -20,6 +22,8 @@ GROUP = "group"
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: dict[str, Format] = {
     ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -48,18 +52,48 @@ def format_of(path: str, *, is_folder: bool = False) -> Format:
     return FORMATS[ending]
 
 
-def check_columns(names: Iterable[str], path: str, *, labelled: bool = True) -> None:
-    """Raise SourceError if a manifest lacks a column that it must have. `names` are its columns.
+class Columns(NamedTuple):
+    """What a manifest's own columns are called; None for each that it does not have."""
 
-    >>> check_columns(["path", "label", "width"], "a.csv")
+    path: str
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+def find_columns(names: Iterable[str], settings: ManifestSource) -> Columns:
+    """Find the columns of a manifest; `names` are all that it has. Upper and lower case do not matter.
+
+    Raises SourceError if it lacks one that it must have, or one that the settings name.
+
+    >>> find_columns(["Path", "label", "width"], ManifestSource(path="a.csv"))
+    Columns(path='Path', label='label', split=None, group=None)
     """
     found = list(names)
-    missing = [name for name in (PATH, LABEL) if name not in found and (labelled or name != LABEL)]
-    if missing:
-        raise SourceError(
-            f"{path} has no column {' and no column '.join(missing)}; its columns are {', '.join(found) or 'none'}. "
-            f"A manifest needs {PATH}{f' and {LABEL}' if labelled else ''}, and may have {SPLIT} and {GROUP}"
-        )
+
+    def find(setting: str, name: str, *, needed: bool) -> str | None:
+        if name in found:
+            return name
+        alike = [one for one in found if one.lower() == name.lower()]
+        if len(alike) == 1:
+            return alike[0]
+        if needed:
+            raise SourceError(
+                f"source.path={settings.path} has no column {name}; it has {', '.join(map(repr, found)) or 'none'}. "
+                f"Name the right one with --source.{setting}, or write these names into the first line: a manifest has "
+                f"{PATH} and {LABEL}, and may have {SPLIT} and {GROUP}"
+            )
+        return None
+
+    labelled = settings.labels == "given"
+    path = find("path_column", settings.path_column, needed=True)
+    assert path is not None  # it is needed
+    return Columns(
+        path,
+        find("label_column", settings.label_column, needed=True) if labelled else None,
+        find("split_column", settings.split_column or SPLIT, needed=settings.split_column is not None),
+        find("group_column", settings.group_column or GROUP, needed=settings.group_column is not None),
+    )
 
 
 def resolve(path_in_manifest: str | None, manifest_folder: str) -> str:
@@ -92,6 +126,21 @@ def resolve(path_in_manifest: str | None, manifest_folder: str) -> str:
     if is_absolute(normal):
         raise ImageError("unreadable", "the path looks like a URI within the manifest's folder; rename the folder")
     return normal
+
+
+def other_readings(path_in_manifest: str) -> list[str]:
+    """Return how else a path may be meant whose file does not exist, the likeliest first.
+
+    Blanks around it may come from the manifest. Of a URI with a scheme, Spark writes some characters as %20.
+
+    >>> other_readings("file:/data/my%20cat.jpg"), other_readings("cat.jpg "), other_readings("a%20b.jpg")
+    (['file:/data/my cat.jpg'], ['cat.jpg'], [])
+    """
+    stripped = path_in_manifest.strip()
+    readings = [stripped]
+    if _SCHEME.match(stripped):
+        readings.append(unquote(stripped))
+    return [reading for reading in dict.fromkeys(readings) if reading != path_in_manifest]
 
 
 def is_absolute(resolved: str) -> bool:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from cnnlib.errors import ImageError
 from cnnlib.sources.image_folder import is_image_name
+from cnnlib.sources.left_out import ending_of, why_left_out
 from cnnlib.sources.tar import Member, read_members
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -44,14 +45,18 @@ class ShardEntry:
     content: bytes | None = field(default=None, repr=False)
 
 
-def index_shard(file: BinaryIO, name: str, *, labelled: bool = True) -> Iterator[ShardEntry]:
+def index_shard(
+    file: BinaryIO, name: str, *, labelled: bool = True, left_out: Counter[str] | None = None
+) -> Iterator[ShardEntry]:
     """Yield the entries of a shard without their content. If the archive is not gzipped, only labels are read.
+
+    `left_out` counts the files that are neither images nor labels, by reason or ending.
 
     `file` must be seekable and at its start. If it is damaged, ends early or is not an archive, its complete images are
     followed by an entry called `name` with the code empty_file, truncated or unreadable. Without `labelled`, labels are
     ignored. Raises only the errors of `file` itself.
     """
-    return _entries(file, name, labelled, max_bytes=None)
+    return _entries(file, name, labelled, None, Counter() if left_out is None else left_out)
 
 
 def read_shard(file: BinaryIO, name: str, max_bytes: int, *, labelled: bool = True) -> Iterator[ShardEntry]:
@@ -61,7 +66,7 @@ def read_shard(file: BinaryIO, name: str, max_bytes: int, *, labelled: bool = Tr
     images of its key exceed both `max_bytes` and MAX_KEY_BYTES in total. Twice that much may be in memory: the images
     of a key wait for its label, until the first image of the next key is read.
     """
-    return _entries(file, name, labelled, max_bytes)
+    return _entries(file, name, labelled, max_bytes, Counter())
 
 
 def is_shard_name(name: str) -> bool:
@@ -147,10 +152,12 @@ class _Sample:
                 yield image if image.code else replace(image, code=label.code, message=label.message)
 
 
-def _entries(file: BinaryIO, name: str, labelled: bool, max_bytes: int | None) -> Iterator[ShardEntry]:
+def _entries(
+    file: BinaryIO, name: str, labelled: bool, max_bytes: int | None, left_out: Counter[str]
+) -> Iterator[ShardEntry]:
     seen = Counter[int]()
     try:
-        for sample in _samples(file, labelled, max_bytes):
+        for sample in _samples(file, labelled, max_bytes, left_out):
             for entry in sample.entries():
                 # Count hashes: a shard may have millions of long names.
                 seen[hash(entry.path)] += 1
@@ -160,7 +167,7 @@ def _entries(file: BinaryIO, name: str, labelled: bool, max_bytes: int | None) -
         yield ShardEntry(name, file.seek(0, io.SEEK_END), None, error.code, error.message)
 
 
-def _samples(file: BinaryIO, labelled: bool, max_bytes: int | None) -> Iterator[_Sample]:
+def _samples(file: BinaryIO, labelled: bool, max_bytes: int | None, left_out: Counter[str]) -> Iterator[_Sample]:
     """Group the files of one key that follow each other. Raises the errors of `read_members`, after the last sample."""
     sample = _Sample("")
     problem = None
@@ -180,7 +187,12 @@ def _samples(file: BinaryIO, labelled: bool, max_bytes: int | None) -> Iterator[
 
     try:
         for member, content in read_members(file, wanted):
-            if member.kind == "other" or not (_is_image(member.name) or (labelled and _is_label(member.name))):
+            if member.kind == "other":
+                continue
+            if not _is_image(member.name) and not _is_label(member.name):
+                left_out[why_left_out(member.name) or ending_of(member.name)] += 1
+                continue
+            if not labelled and _is_label(member.name):
                 continue
             if sample.key != key_of(member) or len(sample.images) == MAX_KEY_IMAGES:
                 yield sample
@@ -202,16 +214,11 @@ def _samples(file: BinaryIO, labelled: bool, max_bytes: int | None) -> Iterator[
 
 
 def _is_image(name: str) -> bool:
-    return is_image_name(name) and not _is_attributes(name)
+    return is_image_name(name) and why_left_out(name) is None
 
 
 def _is_label(name: str) -> bool:
-    return split_name(name)[1] in LABEL_SUFFIXES and not _is_attributes(name)
-
-
-def _is_attributes(name: str) -> bool:
-    # The tar of macOS packs file system attributes of a.jpg as ._a.jpg.
-    return name.rpartition("/")[2].startswith("._")
+    return split_name(name)[1] in LABEL_SUFFIXES and why_left_out(name) is None
 
 
 def _to_entry(member: Member, content: bytes | None, max_bytes: int | None) -> ShardEntry:

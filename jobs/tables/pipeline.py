@@ -1,10 +1,12 @@
 """The tables of ingest, train, score, demo and imagenet."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from cnnlib.sources.left_out import in_words
 from jobs.tables.layout import CLASSES_SHOWN, by_code, pairs_table
 
 if TYPE_CHECKING:  # these import Arrow or TensorFlow
@@ -24,6 +26,8 @@ def image_set_table(image_set: "ImageSet") -> Table:
     _add_image_set(table, image_set)
     train = image_set.splits["train"]
     table.add_row("classes", f"{len(image_set.classes):,}{_imbalance(train.class_counts)}")
+    if image_set.classes:
+        table.add_row("", _class_names(image_set))
     table.add_row("row groups", f"{train.row_groups:,} in train")
     table.add_row("fingerprint", image_set.fingerprint)
     table.add_row("path", image_set.folder.uri)
@@ -119,6 +123,8 @@ def _add_image_set(table: Table, image_set: "ImageSet") -> None:
         f"{counts.found:,} found = {counts.kept:,} kept + {counts.duplicate:,} duplicate "
         f"+ {counts.rejected:,} rejected" + by_code(image_set.rejected_by_code),
     )
+    if image_set.left_out:
+        table.add_row("left out", in_words(Counter(image_set.left_out)))
     if image_set.conflicting:
         kept = image_set.settings["split"]["conflicts"] == "keep"
         table.add_row(
@@ -127,6 +133,14 @@ def _add_image_set(table: Table, image_set: "ImageSet") -> None:
             + ("one per class is kept" if kept else "all left out, counted as duplicate"),
         )
     table.add_row("splits", ", ".join(f"{split.rows:,} {name}" for name, split in image_set.splits.items()))
+
+
+def _class_names(image_set: "ImageSet") -> str:
+    """Return the names of the first classes in label order, each with the number of its images in all splits."""
+    totals = [sum(counts) for counts in zip(*(split.class_counts for split in image_set.splits.values()), strict=True)]
+    named = [f"{name} {total:,}" for name, total in zip(image_set.classes, totals, strict=True)][:CLASSES_SHOWN]
+    more = len(image_set.classes) - len(named)
+    return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _imbalance(class_counts: Sequence[int]) -> str:
@@ -174,5 +188,7 @@ def _add_predictions(table: Table, predictions: "Predictions") -> None:
         + by_code(predictions.failed_by_code)
         + (f" + {counts['skipped']:,} skipped (predicted before)" if "skipped" in counts else ""),
     )
+    if predictions.left_out:
+        table.add_row("left out", in_words(Counter(predictions.left_out)))
     table.add_row("speed", f"{predictions.images_per_second:,.0f} images/s")
     table.add_row("scored with", str(predictions.model))

@@ -3,6 +3,7 @@
 Tasks decode the images and write them. Then splits and duplicates are decided on the ledger, and the driver commits.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -14,7 +15,7 @@ from cnnlib.config import IngestSettings, SplitSettings
 from cnnlib.errors import ConfigError, LimitError, SourceError
 from cnnlib.image_set import contract
 from cnnlib.image_set.contract import CODE, PATH, Counts, ImageSet, Split, publish_image_set
-from cnnlib.image_set.ledger import FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
+from cnnlib.image_set.ledger import CLASS_NAME, FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
 from cnnlib.image_set.rewrite_parts import RewritePlan, RewrittenParts, rewrite_parts
 from cnnlib.image_set.splits import SPLITS, TRAIN
 from cnnlib.image_set.summary import summarise_rows
@@ -22,6 +23,7 @@ from cnnlib.image_set.writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GR
 from cnnlib.image_set.writer import WritePlan, WrittenImages
 from cnnlib.reports.image_set_contents import has_report, write_report
 from cnnlib.sealed.frozen.images import ImageSpec, Limits
+from cnnlib.sources.left_out import in_words
 from cnnlib.storage.folder import Folder, make_writable, new_run_id, open_folder, part_name, remove_unpublished
 from cnnlib.storage.parts import PartFile, PartWriter
 from pipelines.ingest.decide import decide
@@ -70,6 +72,8 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
     source = open_source(spark, settings.source, int(settings.rejects.max_mb * MB))
     if not source.found:
         raise SourceError(f"source.path={settings.source.path} has no images; check the path and source.format")
+    for line in remarks(source, labelled=settings.source.labels == "given"):
+        progress.say(line)
     spec = image_spec(settings, source)
     if source.grouped and settings.split.stratify:
         raise ConfigError(
@@ -85,6 +89,18 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
         refuse_changed_source(earlier, settings)
     make_writable(folder, contract.COMMIT)
     return _Ingest(spark, settings, source, spec, folder, new_run_id(), progress).run(earlier)
+
+
+def remarks(source: Source, *, labelled: bool) -> Iterator[str]:
+    """Yield what a user should know of a source before its images are read."""
+    if source.left_out:
+        yield f"left out: {in_words(source.left_out)}"
+    yield from (f"warning: {words}" for words in source.warnings)
+    alike = source.spelling.warning()
+    if alike is not None:
+        yield f"warning: {alike}"
+    if labelled and len(source.classes) == 1:
+        yield f"warning: all images are of one class, {source.classes[0]}; to train, a set needs two or more"
 
 
 def complete_report(spark: SparkSession, image_set: ImageSet) -> None:
@@ -173,14 +189,21 @@ class _Ingest:
             limits=Limits(limits.max_pixels, int(limits.max_mb * MB), limits.min_side),
             quality=self.settings.image.quality,
             labelled=self.settings.source.labels == "given",
+            class_of=self.source.spelling.class_of,
         )
 
     def _undecided_ledger(self, written: WrittenImages, unchanged: Unchanged) -> DataFrame:
         """Return the ledger rows of all images, before anything that depends on several images is decided."""
         paths = [file.path for file in written.files.get(LEDGER, [])]
         frames = [read_parts(self.spark, self.folder, paths, SCHEMA)] if paths else []
-        frames += [unchanged.ledger] if unchanged.ledger is not None else []
+        if unchanged.ledger is not None:
+            frames.append(self._respelled(unchanged.ledger))
         return reduce(DataFrame.unionByName, frames)
+
+    def _respelled(self, ledger: DataFrame) -> DataFrame:
+        """Call classes as the source does now: files that came later may have changed that."""
+        class_of = self.source.spelling.class_of
+        return ledger.replace([*class_of], [*class_of.values()], subset=[CLASS_NAME]) if class_of else ledger
 
     def _decide_and_rewrite(self, ledger: DataFrame, parts: dict[str, PartFile]) -> RewrittenParts:
         """Decide what depends on several images, and rewrite the part files that differ from the decisions."""
@@ -245,6 +268,7 @@ class _Ingest:
             ledger=_in_order(rewritten.files.get(LEDGER)),
             source_files=(source_files,),
             source_digest=self.source.digest,
+            left_out=dict(self.source.left_out.most_common()),
         )
 
 

@@ -27,6 +27,7 @@ from cnnlib.predictions.drift import drift_of
 from cnnlib.predictions.score_batch import ScorePlan, score_images
 from cnnlib.predictions.scored_before import ScoredBefore
 from cnnlib.predictions.writer import WrittenPredictions
+from cnnlib.sources.left_out import in_words
 from cnnlib.storage.folder import (
     Folder,
     check_output_is_free,
@@ -155,6 +156,7 @@ def _sum_of_batches(first: Predictions, second: Predictions) -> Predictions:
         second,
         counts={name: first.counts.get(name, 0) + count for name, count in second.counts.items()},
         failed_by_code=dict(Counter(first.failed_by_code) + Counter(second.failed_by_code)),
+        left_out=dict(Counter(first.left_out) + Counter(second.left_out)),
         complete=first.complete and second.complete,
         seconds=first.seconds + second.seconds,
         drift=None if first.counts["rows"] else second.drift,
@@ -220,6 +222,8 @@ def _rows_to_skip(
 
 def _score_in_tasks(job: _ScoringJob, source: ScoreInput, plan: ScorePlan) -> Predictions:
     """Let Spark tasks score and write the images, and count the rows."""
+    if source.left_out:
+        job.progress.say(f"left out: {in_words(source.left_out)}")
     archive = ship_model(job.spark, job.model.folder)
 
     def score_in_task(batches: Iterable[pa.RecordBatch], task: int, attempt: int) -> WrittenPredictions:
@@ -253,6 +257,7 @@ def _count_rows(
         seconds=seconds,
         files=tuple(sorted(files, key=lambda file: file.path)),
         columns=tuple(contract.schema_of(plan.settings).names),
+        left_out=dict(source.left_out.most_common()),
         drift=drift_of(
             job.model.card,
             sum((task.labels for task in written), Counter[int]()),

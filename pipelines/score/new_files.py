@@ -4,7 +4,6 @@ The checkpoint names the files of a batch before the batch starts, and records t
 in between, the next job gets the same batch again, with the same `StreamBatch`, and can see whether it was published.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,17 +13,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from cnnlib.errors import HostError, SourceError, first_line
-from cnnlib.sources.image_folder import SUFFIXES
 from cnnlib.storage.folder import Folder, is_local, open_folder
 from pipelines.spark.read_parts import literal_path
 from pipelines.spark.session import is_classic
 
 # The columns of Spark's binaryFile format. A stream needs them named.
 _FILE_COLUMNS = "path string, modificationTime timestamp, length long, content binary"
-
-# Hadoop's pattern for names of images, in upper and lower case: *{.[jJ][pP][gG],...}
-_ENDINGS = (re.sub("[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]", suffix) for suffix in SUFFIXES)
-_IMAGE_NAMES = f"*{{{','.join(_ENDINGS)}}}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ def for_each_batch_of_new_files(
     checkpoint: str,
     process: Callable[[Mapping[str, int], StreamBatch], None],
 ) -> None:
-    """Call `process` with the bytes of each new image, by name relative to the folder, until no new image is left.
+    """Call `process` with the bytes of each new file, by name relative to the folder, until no new file is left.
 
     Spark skips files if their name, or the name of a folder above them, begins with a dot or an underscore.
     `checkpoint` is a folder for Spark, which the first job creates.
@@ -64,7 +58,7 @@ def for_each_batch_of_new_files(
             raise
 
     stream = spark.readStream.format("binaryFile").schema(_FILE_COLUMNS)
-    stream = stream.option("recursiveFileLookup", "true").option("pathGlobFilter", _IMAGE_NAMES)
+    stream = stream.option("recursiveFileLookup", "true")
     # By default Spark silently skips files that are a week older than the newest one that it has seen.
     stream = stream.option("maxFileAge", "36500d")
     try:

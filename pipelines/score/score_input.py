@@ -1,17 +1,20 @@
 """The images to score: an image set, or anything else that ingest reads, opened without reading an image."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
-from cnnlib.config import ScoreInputSettings
-from cnnlib.errors import ConfigError
+from cnnlib.config import ScoreInputSettings, SourceSettings
+from cnnlib.errors import ConfigError, SourceError
 from cnnlib.image_set.contract import open_image_set
 from cnnlib.image_set.splits import SPLITS
 from cnnlib.sealed.frozen.images import ImageSpec
 from cnnlib.storage.folder import Folder
 from pipelines.sources import MAX_IMAGE_BYTES, open_source
+from pipelines.sources.files import ListedFile, find_images
 from pipelines.sources.image_folder import unlabelled_images
 from pipelines.sources.image_set import images_of_set
 from pipelines.sources.source import Images
@@ -21,6 +24,8 @@ from pipelines.spark.tasks import tasks_for
 IMAGES_A_TASK = 16384
 MOST_IMAGES_A_TASK = 65536
 PIXEL_BYTES_A_TASK = 64 * 2**20
+# Messages about a source name the settings of ingest. Score has the same ones in another section.
+_SETTING_OF_SOURCE = re.compile(rf"\bsource\.(?=({'|'.join(SourceSettings.model_fields)})\b)")
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class ScoreInput:
     """The images to score.
 
     `raw_shape` (height, width, channels) is set if they are arrays, and None if they are image files. `uri` is their
-    location, and `digest` changes when they change.
+    location, and `digest` changes when they change. `left_out` counts the files that are no images.
     """
 
     images: Images
@@ -36,6 +41,7 @@ class ScoreInput:
     raw_shape: tuple[int, int, int] | None
     uri: str
     digest: str
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def read_input(spark: SparkSession, settings: ScoreInputSettings, spec: ImageSpec) -> ScoreInput:
@@ -46,10 +52,13 @@ def read_input(spark: SparkSession, settings: ScoreInputSettings, spec: ImageSpe
     """
     if settings.format == "image_set":
         return _read_image_set(spark, settings, spec)
-    source = open_source(spark, settings.as_source())
+    try:
+        source = open_source(spark, settings.as_source())
+    except SourceError as error:
+        raise SourceError(_SETTING_OF_SOURCE.sub("input.", error.message)) from error
     tasks = _tasks_for(spark, source.found, spec)
     uri = settings.path or settings.format
-    return ScoreInput(source.images(None, tasks), source.found, source.raw_shape, uri, source.digest)
+    return ScoreInput(source.images(None, tasks), source.found, source.raw_shape, uri, source.digest, source.left_out)
 
 
 def _read_image_set(spark: SparkSession, settings: ScoreInputSettings, spec: ImageSpec) -> ScoreInput:
@@ -70,10 +79,11 @@ def _read_image_set(spark: SparkSession, settings: ScoreInputSettings, spec: Ima
 def read_files(
     spark: SparkSession, folder: Folder, sizes: Mapping[str, int], digest: str, spec: ImageSpec
 ) -> ScoreInput:
-    """Open image files of a folder; `sizes` has their bytes, by name relative to the folder."""
-    tasks = _tasks_for(spark, len(sizes), spec)
-    images = unlabelled_images(spark, folder, sizes, tasks, MAX_IMAGE_BYTES)
-    return ScoreInput(images, len(sizes), None, folder.uri, digest)
+    """Open the images among some files of a folder; `sizes` has the bytes of the files, by name relative to it."""
+    found = find_images(spark, folder, [ListedFile(name, size, "") for name, size in sizes.items()])
+    sizes = {file.name: file.size_bytes for file in found.images}
+    images = unlabelled_images(spark, folder, sizes, _tasks_for(spark, len(sizes), spec), MAX_IMAGE_BYTES)
+    return ScoreInput(images, len(sizes), None, folder.uri, digest, found.counts)
 
 
 def _tasks_for(spark: SparkSession, images: int, spec: ImageSpec) -> int:

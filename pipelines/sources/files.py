@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from pyspark.sql import SparkSession
 from cnnlib.errors import SourceError, first_line
 from cnnlib.image_set.contract import CODE, MESSAGE, SIZE_BYTES
 from cnnlib.image_set.writer import CONTENT
+from cnnlib.sealed.frozen.images import FIRST_BYTES, begins_like_an_image
+from cnnlib.sources.image_folder import is_image_name
+from cnnlib.sources.left_out import count_kinds, ending_of, is_junk, why_left_out
 from cnnlib.storage.folder import Folder, is_local, open_folder
 from pipelines.sources.source import IMAGES_SCHEMA, Entry, collect_from_tasks, in_batches
 
@@ -23,6 +27,10 @@ READ_FAILED = "it cannot be read: "
 # Like Spark itself, list up to this many folders in the driver, and more of them in tasks.
 _FOLDERS_LISTED_HERE = 32
 _FOLDERS_PER_TASK = 8
+# Look at the first bytes of up to this many files in the driver, and of more of them in tasks.
+_FILES_OPENED_HERE = 64
+_FILES_OPENED_PER_TASK = 2048
+_NAMES_SCHEMA = pa.schema([("name", pa.string())])
 _LISTING_SCHEMA = pa.schema([("name", pa.string()), ("size_bytes", pa.int64()), ("version", pa.string())])
 
 
@@ -43,8 +51,12 @@ def open_source_folder(path: str) -> Folder:
 
 
 def infos_by_name(folder: Folder) -> dict[str, Mapping[str, Any]]:
-    """Return the file system's description of each file in a folder, by name, without those in subfolders."""
-    return {info["name"].rsplit("/", 1)[-1]: info for info in folder.fs.ls(folder.root, detail=True)}
+    """Return the file system's description of each file in a folder, by name.
+
+    Files in subfolders are not there, nor files that systems put beside others.
+    """
+    infos = {info["name"].rsplit("/", 1)[-1]: info for info in folder.fs.ls(folder.root, detail=True)}
+    return {name: info for name, info in infos.items() if not is_junk(name)}
 
 
 def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
@@ -75,6 +87,59 @@ def list_files(spark: SparkSession, folder: Folder) -> list[ListedFile]:
     tasks = len(in_tasks) // _FOLDERS_PER_TASK
     listed = collect_from_tasks(spark, pa.table({"name": in_tasks}), tasks, list_subfolders, _LISTING_SCHEMA)
     return sorted([*found, *map(ListedFile._make, listed)])
+
+
+class SortedFiles(NamedTuple):
+    """The files of a folder: those that are images, and those that are left out, each with the reason or its ending."""
+
+    images: list[ListedFile]
+    left_out: dict[str, str]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of files left out, by reason or ending."""
+        return count_kinds(self.left_out.values())
+
+
+def find_images(spark: SparkSession, folder: Folder, listed: Sequence[ListedFile]) -> SortedFiles:
+    """Find the images among the files of a folder.
+
+    Hidden files and those of systems are left out. A file counts as an image by its ending, and if the ending is not
+    that of an image, by its first bytes.
+    """
+    left_out = {file.name: why for file in listed if (why := why_left_out(file.name)) is not None}
+    others = [file for file in listed if file.name not in left_out]
+    unknown = [file for file in others if not is_image_name(file.name)]
+    found = _images_by_content(spark, folder, [file.name for file in unknown if file.size_bytes])
+    left_out |= {file.name: ending_of(file.name) for file in unknown if file.name not in found}
+    return SortedFiles([file for file in others if file.name not in left_out], left_out)
+
+
+def _images_by_content(spark: SparkSession, folder: Folder, names: Sequence[str]) -> set[str]:
+    """Return the files that begin like an image. Files that cannot be read are not among them."""
+    if len(names) <= _FILES_OPENED_HERE:
+        return _begin_like_images(folder, names)
+    uri = folder.uri
+
+    def look(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
+        found = _begin_like_images(open_folder(uri), [row["name"] for row in rows])
+        yield pa.RecordBatch.from_pylist([{"name": name} for name in sorted(found)], schema=_NAMES_SCHEMA)
+
+    tasks = 1 + len(names) // _FILES_OPENED_PER_TASK
+    table = pa.table({"name": list(names)}, schema=_NAMES_SCHEMA)
+    return {row["name"] for row in collect_from_tasks(spark, table, tasks, look, _NAMES_SCHEMA)}
+
+
+def _begin_like_images(folder: Folder, names: Sequence[str]) -> set[str]:
+    if not names:
+        return set()
+    paths = [folder.path(name) for name in names]
+    contents = folder.fs.cat_ranges(paths, 0, FIRST_BYTES, on_error="return")
+    return {
+        name
+        for name, content in zip(names, contents, strict=True)
+        if isinstance(content, bytes) and begins_like_an_image(content)
+    }
 
 
 def version_of(info: Mapping[str, Any]) -> str:

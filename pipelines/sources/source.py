@@ -1,9 +1,9 @@
 """The result of opening a source: a list of its files, and their images, which tasks read later."""
 
 import hashlib
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from cnnlib.image_set.contract import SIZE_BYTES
 from cnnlib.image_set.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
 from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
+from cnnlib.sources.spelling import Spelling
 from pipelines.spark.progress import Progress, images_done
 from pipelines.spark.session import ROWS_PER_ARROW_BATCH
 from pipelines.spark.tasks import Result, Work, run_on_partitions, user_errors_from_tasks
@@ -83,6 +84,8 @@ class Source:
     `files` has the columns of `ledger.FILES_SCHEMA`, one row per file. `images(names, tasks)` returns the images of
     these files, split over about this many tasks. If `raw_shape` (height, width, channels) is set, the images are bytes
     of arrays. `gives_test` says whether the source has test images of its own, `grouped` whether images have groups.
+    `left_out` counts the files that are no images, by reason or ending. `spelling` says which class names of `images`
+    belong to which of `classes`. `warnings` are sentences for the user.
     """
 
     files: pa.Table
@@ -91,6 +94,9 @@ class Source:
     gives_test: bool = False
     raw_shape: tuple[int, int, int] | None = None
     grouped: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+    spelling: Spelling = field(default_factory=Spelling)
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def found(self) -> int:
@@ -110,18 +116,6 @@ class Source:
 def files_table(files: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Make the table of a source's files from mappings with the columns of `ledger.FILES_SCHEMA`."""
     return pa.Table.from_pylist(list(files), schema=FILES_SCHEMA)
-
-
-def label_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the classes in the order of their labels: by value if all are numbers, else by name.
-
-    >>> label_order(["10", "9"]), label_order(["b", "10", "9"])
-    (('9', '10'), ('10', '9', 'b'))
-    """
-    distinct = set(names)
-    if all(re.fullmatch("0|[1-9][0-9]*", name) for name in distinct):
-        return tuple(sorted(distinct, key=int))
-    return tuple(sorted(distinct))
 
 
 def table_of_files(table: pa.Table, names: FileNames) -> pa.Table:
@@ -159,7 +153,7 @@ def spread_over_tasks(
 
     This saves the shuffle that a DataFrame of these rows would need. A table of a million files is a few megabytes.
     """
-    parts = min(tasks, table.num_rows)
+    parts = max(1, min(tasks, table.num_rows))
     packed = pa.BufferOutputStream()
     with pa.ipc.new_stream(packed, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
         stream.write_table(table)
@@ -169,7 +163,7 @@ def spread_over_tasks(
         everything = pa.ipc.open_stream(content).read_all()
         for row in rows_of(batches):
             # Every n-th row of n parts: files beside each other have one class and similar sizes.
-            part = everything.take(pa.array(range(row["id"], everything.num_rows, parts)))
+            part = everything.take(pa.array(range(row["id"], everything.num_rows, parts), pa.int64()))
             yield from read(rows_of(part.to_batches()))
 
     return Images(spark.range(0, parts, 1, parts), read_part)

@@ -1,54 +1,68 @@
 """A Spark table, or Parquet files, with the columns of Spark's binaryFile source and a label."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BinaryType, DecimalType, DoubleType, FloatType, MapType, StructType
 
-from cnnlib.config import TableSource
-from cnnlib.errors import SourceError, first_line
+from cnnlib.config import ManifestSource, TableSource
+from cnnlib.errors import ConfigError, SourceError, first_line
 from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
 from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, GROUP, IMAGES, VERSION
-from cnnlib.image_set.splits import SPLITS, TEST
+from cnnlib.image_set.splits import SPLITS, TEST, USUAL_NAMES
 from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
-from pipelines.sources.source import FileNames, Images, Source, empty_columns, files_table, frame_of_files, label_order
-from pipelines.spark.session import root_cause
+from cnnlib.sources.labels import MISSING, check_no_lists, label_order
+from cnnlib.sources.left_out import JUNK, SYSTEM, is_junk
+from cnnlib.sources.spelling import Spelling
+from cnnlib.sources.table_logs import table_log_above
+from cnnlib.storage.folder import open_folder
+from pipelines.sources.source import FileNames, Images, Source, empty_columns, files_table, frame_of_files
+from pipelines.spark.read_parts import literal_path
+from pipelines.spark.session import root_cause, with_settings
+
+# Whole numbers below this are exact in 64 bits.
+_EXACT = 2.0**53
 
 
 def open_table(spark: SparkSession, settings: TableSource, max_bytes: int) -> Source:
     """Open a table by its name, or Parquet files by their path, as Databricks' Auto Loader writes them.
 
-    The path of a row identifies it. `max_bytes` is not used, because Spark has read the images already. Raises
-    SourceError if a column is missing.
+    A path that exists is a path; a name in backquotes is always a table's. The path of a row identifies it. `max_bytes`
+    is not used, because Spark has read the images already. Raises SourceError if a column is missing.
     """
     table = _read(spark, settings.path)
     columns = set(table.columns)
     _check_columns(columns, settings)
+    content = column_called(settings.content_column)
     described = table.select(
-        F.col("path").cast("string").alias(FILE),
-        F.col("content").cast("binary").alias(CONTENT),
-        _label(settings).alias(CLASS_NAME),
-        _optional_text(settings.group_column).alias(GROUP),
-        _optional_text(settings.split_column).alias(GIVEN_SPLIT),
-        (F.col("length") if "length" in columns else F.length("content")).cast("long").alias(SIZE_BYTES),
-        (F.col("modificationTime").cast("string") if "modificationTime" in columns else F.sha2("content", 256)).alias(
+        column_called(settings.path_column).cast("string").alias(FILE),
+        content.cast("binary").alias(CONTENT),
+        _label(table, settings).alias(CLASS_NAME),
+        _optional(table, settings.group_column, settings.path).alias(GROUP),
+        usual_split(_optional(table, settings.split_column, settings.path)).alias(GIVEN_SPLIT),
+        (F.col("length") if "length" in columns else F.length(content)).cast("long").alias(SIZE_BYTES),
+        (F.col("modificationTime").cast("string") if "modificationTime" in columns else F.sha2(content, 256)).alias(
             VERSION
         ),
     )
     with as_source_error(settings.path):
         check_splits(described, settings.path, grouped=settings.group_column is not None)
-        files, classes, gives_test, has_groups = describe_files(described)
+        found = describe_files(described, settings)
 
     # `tasks` is not used: Spark splits these files over tasks by itself, see `pipelines.ingest.decode`.
     def images(names: FileNames, tasks: int) -> Images:
-        rows = frame_of_files(described, names).select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
+        rows = frame_of_files(without_junk(described), names)
+        rows = rows.select("*", F.col(FILE).alias(PATH), *empty_columns(CODE, MESSAGE))
         return Images(rows.select(*SOURCE_COLUMNS))
 
-    return Source(files, classes, images, gives_test, grouped=has_groups)
+    return found.source(images)
 
 
 @contextmanager
@@ -60,10 +74,43 @@ def as_source_error(path: str) -> Iterator[None]:
         raise SourceError(f"source.path={path} cannot be read by Spark: {root_cause(error)}") from error
 
 
-def describe_files(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], bool, bool]:
-    """Return (files, classes, whether test images are given, whether there are groups) of images described by rows.
+def without_junk(described: DataFrame) -> DataFrame:
+    """Return the rows whose files people made, and not systems."""
+    return described.where(~F.coalesce(F.col(FILE).rlike(JUNK), F.lit(False)))
 
-    Several images may have the same file.
+
+def usual_split(name: Column) -> Column:
+    """Return the split that people mean by a name, or the name itself if it is not a usual one."""
+    splits = F.create_map(*(F.lit(text) for pair in USUAL_NAMES.items() for text in pair))
+    return F.coalesce(splits.getItem(F.lower(F.trim(name))), name)
+
+
+class DescribedFiles(NamedTuple):
+    """What the rows that describe images say about all of them; see the fields of `Source`."""
+
+    files: pa.Table
+    spelling: Spelling
+    gives_test: bool
+    grouped: bool
+    left_out: Counter[str]
+
+    def source(self, images: Callable[[FileNames, int], Images]) -> Source:
+        """Make the source whose images these are."""
+        return Source(
+            self.files,
+            label_order(self.spelling.classes),
+            images,
+            self.gives_test,
+            grouped=self.grouped,
+            left_out=self.left_out,
+            spelling=self.spelling,
+        )
+
+
+def describe_files(described: DataFrame, settings: ManifestSource | TableSource) -> DescribedFiles:
+    """Describe the files of images described by rows. Several images may have the same file.
+
+    Raises SourceError if labels are lists.
     """
     parts = (F.coalesce(F.col(name).cast("string"), F.lit("")) for name in (CLASS_NAME, GROUP, GIVEN_SPLIT))
     found = (
@@ -78,9 +125,18 @@ def describe_files(described: DataFrame) -> tuple[pa.Table, tuple[str, ...], boo
         )
         .collect()
     )
-    classes = label_order(name for row in found for name in row[CLASS_NAME])
-    gives_test, has_groups = (any(row[name] for row in found) for name in (GIVEN_SPLIT, GROUP))
-    return files_table(row.asDict() for row in found), classes, gives_test, has_groups
+    junk = sum(row[IMAGES] for row in found if is_junk(row[FILE] or ""))
+    rows = [row for row in found if not is_junk(row[FILE] or "")]
+    gives_test, grouped = (any(row[name] for row in rows) for name in (GIVEN_SPLIT, GROUP))
+    names = {name for row in rows for name in row[CLASS_NAME]}
+    check_no_lists(names, f"source.path={settings.path}")
+    return DescribedFiles(
+        files_table(row.asDict() for row in rows),
+        Spelling.of(names, joined=settings.join_spellings, whole_numbers=True),
+        gives_test,
+        grouped,
+        +Counter({SYSTEM: junk}),
+    )
 
 
 def check_splits(described: DataFrame, path: str, *, grouped: bool) -> None:
@@ -104,39 +160,122 @@ def check_splits(described: DataFrame, path: str, *, grouped: bool) -> None:
 
 
 def _read(spark: SparkSession, path: str) -> DataFrame:
+    if not path.startswith("`") and _exists(path):
+        return read_table_files(spark, path)
     try:
         if "/" not in path and spark.catalog.tableExists(path):
             return spark.table(path)
-        return spark.read.parquet(path)
     except (PySparkException, Py4JJavaError) as error:
+        raise _neither(path) from error
+    if "/" in path:
+        return read_table_files(spark, path)
+    raise _neither(path)
+
+
+def _neither(path: str) -> SourceError:
+    name = path.strip("`")
+    return SourceError(
+        f"source.path={path} is neither a path that exists nor a table that Spark knows; check it. A table whose name "
+        f"has other characters than letters, digits and _ goes between backquotes: `{name}`"
+    )
+
+
+def _exists(path: str) -> bool:
+    try:
+        folder = open_folder(path)
+        return folder.fs.exists(folder.root)
+    except (ConfigError, OSError):
+        # Spark may have a file system that fsspec lacks.
+        return False
+
+
+def read_table_files(spark: SparkSession, path: str) -> DataFrame:
+    """Read Parquet files, or a table of Delta, Iceberg or Hudi by its path. The values of partitions stay text.
+
+    Raises SourceError if that is not possible: the Parquet files of such a table have rows that were deleted from it.
+    """
+    exists = _exists(path)
+    log = table_log_above(path) if exists else None
+    # What exists is read as it is called, from this process' folder. All else may be a pattern that Spark knows.
+    location = literal_path(open_folder(path).uri) if exists else path
+    try:
+        if log is None:
+            # Spark would make 7 of the partition label=007.
+            with with_settings(spark, {"spark.sql.sources.partitionColumnTypeInference.enabled": "false"}):
+                return spark.read.parquet(location)
+        format, table = log
+        if open_folder(path).uri != table:
+            raise SourceError(
+                f"source.path={path} is a part of the {format} table {table}, whose files also have rows that were "
+                "deleted from it; name the table, by its path or its name"
+            )
+        return spark.read.format(format).load(location)
+    except (PySparkException, Py4JJavaError) as error:
+        if log is not None:
+            raise SourceError(
+                f"source.path={path} is a table of {log[0]}, and this Spark session cannot read it: "
+                f"{first_line(error)}; start Spark with the package of {log[0]}, or name a copy of the table in Parquet"
+            ) from error
+        raise SourceError(f"source.path={path} is no Parquet that Spark can read: {first_line(error)}") from error
+
+
+def column_called(name: str) -> Column:
+    """Return a column by its name, in which a dot is a dot, and no field of a struct."""
+    return F.col(f"`{name.replace('`', '``')}`")
+
+
+def label_column(table: DataFrame, name: str, path: str) -> Column:
+    """Return a column as text, as the label or group of an image: null if it is empty or missing.
+
+    Whole numbers have no decimal point. Raises SourceError for a column of lists, structs or bytes.
+    """
+    column, kind = column_called(name), table.schema[name].dataType
+    if isinstance(kind, ArrayType | MapType | StructType | BinaryType):
         raise SourceError(
-            f"source.path={path} is neither a table that Spark knows nor Parquet that it can read: {first_line(error)}"
-        ) from error
+            f"source.path={path}: the column {name} has the type {kind.simpleString()}; an image has one label, a text "
+            "or a number"
+        )
+    text = F.trim(column.cast("string"))
+    if isinstance(kind, FloatType | DoubleType):
+        is_whole = (column == F.floor(column)) & (F.abs(column) < F.lit(_EXACT))
+        text = F.when(F.isnan(column), F.lit(None)).when(is_whole, column.cast("long").cast("string")).otherwise(text)
+    elif isinstance(kind, DecimalType):
+        text = F.regexp_replace(text, r"\.0+$", "")
+    return F.when(~text.isin(*MISSING), text)
 
 
 def _check_columns(columns: set[str], settings: TableSource) -> None:
-    needed = {"path": "", "content": ""}
-    if settings.labels == "given" and settings.label_pattern is None:
-        needed[settings.label_column] = " (name another with source.label_column, or use source.label_pattern)"
-    for column in (settings.split_column, settings.group_column):
-        if column is not None:
-            needed[column] = ""
-    for column, advice in needed.items():
+    needed = {name: setting for setting, name in _named_columns(settings)}
+    for column, setting in needed.items():
         if column not in columns:
             raise SourceError(
-                f"source.path={settings.path} has no column {column}{advice}; it has {', '.join(sorted(columns))}"
+                f"source.path={settings.path} has no column {column} (name another with source.{setting}); it has "
+                f"{', '.join(sorted(columns))}"
             )
 
 
-def _label(settings: TableSource) -> Column:
+def _named_columns(settings: TableSource) -> Iterator[tuple[str, str]]:
+    """Yield (setting, name) of each column that a table must have."""
+    yield "path_column", settings.path_column
+    yield "content_column", settings.content_column
+    if settings.labels == "given" and settings.label_pattern is None:
+        yield "label_column", settings.label_column
+    if settings.split_column is not None:
+        yield "split_column", settings.split_column
+    if settings.group_column is not None:
+        yield "group_column", settings.group_column
+
+
+def _label(table: DataFrame, settings: TableSource) -> Column:
     if settings.labels == "none":
         return F.lit(None).cast("string")
     if settings.label_pattern is None:
-        return F.col(settings.label_column).cast("string")
+        return label_column(table, settings.label_column, settings.path)
     # Spark returns "" if the pattern is not found.
-    return F.nullif(F.regexp_extract("path", settings.label_pattern, 1), F.lit(""))
+    path = column_called(settings.path_column)
+    return F.nullif(F.regexp_extract(path, settings.label_pattern, 1), F.lit(""))
 
 
-def _optional_text(column: str | None) -> Column:
+def _optional(table: DataFrame, column: str | None, path: str) -> Column:
     """Return a column as text, null where it is empty; null everywhere without a column."""
-    return F.lit(None).cast("string") if column is None else F.nullif(F.col(column).cast("string"), F.lit(""))
+    return F.lit(None).cast("string") if column is None else label_column(table, column, path)

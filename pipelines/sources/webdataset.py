@@ -1,5 +1,6 @@
 """Tar shards. A shard may be too large for a row of Spark, so tasks stream it through fsspec."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -13,7 +14,10 @@ from cnnlib.image_set.contract import CODE, MESSAGE, PATH, SIZE_BYTES
 from cnnlib.image_set.ledger import CLASS_NAME, FILE, GIVEN_SPLIT, IMAGES, VERSION
 from cnnlib.image_set.splits import TEST
 from cnnlib.image_set.writer import CONTENT
-from cnnlib.sources.image_folder import are_splits, class_and_split_of
+from cnnlib.sources.image_folder import first_folder, splits_by_name
+from cnnlib.sources.labels import label_order
+from cnnlib.sources.left_out import IN_NO_SPLIT, is_junk
+from cnnlib.sources.spelling import Spelling
 from cnnlib.sources.webdataset import SHARD_SUFFIXES, index_shard, is_shard_name, read_shard
 from cnnlib.storage.folder import Folder, open_folder
 from pipelines.sources.files import list_files, open_source_folder, opened_file
@@ -23,13 +27,20 @@ from pipelines.sources.source import (
     collect_from_tasks,
     files_table,
     image_batches,
-    label_order,
     spread_over_tasks,
     table_of_files,
 )
 
 _CLASSES = "classes"
-_INDEX_SCHEMA = pa.schema([(FILE, pa.string()), (IMAGES, pa.int64()), (_CLASSES, pa.list_(pa.string()))])
+_LEFT_OUT = "left_out"
+_INDEX_SCHEMA = pa.schema(
+    [
+        (FILE, pa.string()),
+        (IMAGES, pa.int64()),
+        (_CLASSES, pa.list_(pa.string())),
+        (_LEFT_OUT, pa.map_(pa.string(), pa.int64())),
+    ]
+)
 
 
 def open_webdataset(spark: SparkSession, settings: WebdatasetSource, max_bytes: int) -> Source:
@@ -39,13 +50,16 @@ def open_webdataset(spark: SparkSession, settings: WebdatasetSource, max_bytes: 
     """
     folder = open_source_folder(settings.path)
     uri, labelled = folder.uri, settings.labels == "given"
-    shards = {file.name: file for file in list_files(spark, folder) if is_shard_name(file.name)}
-    if not shards:
-        raise SourceError(f"source.path={uri} has no shards; expected files that end in {', '.join(SHARD_SUFFIXES)}")
-    has_splits = are_splits(name.split("/")[0] for name in shards)
+    listed = [file for file in list_files(spark, folder) if is_shard_name(file.name) and not is_junk(file.name)]
+    splits = splits_by_name({_split_name(file.name) for file in listed}, settings.layout, settings.path)
 
     def split_of(name: str) -> str | None:
-        return class_and_split_of(name, has_splits)[1]
+        return splits.get(_split_name(name))
+
+    # If some folders or names are those of splits, the shards beside them are left out.
+    shards = {file.name: file for file in listed if not splits or split_of(file.name) is not None}
+    if not shards:
+        raise SourceError(f"source.path={uri} has no shards; expected files that end in {', '.join(SHARD_SUFFIXES)}")
 
     def index(rows: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
         opened = open_folder(uri)
@@ -69,18 +83,34 @@ def open_webdataset(spark: SparkSession, settings: WebdatasetSource, max_bytes: 
         for row in found
     )
     names_alone = files.select([FILE])
+    spelling = Spelling.of((name for row in found for name in row[_CLASSES]), joined=settings.join_spellings)
+    left_out = sum((Counter(row[_LEFT_OUT]) for row in found), Counter({IN_NO_SPLIT: len(listed) - len(shards)}))
     return Source(
         files,
-        label_order(name for row in found for name in row[_CLASSES]),
+        label_order(spelling.classes),
         lambda names, tasks: spread_over_tasks(spark, table_of_files(names_alone, names), tasks, read),
         gives_test=any(split_of(name) == TEST for name in shards),
+        left_out=+left_out,
+        spelling=spelling,
     )
 
 
+def _split_name(shard: str) -> str:
+    """Return the name that may tell the split of a shard: that of its first folder, or else its own."""
+    return first_folder(shard) or shard
+
+
 def _index(folder: Folder, name: str, labelled: bool) -> dict[str, Any]:
+    left_out = Counter[str]()
     with opened_file(folder, name) as file:
-        classes = [entry.class_name for entry in index_shard(file, name, labelled=labelled)]
-    return {FILE: name, IMAGES: len(classes), _CLASSES: sorted({name for name in classes if name is not None})}
+        entries = index_shard(file, name, labelled=labelled, left_out=left_out)
+        classes = [entry.class_name for entry in entries]
+    return {
+        FILE: name,
+        IMAGES: len(classes),
+        _CLASSES: sorted({name for name in classes if name is not None}),
+        _LEFT_OUT: list(left_out.items()),
+    }
 
 
 def _images(folder: Folder, name: str, split: str | None, labelled: bool, max_bytes: int) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,12 @@
 """Manifests and tables: sources that name each image with its label, split and group."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
@@ -107,7 +110,8 @@ def test_image_named_twice_under_two_labels_is_a_conflict(spark: SparkSession, p
     [
         ([{"file": "a.png", "label": "x"}], "no column path"),
         ([{"path": "a.png"}], "no column label"),
-        ([{"path": "a.png", "label": "x", "split": "valid"}], "1 rows with split valid; use train, val, test"),
+        ([{"path": "a.png", "label": "[0, 1]"}], r"has the label \[0, 1\]; several labels for one image"),
+        ([{"path": "a.png", "label": "x", "split": "holdout"}], "1 rows with split holdout; use train, val, test"),
     ],
 )
 def test_malformed_manifest_is_refused(
@@ -122,7 +126,10 @@ def test_malformed_manifest_is_refused(
 
 def test_empty_or_ragged_manifest_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     manifest = tmp_path / "images.csv"
-    for text, says in (("path,label\n", "has no images"), ("path,label\na.png,x\nb.png\n", "cannot be read by Spark")):
+    for text, says in (
+        ("path,label\n", "has no images"),
+        ("path,label\na.png,x\nb.png\n", "line 3 has 1 values, but the first line has 2"),
+    ):
         manifest.write_text(text)
         with pytest.raises(SourceError, match=says) as error:
             ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
@@ -198,7 +205,7 @@ def test_table_is_read_by_its_name(spark: SparkSession, table: Path, tmp_path: P
 def test_table_without_the_columns_is_refused(spark: SparkSession, table: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no column label \(name another with source.label_column"):
         ingest(spark, settings_of("table", table, tmp_path / "set"))
-    with pytest.raises(SourceError, match="neither a table that Spark knows nor Parquet"):
+    with pytest.raises(SourceError, match="neither a path that exists nor a table that Spark knows"):
         ingest(spark, settings_of("table", "no_such_table", tmp_path / "set"))
 
 
@@ -207,3 +214,143 @@ def test_pattern_that_java_does_not_know_is_refused(spark: SparkSession, table: 
     with pytest.raises(SourceError, match=r"cannot be read by Spark: .*\(\?P<label>") as error:
         ingest(spark, settings)
     assert "\n" not in error.value.message
+
+
+# --- as other tools write them
+
+
+def image_rows(labels: list[object]) -> dict[str, list[object]]:
+    """Return the columns of a table of noise images with these labels."""
+    contents = [encoded(Image.fromarray(noise(20, 20, 3, number)), "PNG") for number in range(len(labels))]
+    return {"path": [f"/in/{n}.png" for n in range(len(labels))], "content": contents, "label": labels}
+
+
+def write_table(folder: Path, labels: pa.Array | list[object]) -> Path:
+    values = labels.to_pylist() if isinstance(labels, pa.Array) else labels
+    folder.mkdir(parents=True)
+    columns = image_rows(values)
+    pq.write_table(pa.table({**columns, "label": labels}), folder / "part-0.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "rejected"),
+    [
+        (pa.array([0.0, 1.0, 10.0, 10.0]), ("0", "1", "10"), 0),
+        (pa.array([7.0, None, float("nan"), 8.5]), ("7", "8.5"), 2),
+        (pa.array([True, False, True, None]), ("false", "true"), 1),
+        (pa.array(["007", "7", "nan", " cat "]), ("007", "7", "cat"), 1),
+        (pa.array(["1.0", "2.0", "10.0", ""]), ("1", "2", "10"), 1),
+        (pa.array([Decimal("7.00"), Decimal("10.00"), None, Decimal("7.00")]), ("7", "10"), 1),
+        (pa.array([3, 20, 100, -1], pa.int8()), ("-1", "3", "20", "100"), 0),
+    ],
+    ids=["floats", "missing-floats", "booleans", "text", "text-of-floats", "decimals", "integers"],
+)
+def test_label_keeps_the_spelling_of_its_source(
+    spark: SparkSession, tmp_path: Path, labels: pa.Array, classes: tuple[str, ...], rejected: int
+) -> None:
+    source = write_table(tmp_path / "table", labels)
+    settings = settings_of("table", source, tmp_path / "set", rejects={"max_fraction": 0.5})
+    image_set = ingest(spark, settings)
+    assert (image_set.classes, image_set.counts.rejected) == (classes, rejected)
+    assert set(rejects_of(tmp_path / "set").values()) <= {"unknown_label"}
+
+
+def test_list_of_labels_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    source = write_table(tmp_path / "table", pa.array([[0, 1], [1]]))
+    with pytest.raises(SourceError, match="the column label has the type array<bigint>; an image has one label"):
+        ingest(spark, settings_of("table", source, tmp_path / "set"))
+
+
+def test_partitions_of_hive_keep_their_zeros(spark: SparkSession, tmp_path: Path) -> None:
+    for number, label in enumerate(("007", "7", "__HIVE_DEFAULT_PARTITION__")):
+        folder = tmp_path / "table" / f"label={label}"
+        folder.mkdir(parents=True)
+        content = encoded(Image.fromarray(noise(20, 20, 3, number)), "PNG")
+        pq.write_table(pa.table({"path": [f"/in/{number}.png"], "content": [content]}), folder / "part-0.parquet")
+    settings = settings_of("table", tmp_path / "table", tmp_path / "set", rejects={"max_fraction": 0.5})
+    image_set = ingest(spark, settings)
+    assert (image_set.classes, image_set.counts.rejected) == (("007", "7"), 1)
+
+
+@pytest.mark.parametrize("log", ["_delta_log/00000000000000000000.json", ".hoodie/hoodie.properties"])
+@pytest.mark.parametrize("source_format", ["table", "manifest"])
+def test_files_of_a_table_with_a_log_are_refused(
+    spark: SparkSession, tmp_path: Path, log: str, source_format: str
+) -> None:
+    source = write_table(tmp_path / "table", ["cat", "dog"])
+    (source / log).parent.mkdir()
+    (source / log).write_text('{"remove": {"path": "part-0.parquet"}}')
+    kind = "delta" if "delta" in log else "hudi"
+    with pytest.raises(SourceError, match=f"is a table of {kind}, and this Spark session cannot read it") as refused:
+        ingest(spark, settings_of(source_format, source, tmp_path / "set"))
+    assert "\n" not in refused.value.message
+    with pytest.raises(SourceError, match=f"is a part of the {kind} table {source}"):
+        ingest(spark, settings_of("table", source / "part-0.parquet", tmp_path / "set"))
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("name", ["my-images.parquet", "2024-05-01", "my images", "a.b.c.d", "photos"])
+def test_path_that_exists_is_a_path(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_table(tmp_path / name, ["cat", "dog"])
+    monkeypatch.chdir(tmp_path)
+    assert ingest(spark, settings_of("table", name, tmp_path / "set")).classes == ("cat", "dog")
+
+
+def test_backquotes_name_a_table(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(tmp_path / "odd-name", ["cat", "dog"])
+    other = write_table(tmp_path / "other", ["sun", "moon"])
+    monkeypatch.chdir(tmp_path)
+    spark.read.parquet(str(other)).createOrReplaceTempView("`odd-name`")
+    assert ingest(spark, settings_of("table", "`odd-name`", tmp_path / "set")).classes == ("moon", "sun")
+    with pytest.raises(SourceError, match="goes between backquotes: `no-such-table`"):
+        ingest(spark, settings_of("table", "no-such-table", tmp_path / "nothing"))
+
+
+def test_columns_of_other_names_are_read(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    rows = {"file.name": ["a.png", "b.png"], "bytes": image_rows([0, 1])["content"], "breed": ["collie", "pug"]}
+    (tmp_path / "table").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "table" / "part-0.parquet")
+    columns = {"path_column": "file.name", "content_column": "bytes", "label_column": "breed"}
+    table = settings_of("table", tmp_path / "table", tmp_path / "of_table", source=columns)
+    assert ingest(spark, table).classes == ("collie", "pug")
+    pd.DataFrame(
+        {"file": ["dark/000.png", "light/000.png"], "breed": ["pug", "pug"], "fold": ["Valid", "Training"]}
+    ).to_csv(photos / "list.csv", index=False, sep=";")
+    columns = {"path_column": "file", "label_column": "breed", "split_column": "fold"}
+    manifest = settings_of("manifest", photos / "list.csv", tmp_path / "of_manifest", source=columns)
+    assert ingest(spark, manifest).classes == ("pug",)
+    assert split_of(tmp_path / "of_manifest") == {"dark/000.png": "val", "light/000.png": "train"}
+
+
+def test_paths_of_windows_are_refused_in_one_line(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    for name in (r"dark\000.png", r"C:\data\dark\000.png", "D:/dark/000.png"):
+        manifest = write_manifest(photos, "csv", [{"path": name, "label": "a"}, {"path": "dark/000.png", "label": "b"}])
+        with pytest.raises(
+            SourceError, match="has 1 paths that do not exist here and are written as on Windows"
+        ) as refused:
+            ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+        assert "\n" not in refused.value.message
+    # A file whose name has a backslash is a file.
+    (photos / r"back\slash.png").write_bytes((photos / "dark" / "000.png").read_bytes())
+    manifest = write_manifest(photos, "csv", [{"path": r"back\slash.png", "label": "a"}])
+    assert ingest(spark, settings_of("manifest", manifest, tmp_path / "set")).counts.kept == 1
+
+
+def test_uris_as_spark_writes_them_are_found(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+    (photos / "50% off.png").write_bytes(encoded(Image.fromarray(noise(20, 20, 3, 1)), "PNG"))
+    (photos / "a%20b.png").write_bytes(encoded(Image.fromarray(noise(20, 20, 3, 2)), "PNG"))
+    (photos / "a b.png").write_bytes(encoded(Image.fromarray(noise(20, 20, 3, 3)), "PNG"))
+    folder = f"file:{str(photos).replace(' ', '%20').replace('#', '%23')}"
+    entries = [
+        {"path": f"{folder}/50%25%20off.png", "label": "off"},
+        # The file of this very name exists, so nothing is decoded.
+        {"path": f"file:{photos}/a%20b.png", "label": "literal"},
+        {"path": "a%20b.png ", "label": "literal"},
+    ]
+    manifest = write_manifest(photos, "csv", entries)
+    image_set = ingest(spark, settings_of("manifest", manifest, tmp_path / "set"))
+    assert image_set.counts == Counts(found=3, kept=2, duplicate=1, rejected=0)
+    assert image_set.classes == ("literal", "off")

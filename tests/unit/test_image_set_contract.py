@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cnnlib.errors import ImageSetError
+from cnnlib.errors import ImageSetError, ModelError
 from cnnlib.image_set.contract import COMMIT, Counts, open_image_set, publish_image_set
 from cnnlib.image_set.ledger import GIVEN_SPLIT
 from cnnlib.image_set.writer import write_images
@@ -79,6 +79,7 @@ def test_dataset_json_has_the_keys_of_the_contract(image_set):
         "image",
         "counts",
         "splits",
+        "left_out",
         "rejected_by_code",
         "conflicting",
         "rejects",
@@ -196,3 +197,27 @@ def test_set_opens_from_another_file_system(tmp_path):
     opened = open_image_set("memory://a/set")
     assert opened.split("train").rows == 1
     assert opened.files("train")[0].startswith("memory:///a/set/train/part-00000-")
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        (("7.0", "8.0"), None),
+        (("a", "x"), None),
+        (("x", "y"), "have no class in common: the set has a, b, c; the model has x, y"),
+        (("A ", "y"), r"\(a and A  look alike\)"),
+    ],
+)
+def test_set_and_model_need_a_common_class(image_set, classes, says):
+    own = ("7.0", "b") if classes[0] == "7.0" else ("a", "b", "c")
+    asked = replace(image_set, classes=own)
+    if says is None:
+        asked.check_classes(classes)
+        return
+    with pytest.raises(ModelError, match=says):
+        asked.check_classes(classes)
+
+
+def test_numbers_of_other_spelling_look_alike(image_set):
+    with pytest.raises(ModelError, match=r"\(7 and 7\.0, 08 and 8 look alike\)"):
+        replace(image_set, classes=("7", "08")).check_classes(("7.0", "8"))

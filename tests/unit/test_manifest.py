@@ -7,8 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cnnlib.config.sources import ManifestSource
 from cnnlib.errors import ImageError, SourceError
-from cnnlib.sources.manifest import check_columns, format_of, is_absolute, links_out, resolve
+from cnnlib.sources.manifest import (
+    Columns,
+    find_columns,
+    format_of,
+    is_absolute,
+    links_out,
+    other_readings,
+    resolve,
+)
 
 # --- resolve
 
@@ -151,6 +160,8 @@ def test_links_that_stay_within_are_no_way_out(tmp_path):
         ("a.csv", "csv"),
         ("s3a://b/a.JSONL", "jsonl"),
         ("a.ndjson", "jsonl"),
+        ("a.TSV", "csv"),
+        ("a.txt", "csv"),
         ("a.json", "jsonl"),
         ("a.b.parquet", "parquet"),
     ],
@@ -165,31 +176,72 @@ def test_folder_is_parquet_whatever_its_name():
 
 @pytest.mark.parametrize("path", ["labels", "a.xlsx", "a.csv.zip", "csv", ".csv/labels"])
 def test_other_endings_are_refused(path):
-    with pytest.raises(SourceError, match=r"does not end like a manifest; name a file that ends in \.csv, \.jsonl"):
+    with pytest.raises(SourceError, match=r"does not end like a manifest; name a file that ends in \.csv, \.tsv"):
         format_of(path)
 
 
+def settings(**more: str) -> ManifestSource:
+    return ManifestSource(path="a.csv", **more)
+
+
 @pytest.mark.parametrize(
-    ("names", "labelled", "says"),
+    ("names", "more", "expected"),
+    [
+        (["path", "label", "width"], {}, Columns("path", "label")),
+        (["split", "group", "label", "path"], {}, Columns("path", "label", "split", "group")),
+        (["Path", "LABEL", "Split"], {}, Columns("Path", "LABEL", "Split")),
+        (["path", "Path", "label"], {}, Columns("path", "label")),
+        (["path"], {"labels": "none"}, Columns("path")),
+        (
+            ["file", "breed", "fold", "path", "label", "split"],
+            {"path_column": "file", "label_column": "breed", "split_column": "fold"},
+            Columns("file", "breed", "fold"),
+        ),
+        (["path", "label", "patient"], {"group_column": "patient"}, Columns("path", "label", None, "patient")),
+    ],
+)
+def test_columns_are_found(names, more, expected):
+    assert find_columns(names, settings(**more)) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "says"),
     [
         (
             ["image", "label"],
-            True,
-            "a.csv has no column path; its columns are image, label. A manifest needs path and label, and may",
+            {},
+            "a.csv has no column path; it has 'image', 'label'. Name .* --source.path_column",
         ),
-        (["a"], True, "no column path and no column label"),
-        (
-            ["Path", "label"],
-            False,
-            "no column path; its columns are Path, label. A manifest needs path, and may have split",
-        ),
-        ([], False, "no column path; its columns are none"),
+        (["path"], {}, "no column label; it has 'path'. Name the right one with --source.label_column"),
+        (["path", "LABEL", "Label"], {}, "no column label"),
+        ([], {"labels": "none"}, "no column path; it has none"),
+        (["path", "label"], {"split_column": "fold"}, "no column fold; .* --source.split_column"),
+        (["path", "label"], {"group_column": "patient"}, "no column patient; .* --source.group_column"),
+        (["cat/000.png", "cat"], {}, "write these names into the first line"),
     ],
 )
-def test_missing_columns_are_named(names, labelled, says):
-    with pytest.raises(SourceError, match=says):
-        check_columns(names, "a.csv", labelled=labelled)
+def test_missing_column_is_named_with_its_setting(names, more, says):
+    with pytest.raises(SourceError, match=says) as refused:
+        find_columns(names, settings(**more))
+    assert "\n" not in refused.value.message
 
 
-def test_label_column_is_not_needed_without_labels():
-    check_columns(["path"], "a.csv", labelled=False)
+# --- paths of others
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("file:/my%20photos/a.jpg", ["file:/my photos/a.jpg"]),
+        ("s3://bucket/100%25.jpg", ["s3://bucket/100%.jpg"]),
+        ("dbfs:/K%C3%A4se.jpg", ["dbfs:/K\u00e4se.jpg"]),
+        (" file:/a%20b.jpg ", ["file:/a%20b.jpg", "file:/a b.jpg"]),
+        ("a.jpg ", ["a.jpg"]),
+        # Without a scheme, a percent sign is a part of the name.
+        ("/data/100%25.jpg", []),
+        ("a%20b.jpg", []),
+        ("a.jpg", []),
+    ],
+)
+def test_other_readings_of_a_path(path, expected):
+    assert other_readings(path) == expected

@@ -117,6 +117,7 @@ def test_summary_tells_counts_model_and_files(published):
         "format_version": 1,
         "counts": {"rows": 5, "scored": 2, "failed": 3},
         "failed_by_code": {"truncated": 2, "not_an_image": 1},
+        "left_out": {},
         "model": {"name": "digits", "version": "3", "sha256": "a" * 64},
         "stability": None,
         "complete": True,

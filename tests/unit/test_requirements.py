@@ -41,6 +41,8 @@ def test_there_are_two_profiles() -> None:
 def test_pins_meet_the_ranges_of_setup(profile: str, python: str) -> None:
     pinned = pins(f"{profile}.txt", python)
     ranges = [Requirement(line) for line in metadata.requires("sparkcnn") or []]
+    # An extra is installed only where it is asked for.
+    ranges = [one for one in ranges if one.marker is None]
     assert len(ranges) > 10
     assert [f"{one} has {pinned[one.name]}" for one in ranges if pinned[one.name] not in one.specifier] == []
 

@@ -20,6 +20,11 @@ VALUES = {
     "label_pattern": "([^/]+)/[^/]+$",
     "split_column": "part",
     "group_column": "patient",
+    "path_column": "file",
+    "content_column": "bytes",
+    "encoding": "cp1252",
+    "join_spellings": True,
+    "layout": "classes",
 }
 SETTINGS = {name: {setting for setting in VALUES if setting in kind.model_fields} for name, kind in FORMATS.items()}
 OWN = [(name, setting) for name, settings in SETTINGS.items() for setting in sorted(settings)]
@@ -33,7 +38,7 @@ def given_to(name: str, *settings: str) -> dict[str, str]:
 
 
 def options(values: dict[str, str], section: str = "source") -> list[str]:
-    return [part for name, value in values.items() for part in (f"--{section}.{name}", value)]
+    return [part for name, value in values.items() for part in (f"--{section}.{name}", str(value))]
 
 
 def refusal_of(*arguments: str, job: type = IngestSettings) -> str:
@@ -97,10 +102,14 @@ def test_argument_of_another_format_is_refused_in_python(name, setting):
 
 
 def test_another_format_over_a_file_refuses_the_settings_of_the_first(tmp_path):
-    (tmp_path / "ingest.yaml").write_text("source: {format: table, path: main.photos, label_column: breed}")
+    (tmp_path / "ingest.yaml").write_text("source: {format: table, path: main.photos, content_column: breed}")
     over = ["--config", str(tmp_path / "ingest.yaml"), "--source.format", "manifest"]
-    assert refusal_of(*over).startswith("source.label_column: this is a setting of format table; with format manifest")
-    parsed = parse_settings("ingest", IngestSettings, [*over, "--source.label_column", "label", "--output.path", "out"])
+    assert refusal_of(*over).startswith(
+        "source.content_column: this is a setting of format table; with format manifest"
+    )
+    parsed = parse_settings(
+        "ingest", IngestSettings, [*over, "--source.content_column", "content", "--output.path", "out"]
+    )
     assert parsed.source == SourceSettings(format="manifest", path="main.photos")
 
 

@@ -165,8 +165,8 @@ def test_image_that_cannot_be_used_has_a_code(member, code, says):
 
 
 def test_names_that_only_look_like_leading_out_are_names():
-    assert codes(("..a/b...jpg", b"1"), ("c:\\..\\d.jpg", b"1")) == [
-        ("..a/b...jpg", None, None),
+    assert codes(("a../b...jpg", b"1"), ("c:\\..\\d.jpg", b"1")) == [
+        ("a../b...jpg", None, None),
         ("c:\\..\\d.jpg", None, None),
     ]
 

@@ -3,8 +3,9 @@
 This module travels inside every registered model (see `cnnlib.sealed.seal`), so a model always sees the same pixels. It
 therefore imports nothing of this project except `errors`, with a relative import.
 
-The first bytes of a file decide its format, not its name: JPEG, PNG, BMP, WebP and GIF (first frame of an animation),
-TIFF (first page). The decoder turns the image upright by its EXIF orientation, makes it grey or RGB, and resizes it.
+The first bytes of a file decide its format, not its name: JPEG, PNG, BMP, PPM (also PGM and PBM), JPEG 2000, WebP, GIF
+and AVIF (first frame of an animation), TIFF (first page), and HEIF if the package pillow-heif is installed. The decoder
+turns the image upright by its EXIF orientation, makes it grey or RGB, and resizes it.
 
 | in the file | becomes |
 |---|---|
@@ -33,12 +34,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -58,26 +61,77 @@ class _FirstOfGif(GifImageFile):
     disposal_method = property(lambda self: 0, lambda self, method: None)
 
 
-# The first bytes of a format, and its reader.
-_READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (re.compile(rb"RIFF....WEBPVP8[ XL]", re.DOTALL), WebPImageFile),
-    (re.compile(rb"GIF8[79]a"), _FirstOfGif),
+def _avif_reader() -> type[ImageFile] | None:
+    try:
+        from PIL import AvifImagePlugin
+    except ImportError:  # Pillow before 11.3
+        return None
+    # A Spark task has one core, and decodes one image after the other.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    return AvifImagePlugin.AvifImageFile if AvifImagePlugin.SUPPORTED else None
+
+
+def _heif_reader() -> type[ImageFile] | None:
+    try:
+        import pillow_heif
+    except ImportError:
+        return None
+    pillow_heif.options.DECODE_THREADS = 1
+    return pillow_heif.HeifImageFile
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A file format: a pattern of its first bytes, its reader, and what must be installed if there is no reader."""
+
+    name: str
+    first_bytes: re.Pattern[bytes]
+    reader: type[ImageFile] | None
+    needs: str = ""
+
+
+_FORMATS = (
+    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImageFile),
+    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    _Format("WebP", re.compile(rb"RIFF....WEBPVP8[ XL]", re.DOTALL), WebPImageFile),
+    _Format("GIF", re.compile(rb"GIF8[79]a"), _FirstOfGif),
     # A text may begin with BM too. In a BMP, the length of the next header follows, which is one of seven.
-    (re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), BmpImageFile),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    _Format("BMP", re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), BmpImageFile),
+    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
+    # A text may begin with P1 too. In a PPM, the width follows, or a comment.
+    _Format("PPM", re.compile(rb"P[1-6]\s+[#\d]"), PpmImageFile),
+    _Format(
+        "JPEG 2000",
+        re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+        Jpeg2KImageFile if features.check("jpg_2000") else None,
+        "a Pillow with OpenJPEG",
+    ),
+    _Format(
+        "AVIF", re.compile(rb"....ftyp(avi[fs]|m[is]f1.{4,16}avif)", re.DOTALL), _avif_reader(), "Pillow 11.3 or newer"
+    ),
+    _Format(
+        "HEIF",
+        re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+        _heif_reader(),
+        "the package pillow-heif",
+    ),
 )
+# This many bytes tell the format of a file.
+FIRST_BYTES = 32
 # The words in which a reader says that it does not know this kind of file, which may be intact.
-_UNSUPPORTED = re.compile(r"cannot handle|[Uu]nsupported|not (yet )?supported|not available|unknown pixel mode")
+_UNSUPPORTED = re.compile(
+    r"cannot handle|unable to determine|[Uu]nsupported|not (yet )?supported|not available|unknown pixel mode"
+)
 
 # A few KB can hold many scans, and each visits all pixels. Real files have about 10. libtiff has the same limit.
 _MAX_JPEG_SCANS = 100
 # Pillow joins the parts of EXIF data one by one, in quadratic time: 0.4 s for a file of 1 MB. Smaller files are not
 # counted.
 _MAX_EXIF_PARTS, _UNCOUNTED_BYTES = 100, 1_000_000
-# Pillow unpacks run lengths in Python, at 5 to 10 million pixels/s.
-_MAX_RUN_LENGTH_PIXELS = 10_000_000
+# Pillow unpacks the run lengths of a BMP in Python, at 5 to 10 million pixels/s, and a PPM whose values are text, or of
+# an odd number of bits, at 1 to 2 million.
+_MAX_PIXELS_IN_PYTHON = 10_000_000
+_UNPACKED_IN_PYTHON = ("bmp_rle", "ppm_plain", "ppm")
 
 # The operations that turn the EXIF orientations 2 to 8 upright.
 _TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
@@ -237,9 +291,13 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
         raise ImageError("empty_file", "the file has no bytes")
     if limits.max_bytes is not None and len(content) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(content)} bytes exceed the limit of {limits.max_bytes}")
-    reader = next((reader for first_bytes, reader in _READERS if first_bytes.match(content)), None)
+    format = _format_of(content)
+    if format is None:
+        names = ", ".join(format.name for format in _FORMATS)
+        raise ImageError("not_an_image", f"it does not begin like a file of any of these formats: {names}")
+    reader = format.reader
     if reader is None:
-        raise ImageError("not_an_image", "it does not begin like a JPEG, PNG, BMP, GIF, TIFF or WebP file")
+        raise ImageError("unsupported_mode", f"it is {format.name}, which needs {format.needs}")
     if _SILENCE not in warnings.filters:
         # Not once on import: if that happens within warnings.catch_warnings(), the filter is lost.
         warnings.filterwarnings("ignore", module=_NOISY)
@@ -257,7 +315,7 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
         raise
     except Exception as error:
         # On a damaged file, Pillow's readers raise almost any exception. All of them concern this image alone.
-        reason = f"{reader.format}: {str(error) or type(error).__name__}"
+        reason = f"{format.name}: {str(error) or type(error).__name__}"
         # A TIFF raises a KeyError with the number of an unknown compression, or of the palette's tag if it is missing.
         unknown = isinstance(error.__cause__, KeyError) and error.__cause__.args != (_PALETTE,)
         if isinstance(error, Image.DecompressionBombError):
@@ -269,6 +327,19 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
         else:
             code, reason = "unreadable", f"{type(error).__name__} in {reason}"
         raise ImageError(code, reason) from error
+
+
+def _format_of(content: bytes) -> _Format | None:
+    return next((format for format in _FORMATS if format.first_bytes.match(content)), None)
+
+
+def begins_like_an_image(first_bytes: bytes) -> bool:
+    """Return whether a file has a format of this module; `first_bytes` are its first FIRST_BYTES bytes, or more.
+
+    >>> begins_like_an_image(encode_png(np.zeros((1, 1, 1), np.uint8))), begins_like_an_image(b"P5 is my favourite.")
+    (True, False)
+    """
+    return _format_of(first_bytes) is not None
 
 
 def _refuse_above(limit: int, count: int, unit: str) -> None:
@@ -293,8 +364,8 @@ def _refuse_bomb(image: ImageFile, limits: Limits) -> None:
         tile_width, tile_height = tags[_TILE_WIDTH], tags[_TILE_HEIGHT]
         tiles = math.ceil(tags[_WIDTH] / tile_width) * math.ceil(tags[_HEIGHT] / tile_height)
         pixels = tiles * tile_width * tile_height
-    elif isinstance(image, BmpImageFile) and image.tile[0][0] == "bmp_rle":
-        limit = min(limit, _MAX_RUN_LENGTH_PIXELS)
+    elif image.tile and image.tile[0][0] in _UNPACKED_IN_PYTHON:
+        limit = min(limit, _MAX_PIXELS_IN_PYTHON)
     if pixels > limit:
         raise ImageError("too_many_pixels", f"{pixels} pixels exceed the limit of {limit}")
     if min(image.size) < limits.min_side:
@@ -314,7 +385,8 @@ def _upright(image: ImageFile, spec: ImageSpec) -> tuple[Image.Image, tuple[int,
     (width, height) of the whole source.
     """
     mode = MODES[spec.channels]
-    if image.mode in ("I", "F"):
+    # A PPM of 16 bits has mode I too.
+    if image.mode == "F" or (image.mode == "I" and not isinstance(image, PpmImageFile)):
         raise ImageError("unsupported_mode", f"expected up to 16 bits per channel without sign, received {image.mode}")
     source = None
     if isinstance(image, JpegImageFile):
@@ -346,7 +418,7 @@ def _converted(image: ImageFile, mode: str) -> Image.Image:
     image.info.pop("transparency", None)
     if image.mode == mode:
         return image
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         return _upper_8_bits(image).convert(mode)
     # Pillow cannot convert CIELAB to grey directly.
     return (image.convert("RGB") if image.mode == "LAB" else image).convert(mode)
