@@ -27,6 +27,7 @@ from cnnlib.config import (
     TrainSettings,
     TuneSettings,
 )
+from jobs.early_checks import check_evaluate, check_ingest, check_score, check_train, check_trainings
 from jobs.exit_status import exit_without_waiting
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ def _ingest(settings: IngestSettings) -> None:
     from jobs.tables.pipeline import image_set_table
     from pipelines.ingest import ingest
 
+    check_ingest(settings)
     with _spark("ingest") as spark:
         show(image_set_table(ingest(spark, settings)))
 
 
 def _train(settings: TrainSettings) -> None:
+    check_train(settings)
     _import_tensorflow()
     from jobs.tables.layout import show
     from jobs.tables.pipeline import rate_table, training_table
@@ -81,6 +84,7 @@ def _train(settings: TrainSettings) -> None:
 
 
 def _compare(settings: CompareSettings) -> None:
+    check_trainings(settings)
     _import_tensorflow()
     from jobs.tables.layout import show
     from jobs.tables.tuning import compared_table, comparison_table
@@ -92,6 +96,7 @@ def _compare(settings: CompareSettings) -> None:
 
 
 def _tune(settings: TuneSettings) -> None:
+    check_trainings(settings)
     _import_tensorflow()
     from jobs.tables.layout import show
     from jobs.tables.tuning import trials_table, tuned_table
@@ -108,6 +113,7 @@ def _score(settings: ScoreSettings) -> None:
     from jobs.tables.pipeline import scoring_tables
     from pipelines.score import score
 
+    check_score(settings)
     try:
         with _spark("score") as spark:
             predictions = score(spark, settings)
@@ -123,6 +129,7 @@ def _evaluate(settings: EvaluateSettings) -> None:
     from jobs.tables.layout import show
     from pipelines.evaluate import evaluate
 
+    check_evaluate(settings)
     with _spark("evaluate") as spark:
         evaluated = evaluate(spark, settings)
     show(classes_table(evaluated.evaluation), evaluation_table(evaluated))
@@ -136,6 +143,7 @@ def _promote(settings: PromoteSettings) -> None:
     if settings.rollback:  # needs no Spark
         show(promotion_table(roll_back(settings)))
         return
+    check_evaluate(settings)
     with _spark("promote") as spark:
         promotion = promote(spark, settings)
     show(gates_table(promotion.gates), promotion_table(promotion))

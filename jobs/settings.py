@@ -105,6 +105,8 @@ def one_line(message: str, known: Iterable[str]) -> str:
     text = re.sub(
         r"Does not validate against any of the Union subtypes .*Given value: ", "does not fit, received ", text
     )
+    # The parser of YAML does not know the name of the file.
+    text = text.replace(' in "<unicode string>",', " at")
     text = text.replace("Got value:", "received").replace("typing.", "").replace("Value error, ", "")
     # If two settings contradict, the message quotes their whole section after it has named them.
     text = re.sub(r",? received \{.*\}$", "", text).removeprefix(": ")

@@ -1,5 +1,6 @@
 """The command `sparkcnn NAME …`."""
 
+import os
 import sys
 
 from cnnlib.errors import ConfigError, did_you_mean
@@ -9,6 +10,17 @@ from jobs.command import run_job
 
 def main() -> int:
     """Run the job that the first argument names, and return its exit status."""
+    try:
+        status = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has ended. Python would flush the output again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run() -> int:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())

@@ -8,8 +8,8 @@ from cnnlib.image_set.splits import TRAIN, VAL
 from cnnlib.sealed.starting_weights import is_path, weights_file
 
 
-def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
-    """Raise ImageSetError or ConfigError for a training that would fail, before anything starts."""
+def check_classes(image_set: ImageSet) -> None:
+    """Raise ConfigError for an image set without labels, or with a single class."""
     if not image_set.classes:
         raise ConfigError(
             f"{image_set.folder.uri} has no labels, because it was ingested with source.labels=none; training needs "
@@ -17,6 +17,11 @@ def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
         )
     if len(image_set.classes) < 2:
         raise ConfigError(f"{image_set.folder.uri} has one class, {image_set.classes[0]}; training needs two or more")
+
+
+def check_fit(image_set: ImageSet, settings: TrainSettings) -> None:
+    """Raise ImageSetError or ConfigError for a training that would fail, before anything starts."""
+    check_classes(image_set)
     taken = {"name", "image_shape", "classes", "mean", "std", "weights"} & settings.model.options.keys()
     if taken:
         raise ConfigError(

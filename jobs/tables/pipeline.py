@@ -186,7 +186,7 @@ def _add_predictions(table: Table, predictions: "Predictions") -> None:
         "scored",
         f"{counts['rows']:,} rows = {counts['scored']:,} scored + {counts['failed']:,} failed"
         + by_code(predictions.failed_by_code)
-        + (f" + {counts['skipped']:,} skipped (predicted before)" if "skipped" in counts else ""),
+        + (f" + {counts['skipped']:,} skipped (have a row already)" if "skipped" in counts else ""),
     )
     if predictions.left_out:
         table.add_row("left out", in_words(Counter(predictions.left_out)))

@@ -50,6 +50,17 @@ def open_source_folder(path: str) -> Folder:
     return folder
 
 
+def check_path(path: str) -> None:
+    """Raise SourceError if there is nothing at the path of a source."""
+    folder = open_folder(path)
+    try:
+        there = folder.fs.exists(folder.root)
+    except OSError as error:
+        raise SourceError(f"source.path={path} cannot be read: {first_line(error)}") from error
+    if not there:
+        raise SourceError(f"source.path={path} does not exist; check the path")
+
+
 def infos_by_name(folder: Folder) -> dict[str, Mapping[str, Any]]:
     """Return the file system's description of each file in a folder, by name.
 

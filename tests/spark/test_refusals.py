@@ -30,7 +30,7 @@ def refusal(
 
 def test_missing_source(refusal: Callable[..., str], tmp_path: Path) -> None:
     line = refusal(ingest.main, "--source.format", "idx", "--source.path", "nowhere", "--output.path", "set")
-    assert line == "sparkcnn ingest: source.path=nowhere is not a folder that can be read; check the path"
+    assert line == "sparkcnn ingest: source.path=nowhere does not exist; check the path"
     assert list(tmp_path.iterdir()) == []
 
 
