@@ -75,9 +75,24 @@ class RejectsSettings(Settings):
         le=1,
         description="largest fraction of rejects among the images found; above it the job fails with exit status 3",
     )
-    max_pixels: int = Field(89_478_485, gt=0, description="reject an image if its header tells more pixels than this")
+    max_pixels: int = Field(
+        89_478_485,
+        gt=0,
+        description="reject an image if its header tells more pixels than this; models that are trained on the set do "
+        "so too; of a JPEG that is unpacked smaller, fewer pixels count",
+    )
     max_mb: float = Field(256.0, gt=0, le=1024, description="reject a file of more megabytes than this")
-    min_side: int = Field(1, gt=0, description="reject an image if a side has fewer pixels than this")
+    min_side: int = Field(
+        1,
+        gt=0,
+        description="reject an image if a side has fewer pixels than this; models that are trained on the set do so "
+        "too",
+    )
+    keep_truncated: bool = Field(
+        False,
+        description="take what is there of a JPEG whose end is missing: its rest is grey, and the ledger marks it; "
+        "models that are trained on the set do so too",
+    )
 
 
 class ImageSetOutputSettings(Settings):

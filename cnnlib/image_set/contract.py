@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cnnlib.errors import ImageSetError, ModelError
 from cnnlib.image_set.splits import SPLITS
-from cnnlib.sealed.frozen.images import ImageSpec, decode_image
+from cnnlib.sealed.frozen.images import ImageSpec, Limits, decode_image
 from cnnlib.storage.folder import Folder, commit, open_folder
 from cnnlib.storage.parts import PartFile
 
@@ -101,6 +101,13 @@ class ImageSet:
     source_files: tuple[PartFile, ...] = ()
     source_digest: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits for image files with which the set was made, but for their bytes. A model gets them too."""
+        rejects = self.settings.get("rejects", {})
+        known = {name: rejects[name] for name in ("max_pixels", "min_side", "keep_truncated") if name in rejects}
+        return Limits(**known)
 
     @property
     def name(self) -> str:

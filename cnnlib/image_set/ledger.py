@@ -32,6 +32,8 @@ PERCEPTUAL_HASH = "perceptual_hash"
 CHANNEL_SUMS = "channel_sums"
 CHANNEL_SQUARE_SUMS = "channel_square_sums"
 THUMBNAIL = "thumbnail"
+# Whether the end of the file is missing, and what was there was taken.
+TRUNCATED = "truncated"
 # The location of the pixels: the part file and the row in it; null for a reject. LABEL is the label in that row.
 PART = "part"
 ROW = "row"
@@ -69,6 +71,7 @@ SCHEMA = pa.schema(
         (OUTCOME, pa.string()),
         (SPLIT, pa.string()),
         (CONFLICTING, pa.bool_()),
+        (TRUNCATED, pa.bool_()),
     ]
 )
 

@@ -179,6 +179,7 @@ class _TaskWriter:
             ledger.CHANNEL_SUMS: sums,
             ledger.CHANNEL_SQUARE_SUMS: square_sums,
             contract.LABEL: label,
+            ledger.TRUNCATED: decoded.truncated,
         }
         if plan.split.near_duplicates is not None:
             columns[ledger.PERCEPTUAL_HASH] = perceptual_hash(pixels)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cnnlib.errors import ModelError
 from cnnlib.sealed.frozen import predict
-from cnnlib.sealed.frozen.images import ImageSpec
+from cnnlib.sealed.frozen.images import DEFAULT_LIMITS, ImageSpec, Limits
 from cnnlib.sealed.frozen.predict import CARD_FILE, MODEL_FILE, ModelCard, sha256_of
 from cnnlib.sealed.frozen_interface import SealedClassifier
 
@@ -41,6 +41,7 @@ def seal(
     fingerprint: str,
     class_shares: Sequence[float] = (),
     confidence_shares: Sequence[float] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> ModelCard:
     """Seal a model that gives logits, and return its card.
 
@@ -58,6 +59,7 @@ def seal(
         code_package=_write_code(folder),
         class_shares=tuple(class_shares),
         confidence_shares=tuple(confidence_shares),
+        limits=limits,
     )
     (artifacts / CARD_FILE).write_text(json.dumps(card.as_dict(), indent=2) + "\n")
     return card

@@ -22,7 +22,7 @@ from cnnlib.image_set.splits import TRAIN
 from cnnlib.predictions.contract import ScoredWith
 from cnnlib.predictions.drift import shares_of
 from cnnlib.sealed.frozen import predict
-from cnnlib.sealed.frozen.images import ImageSpec, encode_png
+from cnnlib.sealed.frozen.images import DEFAULT_LIMITS, ImageSpec, Limits, encode_png
 from cnnlib.sealed.frozen.predict import ModelCard
 from cnnlib.sealed.seal import ARTIFACTS, SEALED, seal
 from cnnlib.sealed.starting_weights import REGISTERED
@@ -102,6 +102,12 @@ def pin_version(uri: str) -> str:
         return resolve(uri).uri
 
 
+def check_model(uri: str) -> None:
+    """Raise ModelError if a URI names no model of the connected store. Nothing is downloaded."""
+    with _as_model_error(uri):
+        resolve(uri)
+
+
 def fetch_model(uri: str, folder: Path) -> FetchedModel:
     """Download the sealed model that a URI names into a folder. An alias, a stage or latest is resolved once.
 
@@ -134,13 +140,14 @@ class TrainedOn:
     classes: tuple[str, ...]
     fingerprint: str
     class_shares: tuple[float, ...] = ()
+    limits: Limits = DEFAULT_LIMITS
 
     @classmethod
     def of(cls, image_set: ImageSet) -> "TrainedOn":
         """Describe a model that was trained on the train split of an image set."""
         train = image_set.splits[TRAIN]
         class_shares = tuple(shares_of(train.class_counts)) if train.rows else ()
-        return cls(image_set.image, image_set.classes, image_set.fingerprint, class_shares)
+        return cls(image_set.image, image_set.classes, image_set.fingerprint, class_shares, image_set.limits)
 
 
 def log_sealed_model(
@@ -166,6 +173,7 @@ def log_sealed_model(
             fingerprint=trained_on.fingerprint,
             class_shares=trained_on.class_shares,
             confidence_shares=confidence_shares,
+            limits=trained_on.limits,
         )
         code = folder / card.code_package
         # MLflow needs this module as a file on disk, but this package may be inside a zip, as spark-submit ships it.

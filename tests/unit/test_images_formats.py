@@ -1,13 +1,22 @@
 """Formats that come without a golden file: PPM and its kin, JPEG 2000, AVIF and HEIF."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from cnnlib.errors import ImageError
-from cnnlib.sealed.frozen.images import FIRST_BYTES, ImageSpec, Limits, begins_like_an_image, decode_image
+from cnnlib.sealed.frozen.images import (
+    FIRST_BYTES,
+    ImageSpec,
+    Limits,
+    begins_like_an_image,
+    decode_image,
+    read_image,
+)
 from tests.unit.pictures import encoded, noise, oriented, red_left_blue_right
 
 PIXELS = noise(24, 32, 3, seed=5)
@@ -149,3 +158,106 @@ def test_jpeg_2000_above_the_limit_is_refused_by_its_header():
 )
 def test_other_file_is_no_image(text):
     assert not begins_like_an_image(text)
+
+
+# --- PNG with chunks that are no pixels
+
+
+def chunk(kind: bytes, data: bytes, checksum: int | None = None) -> bytes:
+    right = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", right if checksum is None else checksum)
+
+
+def png_with(*chunks: bytes, last: bool = False) -> bytes:
+    """Return a PNG of PIXELS with more chunks behind its header, or before its end."""
+    content = encoded(PICTURE, "PNG")
+    place = len(content) - 12 if last else 33
+    return content[:place] + b"".join(chunks) + content[place:]
+
+
+LARGE = zlib.compress(bytes(40_000_000))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["before-the-pixels", "after-the-pixels"])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param([chunk(b"iCCP", b"profile\0\0" + LARGE)], id="profile-of-40-MB"),
+        pytest.param([chunk(b"iCCP", b"profile\0\0" + bytes(2_000_000))], id="damaged-profile-of-2-MB"),
+        pytest.param([chunk(b"zTXt", b"Comment\0\0" + LARGE)], id="text-of-40-MB"),
+        pytest.param([chunk(b"iTXt", b"Comment\0\1\0\0\0" + LARGE)], id="unicode-text-of-40-MB"),
+        pytest.param([chunk(b"tEXt", b"Comment\0" + b"x" * 2_000_000)] * 40, id="80-MB-of-texts"),
+        pytest.param([chunk(b"XTRa".swapcase(), b"any", 7)], id="wrong-checksum-of-an-unknown-chunk"),
+        pytest.param([chunk(b"tIME", b"\7\xe8\1\1\0\0\0", 7)], id="wrong-checksum-of-a-time"),
+        pytest.param([chunk(b"gAMA", b"\0\1\2\3", 7)], id="wrong-checksum-of-a-gamma"),
+        pytest.param([chunk(b"zTXt", b"Raw profile type exif\0\0" + LARGE)], id="exif-of-40-MB"),
+        pytest.param([chunk(b"zTXt", b"Raw profile type exif\0\0no zlib")], id="damaged-exif"),
+        pytest.param([chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE)], id="xmp-of-40-MB"),
+        pytest.param([chunk(b"tEXt", b"Raw profile type exif\0" + b"x" * 2_000_000)], id="exif-of-2-MB"),
+    ],
+)
+def test_png_keeps_its_pixels_whatever_else_it_has(chunks, last):
+    np.testing.assert_array_equal(decode_image(png_with(*chunks, last=last), SPEC), PIXELS)
+
+
+def test_orientation_in_a_text_still_counts():
+    exif = oriented(3).tobytes()
+    text = f"\nexif\n{len(exif):8d}\n{exif.hex()}\n".encode()
+    content = png_with(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)))
+    np.testing.assert_array_equal(decode_image(content, SPEC), PIXELS[::-1, ::-1])
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE"])
+def test_wrong_checksum_of_header_or_palette_is_damage(kind):
+    content = bytearray(encoded(PICTURE.quantize(16), "PNG"))
+    start = content.index(kind)
+    (length,) = struct.unpack_from(">I", content, start - 4)
+    content[start + 4 + length] ^= 1
+    with pytest.raises(ImageError) as refused:
+        decode_image(bytes(content), SPEC)
+    assert refused.value.code in ("truncated", "unreadable")
+
+
+# --- JPEG: cut, and large
+
+
+def jpeg(**options) -> bytes:
+    """Return a JPEG of 800 x 800 pixels: left red, right blue."""
+    return encoded(red_left_blue_right((800, 800)), "JPEG", quality=90, **options)
+
+
+def test_cut_jpeg_is_taken_as_far_as_it_goes():
+    whole = encoded(Image.fromarray(noise(64, 64, 3, seed=1)), "JPEG", quality=95)
+    spec = ImageSpec(64, 64, 3)
+    cut = whole[: len(whole) * 2 // 3]
+    with pytest.raises(ImageError) as refused:
+        read_image(cut, spec)
+    assert refused.value.code == "truncated"
+    taken = read_image(cut, spec, Limits(keep_truncated=True))
+    assert taken.truncated
+    np.testing.assert_array_equal(taken.pixels[:24], read_image(whole, spec).pixels[:24])
+    assert np.ptp(taken.pixels[-8:]) == 0
+    assert not read_image(whole, spec, Limits(keep_truncated=True)).truncated
+    # The rule is of JPEGs alone, and ends with the file.
+    with pytest.raises(ImageError):
+        read_image(encoded(PICTURE, "PNG")[:1000], SPEC, Limits(keep_truncated=True))
+    with pytest.raises(ImageError):
+        read_image(cut, spec)
+
+
+def test_pixels_of_a_large_jpeg_count_as_they_are_unpacked():
+    small = ImageSpec(32, 32, 3)
+    # It is unpacked to 100 x 100 pixels.
+    assert decode_image(jpeg(), small, Limits(max_pixels=80_000)).shape == small.shape
+    for content, spec, limit in (
+        # More than 8 times the limit.
+        (jpeg(), small, 79_999),
+        # Its scans wait in memory at full size.
+        (jpeg(progressive=True), small, 639_999),
+        # The target needs the whole image.
+        (jpeg(), ImageSpec(800, 800, 3), 639_999),
+        (encoded(red_left_blue_right((800, 800)), "PNG"), small, 639_999),
+    ):
+        with pytest.raises(ImageError) as refused:
+            decode_image(content, spec, Limits(max_pixels=limit))
+        assert refused.value.code == "too_many_pixels"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnlib.quiet import import_tensorflow_quietly
 
@@ -20,9 +21,10 @@ from keras.ops import convert_to_numpy as to_numpy  # noqa: E402
 
 from cnnlib.errors import ModelError  # noqa: E402
 from cnnlib.models import build_model  # noqa: E402
-from cnnlib.sealed.frozen.images import ImageSpec, encode_png  # noqa: E402
+from cnnlib.sealed.frozen.images import ImageSpec, Limits, encode_png  # noqa: E402
 from cnnlib.sealed.frozen.predict import CARD_FILE, MODEL_FILE, ModelCard, load_classifier, read_card, sha256_of  # noqa: E402
 from cnnlib.sealed.seal import ARTIFACTS, CODE, SEALED, open_sealed, seal  # noqa: E402
+from tests.unit.pictures import encoded  # noqa: E402
 
 SPEC = ImageSpec(16, 20, 3)
 CLASSES = ("cat", "dog", "emu", "fox")
@@ -318,3 +320,20 @@ def test_model_predicts_where_this_project_is_not_installed(model_folder, classi
     assert [row[2] for row in received[:3]] == [None] * 3
     assert received[3][2].startswith("not_an_image: ")
     assert loaded == "[]"
+
+
+def test_limits_of_the_training_set_are_those_of_the_model(model, tmp_path):
+    wide = encode_png(noise(1, shape=(40, 50, 3))[0])
+    cut = encoded(Image.fromarray(noise(1, shape=(64, 64, 3))[0]), "JPEG")[:2000]
+    for limits, expected in (
+        (Limits(), [None, "truncated"]),
+        (Limits(max_pixels=1999), ["too_many_pixels", "too_many_pixels"]),
+        (Limits(max_pixels=2000, keep_truncated=True), [None, "too_many_pixels"]),
+        (Limits(min_side=41, keep_truncated=True), ["too_small", None]),
+    ):
+        folder = tmp_path / str(limits)
+        seal(model, folder, image=SPEC, classes=CLASSES, fingerprint="f" * 64, limits=limits)
+        loaded = load_classifier(folder / SEALED)
+        assert loaded.card.limits == limits
+        errors = loaded.predict_images([wide, cut])["error"].tolist()
+        assert [error and error.split(":")[0] for error in errors] == expected

@@ -28,12 +28,15 @@ import io
 import logging
 import math
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import PIL.ImageFile
 from PIL import Image, features
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -90,9 +93,11 @@ class _Format:
     needs: str = ""
 
 
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FORMATS = (
-    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImageFile),
-    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
+    _Format("JPEG", re.compile(re.escape(_JPEG_SIGNATURE)), JpegImageFile),
+    _Format("PNG", re.compile(re.escape(_PNG_SIGNATURE)), PngImageFile),
     _Format("WebP", re.compile(rb"RIFF....WEBPVP8[ XL]", re.DOTALL), WebPImageFile),
     _Format("GIF", re.compile(rb"GIF8[79]a"), _FirstOfGif),
     # A text may begin with BM too. In a BMP, the length of the next header follows, which is one of seven.
@@ -123,11 +128,20 @@ _UNSUPPORTED = re.compile(
     r"cannot handle|unable to determine|[Uu]nsupported|not (yet )?supported|not available|unknown pixel mode"
 )
 
+_PNG_TEXTS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+# Keywords of texts in which programs keep EXIF data and XMP.
+_WITH_ORIENTATION = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
+# Pillow refuses longer texts.
+_MAX_PNG_TEXT = 1_000_000
+# Real files have chunks of 8 KB and more.
+_MAX_PNG_CHUNKS = 200_000
 # A few KB can hold many scans, and each visits all pixels. Real files have about 10. libtiff has the same limit.
 _MAX_JPEG_SCANS = 100
 # Pillow joins the parts of EXIF data one by one, in quadratic time: 0.4 s for a file of 1 MB. Smaller files are not
 # counted.
 _MAX_EXIF_PARTS, _UNCOUNTED_BYTES = 100, 1_000_000
+# A JPEG that is unpacked smaller may have this many times the pixels that the limit allows: they take time to read.
+_MOST_REDUCED = 8
 # Pillow unpacks the run lengths of a BMP in Python, at 5 to 10 million pixels/s, and a PPM whose values are text, or of
 # an odd number of bits, at 1 to 2 million.
 _MAX_PIXELS_IN_PYTHON = 10_000_000
@@ -206,14 +220,17 @@ class Limits:
     """Limits for a file, checked by its header before any pixel is unpacked.
 
     - `max_pixels`: width * height. Unpacking takes 4 to 20 bytes of memory per pixel. Above 178,956,970 pixels, Pillow
-      itself refuses GIF, TIFF and WebP.
+      itself refuses GIF, TIFF and WebP. Of a JPEG that is unpacked smaller, the pixels that are unpacked count; the
+      whole image may have 8 times as many as the limit.
     - `max_bytes`: size of the file; None for no limit.
     - `min_side`: in pixels.
+    - `keep_truncated`: take what is there of a JPEG whose end is missing. Its rest is grey.
     """
 
     max_pixels: int = MAX_PIXELS
     max_bytes: int | None = None
     min_side: int = 1
+    keep_truncated: bool = False
 
 
 DEFAULT_LIMITS = Limits()
@@ -221,11 +238,15 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """`pixels` (height, width, channels) uint8, and the size of the upright source in pixels, before resizing."""
+    """`pixels` (height, width, channels) uint8, and the size of the upright source in pixels, before resizing.
+
+    `truncated` says that the end of the file is missing.
+    """
 
     pixels: np.ndarray
     source_height: int
     source_width: int
+    truncated: bool = False
 
 
 def read_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> DecodedImage:
@@ -234,11 +255,30 @@ def read_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS)
     Raises ImageError: empty_file, too_many_bytes, not_an_image, too_many_pixels, too_small, unsupported_mode,
     truncated, unreadable. It never raises anything else, whatever the bytes are.
     """
-    with _opened(content, limits) as image:
+    try:
+        return _decoded(content, spec, limits)
+    except ImageError as error:
+        if not limits.keep_truncated or error.code != "truncated" or not content.startswith(_JPEG_SIGNATURE):
+            raise
+        with _truncated_images_loaded():
+            return replace(_decoded(content, spec, limits), truncated=True)
+
+
+def _decoded(content: bytes, spec: ImageSpec, limits: Limits) -> DecodedImage:
+    with _opened(content, spec, limits) as image:
         upright, source = _upright(image, spec)
         # (height, width) or (height, width, 3) uint8 -> (height, width, channels) uint8
         pixels = np.asarray(_fitted(upright, source, spec)).reshape(spec.shape)
     return DecodedImage(pixels, source_height=source[1], source_width=source[0])
+
+
+@contextlib.contextmanager
+def _truncated_images_loaded() -> Iterator[None]:
+    before, PIL.ImageFile.LOAD_TRUNCATED_IMAGES = PIL.ImageFile.LOAD_TRUNCATED_IMAGES, True
+    try:
+        yield
+    finally:
+        PIL.ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def decode_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
@@ -285,7 +325,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
+def _opened(content: bytes, spec: ImageSpec, limits: Limits) -> Iterator[ImageFile]:
     """Read a file's header and check its limits. Any exception of the body becomes an ImageError."""
     if not content:
         raise ImageError("empty_file", "the file has no bytes")
@@ -301,13 +341,17 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
     if _SILENCE not in warnings.filters:
         # Not once on import: if that happens within warnings.catch_warnings(), the filter is lost.
         warnings.filterwarnings("ignore", module=_NOISY)
+    if reader is PngImageFile:
+        content = _without_needless_chunks(content)
     file = io.BytesIO(content)
     try:
         if reader is JpegImageFile and len(content) > _UNCOUNTED_BYTES:
             _refuse_above(_MAX_EXIF_PARTS, content.count(b"Exif\0\0"), "parts of EXIF data")
         image = reader(file)
-        _refuse_bomb(image, limits)
-        if isinstance(image, JpegImageFile) and _has_many_scans(image, content[: file.tell()]):
+        many_scans = isinstance(image, JpegImageFile) and _has_many_scans(image, content[: file.tell()])
+        # All scans of an image wait in memory at its full size.
+        _refuse_bomb(image, limits, unpacked=1 if many_scans else _reduction(image, spec) ** 2)
+        if many_scans:
             # A scan's header begins with its marker and a length below 256.
             _refuse_above(_MAX_JPEG_SCANS, content.count(b"\xff\xda\0"), "scans")
         yield image
@@ -325,12 +369,21 @@ def _opened(content: bytes, limits: Limits) -> Iterator[ImageFile]:
         elif isinstance(error, OSError | EOFError) or file.tell() >= len(content):
             code, reason = "truncated", f"it ends early or is damaged; {reason}"
         else:
-            code, reason = "unreadable", f"{type(error).__name__} in {reason}"
+            code, reason = "unreadable", f"it is damaged, or no proper {format.name} file; {reason}"
         raise ImageError(code, reason) from error
 
 
 def _format_of(content: bytes) -> _Format | None:
     return next((format for format in _FORMATS if format.first_bytes.match(content)), None)
+
+
+def readable_formats() -> list[str]:
+    """Return the names of the formats that this machine can decode.
+
+    >>> {"JPEG", "PNG", "TIFF"} <= set(readable_formats())
+    True
+    """
+    return [format.name for format in _FORMATS if format.reader is not None]
 
 
 def begins_like_an_image(first_bytes: bytes) -> bool:
@@ -340,6 +393,58 @@ def begins_like_an_image(first_bytes: bytes) -> bool:
     (True, False)
     """
     return _format_of(first_bytes) is not None
+
+
+def _without_needless_chunks(content: bytes) -> bytes:
+    """Return a PNG without the chunks that can only do harm. If it has none of them, it is returned unchanged.
+
+    They are colour profiles and texts, which Pillow unpacks and refuses above 1 MB, and chunks with a wrong checksum
+    that have neither pixels nor a palette. Texts with the orientation of the image stay, if they are not large.
+    """
+    kept: list[bytes] = []
+    start = position = len(_PNG_SIGNATURE)
+    for _ in range(_MAX_PNG_CHUNKS):
+        if position + 12 > len(content):
+            break
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 12 + length
+        if end > len(content):
+            break
+        if _is_needless(kind, content, position, end):
+            kept.append(content[start:position])
+            start = end
+        position = end
+    if not kept:
+        return content
+    return b"".join([_PNG_SIGNATURE, *kept, content[start:]])
+
+
+def _is_needless(kind: bytes, content: bytes, start: int, end: int) -> bool:
+    # The name of a chunk that a reader may leave out begins with a small letter.
+    if not kind[:1].islower():
+        return False
+    (checksum,) = struct.unpack_from(">I", content, end - 4)
+    if zlib.crc32(memoryview(content)[start + 4 : end - 4]) != checksum:
+        return True
+    if kind not in _PNG_TEXTS:
+        return False
+    return not content.startswith(_WITH_ORIENTATION, start + 8) or _is_large_text(kind, content[start + 8 : end - 4])
+
+
+def _is_large_text(kind: bytes, text: bytes) -> bool:
+    """Return whether a text of a PNG unpacks to more bytes than Pillow takes."""
+    rest = text.partition(b"\0")[2]
+    if kind == b"zTXt":
+        packed = rest[1:]
+    elif kind == b"iTXt" and rest.startswith(b"\1"):
+        # Language and translated keyword come before the text, each with a zero at its end.
+        packed = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    else:
+        return len(text) > _MAX_PNG_TEXT
+    try:
+        return len(zlib.decompressobj().decompress(packed, _MAX_PNG_TEXT + 1)) > _MAX_PNG_TEXT
+    except zlib.error:
+        return True
 
 
 def _refuse_above(limit: int, count: int, unit: str) -> None:
@@ -356,8 +461,19 @@ def _has_many_scans(image: JpegImageFile, header: bytes) -> bool:
     return "progressive" in image.info or not first_scan.startswith(b"\xff\xda")
 
 
-def _refuse_bomb(image: ImageFile, limits: Limits) -> None:
-    pixels, limit = image.width * image.height, limits.max_pixels
+def _reduction(image: ImageFile, spec: ImageSpec) -> int:
+    """Return the whole number by which Pillow divides the sides of a JPEG when it unpacks it; 1 for other formats."""
+    if not isinstance(image, JpegImageFile):
+        return 1
+    sideways = _orientation(image) >= 5
+    width, height = _whole_size(image.size[::-1] if sideways else image.size, spec)
+    smaller = min(image.width // (height if sideways else width), image.height // (width if sideways else height))
+    return next((factor for factor in (8, 4, 2) if smaller >= factor), 1)
+
+
+def _refuse_bomb(image: ImageFile, limits: Limits, unpacked: int) -> None:
+    """Refuse an image that has too many or too few pixels; of `unpacked` pixels, one is unpacked."""
+    pixels, limit = image.width * image.height, limits.max_pixels * min(unpacked, _MOST_REDUCED)
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if _TILE_WIDTH in tags and _TILE_HEIGHT in tags:
         # Tiles are unpacked whole, even if little of them is inside the image.

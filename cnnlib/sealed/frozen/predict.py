@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import ImageError, ModelError, first_line
-from .images import ImageSpec, decode_image, fit_array
+from .images import DEFAULT_LIMITS, ImageSpec, Limits, decode_image, fit_array
 
 MODEL_FILE = "model.keras"
 CARD_FILE = "model.json"
@@ -40,6 +40,7 @@ class ModelCard:
     """The facts that a model needs, kept in `model.json` beside its weights.
 
     - `image`: the images that it takes.
+    - `limits`: those of the image set that it was trained on. Other files are refused here as they were there.
     - `classes`: class names in label order.
     - `fingerprint`: of the image set that it was trained on.
     - `model_sha256`: of the .keras file.
@@ -56,11 +57,12 @@ class ModelCard:
     code_package: str
     class_shares: tuple[float, ...] = ()
     confidence_shares: tuple[float, ...] = ()
+    limits: Limits = DEFAULT_LIMITS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the keys of `model.json`."""
         lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, tuple)}
-        return vars(self) | lists | {"image": self.image.as_dict()}
+        return vars(self) | lists | {"image": self.image.as_dict(), "limits": asdict(self.limits)}
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -73,7 +75,9 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelError(f"{folder / CARD_FILE} is damaged: {error}; register the model again") from error
     try:
         tuples = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
-        return ModelCard(**content | tuples | {"image": ImageSpec(**content["image"])})
+        # Models of earlier versions have no limits of their own.
+        limits = Limits(**content.get("limits", {}))
+        return ModelCard(**content | tuples | {"image": ImageSpec(**content["image"]), "limits": limits})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CARD_FILE} is damaged: {error!r}; register the model again") from error
 
@@ -87,7 +91,10 @@ class Classifier:
         self.card = card
         self._model = model
         # One graph serves every batch size, so only the first batch waits for tracing.
-        self._compiled = partial(tf.function, input_signature=[tf.TensorSpec((None, *card.image.shape), tf.uint8)])
+        # Without autograph, which would leave a file in the temporary folder for each function.
+        self._compiled = partial(
+            tf.function, input_signature=[tf.TensorSpec((None, *card.image.shape), tf.uint8)], autograph=False
+        )
         self._probabilities = self._compiled(lambda images: (tf.nn.softmax(model(images, training=False)),))
 
     def predict_pixels(self, images: np.ndarray) -> np.ndarray:
@@ -175,7 +182,7 @@ class Classifier:
         if image is None or (isinstance(image, float) and math.isnan(image)):
             raise ImageError("empty_file", "there is no image in this row")
         if isinstance(image, bytes | bytearray | memoryview):
-            return decode_image(bytes(image), self.card.image)
+            return decode_image(bytes(image), self.card.image, self.card.limits)
         if not isinstance(image, np.ndarray):
             raise ModelError(
                 "the model takes encoded files as bytes, or arrays (height, width, channels) uint8; received "
