@@ -102,6 +102,7 @@ class Predictions:
     - `mlflow_run`: the id of this scoring's run.
     - `streams`: for each stream of new files, the id of its checkpoint and the number of its last batch in the set.
     - `left_out`: the number of this scoring's files that are no images, by the reason or by the ending of their names.
+    - `failed_examples`: the first failed rows of this scoring, as "path: error".
     - `drift`: None if the model does not know its training images, or if nothing was scored.
     """
 
@@ -117,6 +118,7 @@ class Predictions:
     streams: Mapping[str, int] = field(default_factory=dict)
     drift: Drift | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    failed_examples: tuple[str, ...] = ()
 
     @property
     def images_per_second(self) -> float:
@@ -142,7 +144,7 @@ class IncompleteError(LimitError):
     """More rows failed than the settings allow. `predictions` are published, and marked as incomplete."""
 
     def __init__(self, message: str, predictions: Predictions) -> None:
-        super().__init__(message)
+        super().__init__(message, quoted=predictions.failed_examples)
         self.predictions = predictions
 
 

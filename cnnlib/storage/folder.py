@@ -16,7 +16,7 @@ from typing import Any
 
 import fsspec
 
-from cnnlib.errors import ConfigError, OutputExistsError
+from cnnlib.errors import ConfigError, OutputExistsError, SparkcnnError
 
 DBFS_MOUNT = "/dbfs"
 # A page for people, beside the JSON file.
@@ -165,6 +165,41 @@ def try_writing(folder: Folder, commit_name: str) -> Iterator[None]:
         for path in created:
             with suppress(OSError):  # another process has put files there
                 os.rmdir(path)
+
+
+@contextmanager
+def writing_run(folder: Folder, commit_name: str, run_id: str) -> Iterator[None]:
+    """Make the folder writable for the `with` block of a run; see `make_writable`.
+
+    If the block fails, folders that it leaves empty are removed. Raises OutputExistsError if the block fails because
+    another job has published there in the meantime, and removed the files of this run.
+    """
+    with try_writing(folder, commit_name):
+        before = folder.read_json(commit_name)
+        try:
+            yield
+        except BaseException as error:
+            _remove_empty_subfolders(folder)
+            if isinstance(error, SparkcnnError) or not isinstance(error, Exception):
+                raise
+            now = folder.read_json(commit_name)
+            if now != before and run_id not in json.dumps(now):
+                raise OutputExistsError(
+                    f"another job has published at output.path={folder.uri} while this one was at work; this job "
+                    "published nothing: run it again, or choose another folder"
+                ) from error
+            raise
+
+
+def _remove_empty_subfolders(folder: Folder) -> None:
+    """Remove the empty folders of an output on this machine. Object stores have no folders of their own."""
+    if not is_local(folder):
+        return
+    with suppress(OSError):
+        for entry in os.scandir(folder.root):
+            if entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):  # it is not empty
+                    os.rmdir(entry.path)
 
 
 def new_run_id() -> str:

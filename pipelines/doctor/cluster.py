@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 # Number of tasks to ask if train.workers does not say it: more than one executor may answer, and it stays quick.
 DEFAULT_TASKS = 2
 # Tasks use these packages, so they need the driver's versions.
-SHARED = ("keras", "numpy", "pandas", "petastorm", "pyarrow", "tensorflow")
+SHARED = ("keras", "numpy", "pandas", "petastorm", "pillow", "pyarrow", "tensorflow")
+# Formats of images that not every Pillow reads.
+_FORMATS = {"JPEG 2000", "AVIF", "HEIF"}
 
 
 def check_session(spark: "SparkSession") -> str:
@@ -141,8 +143,11 @@ class _Asking:
 
 
 def _versions() -> dict[str, Any]:
+    from cnnlib.sealed.frozen.images import readable_formats
+
     versions: dict[str, str | None] = dict.fromkeys(SHARED)
     for name in SHARED:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    versions["formats of images"] = ", ".join(name for name in readable_formats() if name in _FORMATS) or "no more"
     return {"python": platform.python_version(), "versions": versions}

@@ -33,11 +33,15 @@ def check_java() -> str:
 
 
 def requirements() -> list[str]:
-    """List the requirements of the installed sparkcnn, as in setup.py. The list is empty if it is not installed."""
+    """List the requirements of the installed sparkcnn, as in setup.py, without those of extras.
+
+    The list is empty if it is not installed.
+    """
     try:
-        return sorted(importlib.metadata.requires(OURS) or [])
+        listed = importlib.metadata.requires(OURS) or []
     except importlib.metadata.PackageNotFoundError:
         return []
+    return sorted(one for one in listed if "extra ==" not in one)
 
 
 def requirement_name(requirement: str) -> str:

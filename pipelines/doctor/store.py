@@ -48,10 +48,6 @@ def check_store_from_tasks(spark: "SparkSession", ask_tasks: AskTasks, settings:
 
 
 def _reach(uri: str, timeout_s: float) -> dict[str, Any]:
-    import requests
+    from pipelines.tracking.store import ask_server
 
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=timeout_s)
-    except requests.RequestException as error:
-        return {"problem": type(error).__name__}
-    return {"problem": ""}
+    return {"problem": ask_server(uri, timeout_s)}

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from cnnlib.config import IngestSettings, flatten_values, own_source_settings
-from cnnlib.config.settings import SAME_IMAGE_SET, names_marked
+from cnnlib.config.settings import SAME_IMAGE_SET, fields_of, names_marked
 from cnnlib.errors import OutputExistsError
 from cnnlib.image_set import contract
 from cnnlib.image_set.contract import CODE, MESSAGE, ImageSet, open_image_set
@@ -22,6 +22,8 @@ from pipelines.sources.source import FileNames, Source, names_frame
 from pipelines.spark.read_parts import read_parts
 
 _NOT_COMPARED = names_marked(IngestSettings, SAME_IMAGE_SET)
+# Sets of earlier versions lack settings that came later. They were made as with the defaults.
+_DEFAULTS = {name: field.default for name, field in fields_of(IngestSettings).items() if not field.is_required()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def earlier_set(folder: Folder, settings: IngestSettings) -> ImageSet | None:
         return None
     earlier = open_image_set(folder.uri)
     there, asked = (comparable(content) for content in (earlier.settings, described(settings)))
-    differing = sorted(name for name in there | asked if there.get(name) != asked.get(name))
+    differing = sorted(name for name in there | asked if there.get(name, _DEFAULTS.get(name)) != asked.get(name))
     if differing:
         name = differing[0]
         raise OutputExistsError(

@@ -3,9 +3,10 @@
 Tasks decode the images and write them. Then splits and duplicates are decided on the ledger, and the driver commits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import zip_longest
 from operator import add
 
 from pyspark.sql import DataFrame, SparkSession
@@ -24,7 +25,7 @@ from cnnlib.image_set.writer import WritePlan, WrittenImages
 from cnnlib.reports.image_set_contents import has_report, write_report
 from cnnlib.sealed.frozen.images import ImageSpec, Limits
 from cnnlib.sources.left_out import in_words
-from cnnlib.storage.folder import Folder, make_writable, new_run_id, open_folder, part_name, remove_unpublished
+from cnnlib.storage.folder import Folder, new_run_id, open_folder, part_name, remove_unpublished, writing_run
 from cnnlib.storage.parts import PartFile, PartWriter
 from pipelines.ingest.decide import decide
 from pipelines.ingest.decode import decode_images
@@ -45,6 +46,12 @@ from pipelines.spark.tasks import run_on_partitions, tasks_for
 
 MB = 1_000_000
 FEWEST_ROW_GROUPS = 2
+_NO_SIZE = (
+    "image.height and image.width are missing, and the source's images may have any size; choose one size for all of "
+    "them, e.g. --image.height 96 --image.width 96"
+)
+# The message of too many rejects quotes this many.
+EXAMPLES_SHOWN = 3
 
 
 def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | None = None) -> ImageSet:
@@ -87,8 +94,9 @@ def ingest(spark: SparkSession, settings: IngestSettings, progress: Progress | N
             complete_report(spark, earlier)
             return earlier
         refuse_changed_source(earlier, settings)
-    make_writable(folder, contract.COMMIT)
-    return _Ingest(spark, settings, source, spec, folder, new_run_id(), progress).run(earlier)
+    run_id = new_run_id()
+    with writing_run(folder, contract.COMMIT, run_id):
+        return _Ingest(spark, settings, source, spec, folder, run_id, progress).run(earlier)
 
 
 def remarks(source: Source, *, labelled: bool) -> Iterator[str]:
@@ -103,11 +111,29 @@ def remarks(source: Source, *, labelled: bool) -> Iterator[str]:
         yield f"warning: all images are of one class, {source.classes[0]}; to train, a set needs two or more"
 
 
+def first_rejects(examples: Mapping[str, Sequence[tuple[str, str, bytes | None]]], codes: Sequence[str]) -> list[str]:
+    """Describe the first rejects: one of each code in turn, in the order of `codes`. `examples` are those of a summary.
+
+    >>> first_rejects({"truncated": [("a.jpg", "it ends early", None)]}, ["truncated"])
+    ['a.jpg: it ends early']
+    """
+    turns = zip_longest(*(examples.get(code, ()) for code in codes))
+    found = [f"{one[0]}: {one[1]}" for turn in turns for one in turn if one is not None]
+    return found[:EXAMPLES_SHOWN]
+
+
 def complete_report(spark: SparkSession, image_set: ImageSet) -> None:
     """Write the report of a set if it is missing, because a run died between its commit and its report."""
     if not has_report(image_set):
         ledger = read_parts(spark, image_set.folder, [file.path for file in image_set.ledger], SCHEMA)
         write_report(image_set, reduce(add, run_on_partitions(ledger, summarise_rows)))
+
+
+def check_image_size(settings: IngestSettings) -> None:
+    """Raise ConfigError if neither the settings nor the source's format give a height and width."""
+    own_size = settings.source.format in ("mnist", "idx", "cifar")
+    if not own_size and (settings.image.height is None or settings.image.width is None):
+        raise ConfigError(_NO_SIZE)
 
 
 def image_spec(settings: IngestSettings, source: Source) -> ImageSpec:
@@ -119,10 +145,7 @@ def image_spec(settings: IngestSettings, source: Source) -> ImageSpec:
     own_height, own_width, own_channels = source.raw_shape or (None, None, 3)
     height, width = image.height or own_height, image.width or own_width
     if height is None or width is None:
-        raise ConfigError(
-            "image.height and image.width are missing, and the source's images may have any size; choose one size for "
-            "all of them, e.g. --image.height 96 --image.width 96"
-        )
+        raise ConfigError(_NO_SIZE)
     return ImageSpec(height, width, image.channels or own_channels, image.resize, image.encoding)
 
 
@@ -160,8 +183,8 @@ class _Ingest:
         row_groups = image_set.splits[TRAIN].row_groups
         if row_groups < FEWEST_ROW_GROUPS:
             self.progress.say(
-                f"the train split has {row_groups} row groups, which are too few to shuffle, or to train on several "
-                "workers; lower output.row_group_mb to have more"
+                f"the train split has {row_groups} row group{'s' if row_groups != 1 else ''}, too few to shuffle or to "
+                "train on several workers; lower output.row_group_mb to have more"
             )
         return image_set
 
@@ -186,7 +209,7 @@ class _Ingest:
             split=self._split,
             rows_per_row_group=self._rows_per_row_group,
             rows_per_file=self.settings.output.rows_per_file,
-            limits=Limits(limits.max_pixels, int(limits.max_mb * MB), limits.min_side),
+            limits=Limits(limits.max_pixels, int(limits.max_mb * MB), limits.min_side, limits.keep_truncated),
             quality=self.settings.image.quality,
             labelled=self.settings.source.labels == "given",
             class_of=self.source.spelling.class_of,
@@ -229,6 +252,8 @@ class _Ingest:
             f"{codes.total()} of {self.source.found} images were rejected ({by_code}), more than "
             f"rejects.max_fraction={self.settings.rejects.max_fraction} allows; nothing was published. See the rejects "
             f"in {self.folder.uri}/{contract.REJECTS}"
+            + ("; --rejects.keep_truncated true takes what is there of cut JPEGs" if codes["truncated"] else ""),
+            quoted=first_rejects(rejects.summary.examples.rejected, [code for code, _ in codes.most_common()]),
         )
 
     def _write_source_files(self) -> PartFile:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,15 +27,15 @@ from cnnlib.predictions.contract import (
 from cnnlib.predictions.drift import drift_of
 from cnnlib.predictions.score_batch import ScorePlan, score_images
 from cnnlib.predictions.scored_before import ScoredBefore
-from cnnlib.predictions.writer import WrittenPredictions
+from cnnlib.predictions.writer import EXAMPLES, WrittenPredictions
 from cnnlib.sources.left_out import in_words
 from cnnlib.storage.folder import (
     Folder,
     check_output_is_free,
-    make_writable,
     new_run_id,
     open_folder,
     remove_unpublished,
+    writing_run,
 )
 from pipelines.score.new_files import StreamBatch, for_each_batch_of_new_files, stream_with_batches
 from pipelines.score.score_input import ScoreInput, read_files, read_input
@@ -171,7 +172,6 @@ def _score_and_publish(
     `batch` says which batch of a stream the images are. Raises IncompleteError, after publishing, if too many failed.
     """
     folder, settings, model = job.folder, job.settings, job.model.scored_with
-    make_writable(folder, contract.COMMIT)
     plan = ScorePlan(
         folder=folder,
         run_id=new_run_id(),
@@ -181,15 +181,18 @@ def _score_and_publish(
         settings=settings.score,
         before=_rows_to_skip(job, earlier, batch),
     )
-    with model_run(
-        job.store,
-        settings.tracking.experiment,
-        f"score with {model}",
-        flatten(settings),
-        model.as_dict(),
-        (source.uri, source.digest),
-        "scoring",
-    ) as tracker:
+    with (
+        writing_run(folder, contract.COMMIT, plan.run_id),
+        model_run(
+            job.store,
+            settings.tracking.experiment,
+            f"score with {model}",
+            flatten(settings),
+            model.as_dict(),
+            (source.uri, source.digest),
+            "scoring",
+        ) as tracker,
+    ):
         try:
             scored = replace(_score_in_tasks(job, source, plan), mlflow_run=tracker.run_id)
             published = scored if earlier is None else _added_to(earlier, scored, batch)
@@ -258,6 +261,7 @@ def _count_rows(
         files=tuple(sorted(files, key=lambda file: file.path)),
         columns=tuple(contract.schema_of(plan.settings).names),
         left_out=dict(source.left_out.most_common()),
+        failed_examples=tuple(chain.from_iterable(task.examples for task in written))[:EXAMPLES],
         drift=drift_of(
             job.model.card,
             sum((task.labels for task in written), Counter[int]()),

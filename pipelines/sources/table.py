@@ -48,9 +48,7 @@ def open_table(spark: SparkSession, settings: TableSource, max_bytes: int) -> So
         _optional(table, settings.group_column, settings.path).alias(GROUP),
         usual_split(_optional(table, settings.split_column, settings.path)).alias(GIVEN_SPLIT),
         (F.col("length") if "length" in columns else F.length(content)).cast("long").alias(SIZE_BYTES),
-        (F.col("modificationTime").cast("string") if "modificationTime" in columns else F.sha2(content, 256)).alias(
-            VERSION
-        ),
+        (_in_utc(F.col("modificationTime")) if "modificationTime" in columns else F.sha2(content, 256)).alias(VERSION),
     )
     with as_source_error(settings.path):
         check_splits(described, settings.path, grouped=settings.group_column is not None)
@@ -63,6 +61,11 @@ def open_table(spark: SparkSession, settings: TableSource, max_bytes: int) -> So
         return Images(rows.select(*SOURCE_COLUMNS))
 
     return found.source(images)
+
+
+def _in_utc(time: Column) -> Column:
+    """Return a timestamp as text, which does not depend on the time zone of the session."""
+    return F.to_utc_timestamp(time, F.current_timezone()).cast("string")
 
 
 @contextmanager

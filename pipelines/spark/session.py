@@ -63,6 +63,7 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     if "spark.pyspark.python" not in configured:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    _use_utf8()
     builder = SparkSession.builder.appName(app_name)
     defaults = _SESSION_DEFAULTS if over_connect else _defaults(configured | options)
     # What the user has configured holds.
@@ -77,6 +78,13 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
         session.sparkContext.setLogLevel("ERROR")
         _ship_own_wheel(session)
     return session
+
+
+def _use_utf8() -> None:
+    """Let Java read names of files as Python does: in UTF-8, also where the locale is C or POSIX."""
+    locale = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "C")
+    if not re.search(r"utf-?8", locale, re.IGNORECASE):
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def is_classic(spark: SparkSession) -> bool:

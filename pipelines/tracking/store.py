@@ -2,15 +2,17 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
-import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from cnnlib.config import StoreSettings
@@ -62,14 +64,11 @@ def reach_store(settings: StoreSettings) -> str:
     """
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
     if is_server(uri):
-        try:
-            # Any answer counts: a proxy in front of the server may ask for a login, which MLflow knows.
-            requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS)
-        except requests.RequestException as error:
+        problem = ask_server(uri, CONNECT_SECONDS)
+        if problem:
             raise TrackingError(
-                f"tracking.uri={uri} does not answer ({type(error).__name__}); start the MLflow server, "
-                "or correct the address"
-            ) from error
+                f"tracking.uri={uri} does not answer ({problem}); start the MLflow server, or correct the address"
+            )
     if uri.startswith(SQLITE):
         file = sqlite_file(uri)
         if file.is_dir():
@@ -83,6 +82,26 @@ def reach_store(settings: StoreSettings) -> str:
         # An absolute path, because the ranks of a training have working folders of their own.
         uri = f"{SQLITE}{file}"
     return uri
+
+
+def ask_server(uri: str, timeout_s: float) -> str:
+    """Ask a server whether it is well, as MLflow's client would: with its login and its certificates.
+
+    Returns "", or what is wrong. Any answer counts: a proxy in front of the server may ask for a login.
+    """
+    try:
+        http_request(
+            get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=timeout_s, raise_on_status=False
+        )
+    except MlflowException as error:
+        cause = f"{error} {error.__cause__} {error.__context__}"
+        if "CERTIFICATE_VERIFY_FAILED" in cause or "SSLError" in cause:
+            return "its certificate is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate's file"
+        kinds = re.findall(r"\w*(?:Error|Timeout|Refused)\b", cause)
+        return kinds[-1] if kinds else first_line(error)
+    except OSError as error:  # also those of requests
+        return type(error).__name__
+    return ""
 
 
 def use_store(uri: str) -> None:

@@ -271,17 +271,17 @@ def test_append_reads_an_unreadable_reject_again(
     spark: SparkSession, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, aside = photos / "dark" / "004.png", tmp_path / "aside.png"
-    whole = flow.make_writable
+    whole = flow.writing_run
 
-    def take_away(*arguments: object) -> None:
+    def take_away(*arguments: object) -> object:
         # This runs after the listing. A folder cannot be read as a file.
         chosen.rename(aside)
         chosen.mkdir()
-        whole(*arguments)
+        return whole(*arguments)
 
     settings = all_of(photos, tmp_path / "set")
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "make_writable", take_away)
+        patch.setattr(flow, "writing_run", take_away)
         ingest(spark, settings)
     assert rejects_of(tmp_path / "set") == {"dark/004.png": "unreadable"}
     chosen.rmdir()

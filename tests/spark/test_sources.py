@@ -125,15 +125,15 @@ def test_file_that_changes_during_ingest_is_rejected(
     settings = settings_of("image_folder", photos, tmp_path / "set").model_copy(
         update={"rejects": RejectsSettings(max_fraction=0.1, max_mb=0.1)}
     )
-    whole = flow.make_writable
+    whole = flow.writing_run
 
-    def change_a_file(*arguments: object) -> None:
+    def change_a_file(*arguments: object) -> object:
         # This runs between the listing and the reading.
         change(photos / "dark" / "004.png")
-        whole(*arguments)
+        return whole(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow, "make_writable", change_a_file)
+        patch.setattr(flow, "writing_run", change_a_file)
         image_set = ingest(spark, settings)
     assert image_set.counts == Counts(found=20, kept=19, duplicate=0, rejected=1)
     assert rejects_of(tmp_path / "set") == {"dark/004.png": code}

@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import uuid
+from collections.abc import Callable
 
 import fsspec
 import pytest
@@ -22,6 +23,7 @@ from cnnlib.storage.folder import (
     remove_unpublished,
     try_writing,
     write_atomically,
+    writing_run,
 )
 
 COMMIT = "dataset.json"
@@ -323,3 +325,40 @@ def test_trying_below_a_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be written"), try_writing(open_folder(f"{tmp_path}/a/b"), "x.json"):
         pass
     assert (tmp_path / "a").read_text() == ""
+
+
+# --- a run that fails
+
+
+def fail(folder: Folder, run_id: str, act: Callable[[], object], error: BaseException) -> None:
+    with writing_run(folder, "dataset.json", run_id):
+        act()
+        raise error
+
+
+def test_failed_run_leaves_no_empty_folder(tmp_path):
+    folder = open_folder(f"{tmp_path}/new/set")
+    with pytest.raises(ValueError, match="a fault"):
+        fail(folder, "0f", (tmp_path / "new" / "set" / "train").mkdir, ValueError("a fault"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old" / "rejects").mkdir(parents=True)
+    (tmp_path / "old" / "rejects" / "part").touch()
+    with pytest.raises(KeyboardInterrupt):
+        fail(open_folder(f"{tmp_path}/old"), "0f", (tmp_path / "old" / "train").mkdir, KeyboardInterrupt())
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["rejects"]
+
+
+def test_run_that_lost_to_another_says_so(tmp_path):
+    folder = open_folder(str(tmp_path))
+
+    def publish(run_id: str) -> None:
+        (tmp_path / "dataset.json").write_text(f'{{"files": ["part-00000-{run_id}-0.parquet"]}}')
+
+    with pytest.raises(OutputExistsError, match="another job has published .*; this job published nothing") as lost:
+        fail(folder, "0f", lambda: publish("1a"), FileNotFoundError("part-00000-0f-0.parquet"))
+    assert "\n" not in lost.value.message
+    # A fault after the run's own commit is a fault.
+    with pytest.raises(FileNotFoundError):
+        fail(folder, "0f", lambda: publish("0f"), FileNotFoundError("report.html"))
+    with pytest.raises(FileNotFoundError):
+        fail(folder, "2b", lambda: None, FileNotFoundError("any"))
