@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -261,3 +262,82 @@ def test_pixels_of_a_large_jpeg_count_as_they_are_unpacked():
         with pytest.raises(ImageError) as refused:
             decode_image(content, spec, Limits(max_pixels=limit))
         assert refused.value.code == "too_many_pixels"
+
+
+# --- JPEG 2000 that takes more than its pixels
+
+
+def patched_j2k(marker: bytes, change: Callable[[bytearray], bytes]) -> bytes:
+    """Return a code stream of 128 x 128 pixels, with the body of its first such marker changed."""
+    content = encoded(Image.fromarray(noise(128, 128, 3)), "JPEG2000", no_jp2=True)
+    start = content.index(marker)
+    (length,) = struct.unpack_from(">H", content, start + 2)
+    body = change(bytearray(content[start + 4 : start + 2 + length]))
+    return content[: start + 2] + struct.pack(">H", len(body) + 2) + body + content[start + 2 + length :]
+
+
+def with_bytes(position: int, new: bytes) -> Callable[[bytearray], bytes]:
+    return lambda body: bytes(body[:position] + new + body[position + len(new) :])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(
+            patched_j2k(b"\xff\x51", with_bytes(18, struct.pack(">II", 1, 1))),
+            "16384 tiles exceed",
+            id="tiles-of-a-pixel",
+        ),
+        pytest.param(
+            patched_j2k(b"\xff\x51", with_bytes(2, struct.pack(">II", 60_000, 60_000))),
+            "pixels exceed",
+            id="other-size",
+        ),
+        pytest.param(patched_j2k(b"\xff\x52", with_bytes(2, b"\xff\xff")), "65535 layers exceed", id="layers"),
+        pytest.param(patched_j2k(b"\xff\x52", with_bytes(6, b"\0\0")), "fewer than 16 x 16", id="code-blocks"),
+        pytest.param(
+            patched_j2k(b"\xff\x52", lambda body: bytes([body[0] | 1]) + bytes(body[1:]) + bytes(1 + body[5])),
+            "fewer than 16 x 16",
+            id="precincts-of-a-pixel",
+        ),
+    ],
+)
+def test_jpeg_2000_that_takes_more_than_its_pixels_is_refused(content, says):
+    jp2 = encoded(Image.fromarray(noise(128, 128, 3)), "JPEG2000")
+    in_a_box = jp2[: jp2.index(b"jp2c") + 4] + content
+    for file in (content, in_a_box):
+        with pytest.raises(ImageError, match=says) as refused:
+            decode_image(file, SPEC)
+        assert refused.value.code in ("unreadable", "too_many_pixels")
+
+
+def test_jpeg_2000_with_usual_options_is_read():
+    for options in (
+        {"tile_size": (64, 64)},
+        {"precinct_size": (64, 64), "codeblock_size": (32, 32)},
+        {"num_resolutions": 3, "quality_layers": [40, 20, 10], "progression": "RPCL"},
+    ):
+        content = encoded(Image.fromarray(noise(128, 128, 3)), "JPEG2000", **options)
+        assert decode_image(content, ImageSpec(128, 128, 3)).shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("magic", [b"P1", b"P3", b"P6"])
+def test_ppm_of_comments_is_refused(magic):
+    for content in (magic + b"\n#" + b"x" * 10_000 + b"\n2 2 255\n", magic + b" 2 2 255\n" + b"#\n" * 200_000):
+        if magic == b"P6" and content.startswith(b"P6 2"):
+            continue  # these are pixels
+        with pytest.raises(ImageError):
+            decode_image(content, SPEC)
+
+
+def test_thumbnail_of_a_raw_image_is_refused():
+    content = encoded(PICTURE, "TIFF", tiffinfo={254: 1})
+    with pytest.raises(ImageError, match="thumbnail of another") as refused:
+        decode_image(content, SPEC)
+    assert refused.value.code == "unsupported_mode"
+
+
+def test_cut_jpeg_without_a_pixel_is_refused():
+    whole = encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")
+    with pytest.raises(ImageError, match="hardly any of its pixels"):
+        read_image(whole[: whole.index(b"\xff\xda") + 14], SPEC, Limits(keep_truncated=True))

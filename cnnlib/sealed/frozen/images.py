@@ -94,6 +94,7 @@ class _Format:
 
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
+_J2K_SIGNATURE = b"\xff\x4f\xff\x51"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FORMATS = (
     _Format("JPEG", re.compile(re.escape(_JPEG_SIGNATURE)), JpegImageFile),
@@ -131,8 +132,8 @@ _UNSUPPORTED = re.compile(
 _PNG_TEXTS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
 # Keywords of texts in which programs keep EXIF data and XMP.
 _WITH_ORIENTATION = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
-# Pillow refuses longer texts.
-_MAX_PNG_TEXT = 1_000_000
+# Pillow refuses longer texts. Of a file with more texts than this, the others are dropped unread.
+_MAX_PNG_TEXT, _MAX_PNG_TEXTS = 1_000_000, 20
 # Real files have chunks of 8 KB and more.
 _MAX_PNG_CHUNKS = 200_000
 # A few KB can hold many scans, and each visits all pixels. Real files have about 10. libtiff has the same limit.
@@ -140,6 +141,16 @@ _MAX_JPEG_SCANS = 100
 # Pillow joins the parts of EXIF data one by one, in quadratic time: 0.4 s for a file of 1 MB. Smaller files are not
 # counted.
 _MAX_EXIF_PARTS, _UNCOUNTED_BYTES = 100, 1_000_000
+_PPM_HEADER = re.compile(rb"P[1-6]((\s|#[^\r\n]*[\r\n])+\d+){2,3}\s")
+_MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 4096, 100
+# Markers of JPEG 2000: size, coding style, that of a component, start of a tile part, start of data.
+_SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
+# An image of 89 megapixels with the usual tiles of 256 x 256 has 1,366 of them.
+_MAX_J2K_TILES, _MAX_J2K_LAYERS, _MAX_J2K_MARKERS = 4096, 100, 20_000
+# Code blocks have 2**exponents pixels, precincts twice half of that a side.
+_MIN_J2K_EXPONENTS = 8
+# What is missing of a cut JPEG has one colour.
+_MOSTLY_MISSING = 0.95
 # A JPEG that is unpacked smaller may have this many times the pixels that the limit allows: they take time to read.
 _MOST_REDUCED = 8
 # Pillow unpacks the run lengths of a BMP in Python, at 5 to 10 million pixels/s, and a PPM whose values are text, or of
@@ -151,7 +162,7 @@ _UNPACKED_IN_PYTHON = ("bmp_rle", "ppm_plain", "ppm")
 _TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
 _TURN_UPRIGHT = {number: Image.Transpose[name] for number, name in enumerate(_TURNS.split(), 2)}
 # Tag numbers in EXIF and TIFF.
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 262, 274
 _PALETTE, _TILE_WIDTH, _TILE_HEIGHT = 320, 322, 323
 
 # Pillow first reduces an image by a whole factor to at least twice the target, then resizes it. The result is close to
@@ -261,7 +272,11 @@ def read_image(content: bytes, spec: ImageSpec, limits: Limits = DEFAULT_LIMITS)
         if not limits.keep_truncated or error.code != "truncated" or not content.startswith(_JPEG_SIGNATURE):
             raise
         with _truncated_images_loaded():
-            return replace(_decoded(content, spec, limits), truncated=True)
+            taken = replace(_decoded(content, spec, limits), truncated=True)
+        _, counts = np.unique(taken.pixels.reshape(-1, spec.channels), axis=0, return_counts=True)
+        if counts.max() > _MOSTLY_MISSING * counts.sum():
+            raise ImageError("truncated", "hardly any of its pixels is there") from error
+        return taken
 
 
 def _decoded(content: bytes, spec: ImageSpec, limits: Limits) -> DecodedImage:
@@ -343,6 +358,10 @@ def _opened(content: bytes, spec: ImageSpec, limits: Limits) -> Iterator[ImageFi
         warnings.filterwarnings("ignore", module=_NOISY)
     if reader is PngImageFile:
         content = _without_needless_chunks(content)
+    elif reader is PpmImageFile:
+        _check_ppm(content)
+    elif reader is Jpeg2KImageFile:
+        _check_jpeg_2000(content, limits)
     file = io.BytesIO(content)
     try:
         if reader is JpegImageFile and len(content) > _UNCOUNTED_BYTES:
@@ -395,6 +414,98 @@ def begins_like_an_image(first_bytes: bytes) -> bool:
     return _format_of(first_bytes) is not None
 
 
+def _check_ppm(content: bytes) -> None:
+    """Refuse a PPM whose comments Pillow would read byte by byte, or join again and again."""
+    if not _PPM_HEADER.match(content[:_MAX_PPM_HEADER]):
+        raise ImageError("unreadable", f"PPM: its header has more than {_MAX_PPM_HEADER} bytes, or is damaged")
+    if content[1:2] in b"123":
+        _refuse_above(_MAX_PPM_COMMENTS, content.count(b"#"), "comments")
+
+
+def _check_jpeg_2000(content: bytes, limits: Limits) -> None:
+    """Refuse a JPEG 2000 image that would take far more memory or time than its pixels.
+
+    Its code stream may have other sizes than its file says, and tiles, precincts or code blocks of a few pixels, each
+    of which takes hundreds of bytes.
+    """
+    tile_parts = 0
+    for number, (marker, body) in enumerate(_jpeg_2000_markers(content)):
+        _refuse_above(_MAX_J2K_MARKERS, number, "markers")
+        if marker == _SIZ and len(body) >= 36:
+            width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", body, 2)
+            if (width - left) * (height - top) > limits.max_pixels:
+                raise ImageError(
+                    "too_many_pixels",
+                    f"{(width - left) * (height - top)} pixels exceed the limit of {limits.max_pixels}",
+                )
+            tiles = math.ceil(width / max(tile_width, 1)) * math.ceil(height / max(tile_height, 1))
+            _refuse_above(_MAX_J2K_TILES, tiles, "tiles")
+        elif marker == _COD and len(body) >= 10:
+            _refuse_above(_MAX_J2K_LAYERS, int.from_bytes(body[2:4], "big"), "layers")
+            _check_code_blocks(body[5:8], body[10:] if body[0] & 1 else b"")
+        elif marker == _COC and len(body) >= 7:
+            _check_code_blocks(body[2:5], body[7:] if body[1] & 1 else b"")
+        elif marker == _SOT:
+            tile_parts += 1
+            _refuse_above(_MAX_J2K_TILES, tile_parts, "parts of tiles")
+
+
+def _check_code_blocks(style: bytes, precincts: bytes) -> None:
+    """Refuse code blocks and precincts that are too small.
+
+    `style` begins with the number of decompositions, and the exponents of width and height of a code block, less 2. A
+    byte of `precincts` has the exponents of width and height of a precinct, from the lowest resolution to the highest.
+    """
+    levels, *exponents = style[:3]
+    # A pixel of a lower resolution stands for 4, 16, … of the image.
+    smallest = [min(byte & 15, byte >> 4) + levels - number for number, byte in enumerate(precincts[: levels + 1])]
+    if sum(exponents) + 4 < _MIN_J2K_EXPONENTS or min(smallest, default=15) < _MIN_J2K_EXPONENTS // 2:
+        raise ImageError("unreadable", "JPEG 2000: its code blocks or precincts have fewer than 16 x 16 pixels")
+
+
+def _jpeg_2000_markers(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the markers of the main header and of those of the tile parts, each with its body (ISO/IEC 15444-1, A)."""
+    position = _codestream_start(content) + 2
+    next_part = 0
+    while position + 4 <= len(content):
+        marker, length = struct.unpack_from(">HH", content, position)
+        if marker == _SOD:
+            # The data of the tile part follows, up to the next one.
+            if next_part <= position:
+                raise ImageError("unreadable", "JPEG 2000: its parts overlap")
+            position = next_part
+            continue
+        if marker < 0xFF4F or length < 2:
+            raise ImageError("unreadable", "JPEG 2000: its header is damaged")
+        body = content[position + 4 : position + 2 + length]
+        yield marker, body
+        if marker == _SOT:
+            part_length = int.from_bytes(body[2:6], "big")
+            next_part = position + part_length if part_length else len(content)
+        position += 2 + length
+
+
+def _codestream_start(content: bytes) -> int:
+    """Return where the code stream begins, which is in a box of its own in a JP2 file."""
+    if content.startswith(_J2K_SIGNATURE):
+        return 0
+    position = 0
+    for _ in range(_MAX_J2K_MARKERS):
+        if position + 16 > len(content):
+            break
+        length, kind = struct.unpack_from(">I4s", content, position)
+        header = 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", content, position + 8)
+            header = 16
+        if kind == b"jp2c":
+            return position + header
+        if length < header:
+            break
+        position += length
+    raise ImageError("truncated", "it ends early or is damaged; JPEG 2000: it has no code stream")
+
+
 def _without_needless_chunks(content: bytes) -> bytes:
     """Return a PNG without the chunks that can only do harm. If it has none of them, it is returned unchanged.
 
@@ -402,6 +513,7 @@ def _without_needless_chunks(content: bytes) -> bytes:
     that have neither pixels nor a palette. Texts with the orientation of the image stay, if they are not large.
     """
     kept: list[bytes] = []
+    texts = 0
     start = position = len(_PNG_SIGNATURE)
     for _ in range(_MAX_PNG_CHUNKS):
         if position + 12 > len(content):
@@ -410,7 +522,8 @@ def _without_needless_chunks(content: bytes) -> bytes:
         end = position + 12 + length
         if end > len(content):
             break
-        if _is_needless(kind, content, position, end):
+        texts += kind in _PNG_TEXTS
+        if _is_needless(kind, content, position, end, unpack=texts <= _MAX_PNG_TEXTS):
             kept.append(content[start:position])
             start = end
         position = end
@@ -419,7 +532,7 @@ def _without_needless_chunks(content: bytes) -> bytes:
     return b"".join([_PNG_SIGNATURE, *kept, content[start:]])
 
 
-def _is_needless(kind: bytes, content: bytes, start: int, end: int) -> bool:
+def _is_needless(kind: bytes, content: bytes, start: int, end: int, *, unpack: bool) -> bool:
     # The name of a chunk that a reader may leave out begins with a small letter.
     if not kind[:1].islower():
         return False
@@ -428,7 +541,9 @@ def _is_needless(kind: bytes, content: bytes, start: int, end: int) -> bool:
         return True
     if kind not in _PNG_TEXTS:
         return False
-    return not content.startswith(_WITH_ORIENTATION, start + 8) or _is_large_text(kind, content[start + 8 : end - 4])
+    if not unpack or not content.startswith(_WITH_ORIENTATION, start + 8):
+        return True
+    return _is_large_text(kind, content[start + 8 : end - 4])
 
 
 def _is_large_text(kind: bytes, text: bytes) -> bool:
@@ -502,6 +617,8 @@ def _upright(image: ImageFile, spec: ImageSpec) -> tuple[Image.Image, tuple[int,
     """
     mode = MODES[spec.channels]
     # A PPM of 16 bits has mode I too.
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_SUBFILE_TYPE, 0) & 1:
+        raise ImageError("unsupported_mode", "its first page is the thumbnail of another, as in raw images of cameras")
     if image.mode == "F" or (image.mode == "I" and not isinstance(image, PpmImageFile)):
         raise ImageError("unsupported_mode", f"expected up to 16 bits per channel without sign, received {image.mode}")
     source = None
