@@ -48,13 +48,17 @@ def recall_gate(champion: Evaluation, challenger: Evaluation, max_loss: float) -
     """Compare the recall of each class in the images. The class that lost most decides."""
     classes = challenger.image_set.classes
     old, new = (evaluation.confusion.recall[: len(classes)] for evaluation in (champion, challenger))
-    worst = int(np.where(challenger.confusion.support[: len(classes)] > 0, new - old, np.inf).argmin())
+    support = challenger.confusion.support[: len(classes)]
+    worst = int(np.where(support > 0, new - old, np.inf).argmin())
+    images = int(support[worst])
+    one_image = f", and one image is {1 / images:.4f}: too few for this limit" if 1 / images > max_loss > 0 else ""
     return Gate(
         "recall of each class",
         f"lower by at most {max_loss:g}",
         f"{old[worst]:.4f}",
         f"{new[worst]:.4f}",
-        f"{_difference(float(new[worst] - old[worst]))}, class {classes[worst]}",
+        f"{_difference(float(new[worst] - old[worst]))}, class {classes[worst]}, which has {images:,} images"
+        + one_image,
         bool(old[worst] - new[worst] <= max_loss + _ROUNDING),
     )
 

@@ -84,11 +84,32 @@ class Drift:
     @property
     def warning(self) -> str:
         """A warning if an index is too high for chance. "" if none is, or if there are too few rows to tell."""
-        of_classes = self.index if self.rows >= MIN_ROWS_PER_BIN * len(self.classes) else 0.0
-        of_confidence = self.confidence or 0.0 if self.rows >= MIN_ROWS_PER_BIN * CONFIDENCE_BINS else 0.0
-        if max(of_classes, of_confidence) <= WARN_ABOVE:
+        of_classes = self.index if self.rows >= self._enough(len(self.classes)) else 0.0
+        of_confidence = self.confidence or 0.0 if self.rows >= self._enough(CONFIDENCE_BINS) else 0.0
+        said = []
+        if of_classes > WARN_ABOVE:
+            said.append(
+                f"the predicted classes differ from those of the training images (index {of_classes:.2f}): the classes "
+                "may be of other proportions here, the images of another kind, or the model may be wrong often"
+            )
+        if of_confidence > WARN_ABOVE:
+            said.append(
+                f"the model's confidence differs from that on the validation images (index {of_confidence:.2f}): these "
+                "images may be of another kind, or be those that it was trained on, of which a model is surer"
+            )
+        return "; ".join(said)
+
+    @property
+    def note(self) -> str:
+        """A sentence if there are too few rows for an index to mean anything, else ""."""
+        most = self._enough(max(len(self.classes), CONFIDENCE_BINS))
+        if self.rows >= most:
             return ""
-        return f"an index above {WARN_ABOVE} means that these images are not like those that the model was trained on"
+        return f"{self.rows:,} rows are few: below {most:,} rows, an index may be high by chance"
+
+    @staticmethod
+    def _enough(bins: int) -> int:
+        return MIN_ROWS_PER_BIN * bins
 
 
 def drift_of(card: ModelCard, labels: Mapping[int, int], confidences: Mapping[int, int]) -> Drift | None:

@@ -9,6 +9,8 @@ from cnnlib.training.layer_monitor import DEAD_UNITS, GRADIENT_NORM
 
 # So many epochs after the lowest val_loss, and so far above it, a rise is not chance.
 _OVERFIT_EPOCHS, _OVERFIT_RISE = 2, 1.05
+# A validation loss above guessing, and this many times the training loss, has another reason than overfitting.
+_FAR_FROM_TRAINING = 5.0
 # In multiples of the loss of guessing. An untrained model may be a little above 1, but no training stays above 2. Below
 # 0.9 the model has learned something.
 _FAR_ABOVE_GUESSING, _LIKE_GUESSING = 2.0, 0.9
@@ -20,7 +22,8 @@ _EXPLODING = 1e3
 def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[str, str]:
     """Return the warnings about a training so far, by kind. The result is empty if nothing is wrong.
 
-    Kinds are overfitting, rate_too_high, rate_too_low, dead_units, vanishing_gradients and exploding_gradients.
+    Kinds are overfitting, validation_far_off, rate_too_high, rate_too_low, dead_units, vanishing_gradients and
+    exploding_gradients.
     Guessing among `classes` has a loss of ln(classes).
 
     >>> history = {"loss": [0.5, 0.3, 0.2, 0.1], "val_loss": [0.5, 0.4, 0.5, 0.6]}
@@ -28,7 +31,8 @@ def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[s
     ['overfitting']
     """
     found = {
-        "overfitting": _overfitting(history["loss"], history["val_loss"]),
+        "overfitting": _overfitting(history, settings),
+        "validation_far_off": _validation_far_off(history["loss"][-1], history["val_loss"][-1], math.log(classes)),
         "rate_too_high": _rate_too_high(history["loss"], math.log(classes)),
         "rate_too_low": _rate_too_low(history["loss"], math.log(classes), settings.optimizer.schedule.warmup_epochs),
         "dead_units": _dead_units(_last(history, DEAD_UNITS)),
@@ -36,15 +40,35 @@ def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[s
     return {kind: warning for kind, warning in found.items() if warning}
 
 
-def _overfitting(loss: Sequence[float], val_loss: Sequence[float]) -> str:
+def _overfitting(history: History, settings: TrainSettings) -> str:
+    loss, val_loss, accuracy = history["loss"], history["val_loss"], history.get("val_accuracy", ())
     best = min(range(len(val_loss)), key=lambda epoch: val_loss[epoch])
     since = len(val_loss) - 1 - best
     if since < _OVERFIT_EPOCHS or val_loss[-1] < _OVERFIT_RISE * val_loss[best] or loss[-1] >= loss[best]:
         return ""
+    # The loss also rises if the model is wrong no more often, but surer where it is.
+    if accuracy and accuracy[-1] > accuracy[best]:
+        return ""
+    untried = [
+        "augment the images" * (settings.augment == type(settings.augment)()),
+        "set optimizer.weight_decay" * (not settings.optimizer.weight_decay),
+        "set train.label_smoothing" * (not settings.train.label_smoothing),
+        "take a smaller model, or more images",
+    ]
     return (
         f"overfitting: since epoch {best + 1} val_loss went up from {val_loss[best]:.4f} to {val_loss[-1]:.4f} while "
-        f"loss went down from {loss[best]:.4f} to {loss[-1]:.4f}; augment the images, set optimizer.weight_decay or "
-        "train.label_smoothing, or take a smaller model"
+        f"loss went down from {loss[best]:.4f} to {loss[-1]:.4f}; the registered epoch is the best one. To go further, "
+        f"{', '.join(filter(None, untried))}"
+    )
+
+
+def _validation_far_off(loss: float, val_loss: float, guessing: float) -> str:
+    if val_loss <= max(_FAR_ABOVE_GUESSING * guessing, _FAR_FROM_TRAINING * loss):
+        return ""
+    return (
+        f"validation is far off: val_loss is {val_loss:.4g} while loss is {loss:.4g} and guessing has {guessing:.4g}; "
+        "in a short training, the averages of batch normalisation may not have settled: train for more steps; or the "
+        "validation images differ from the others"
     )
 
 

@@ -38,7 +38,11 @@ def evaluation_table(evaluated: "Evaluated") -> Table:
     table.add_row("images", f"{confusion.rows:,} of {evaluation.split} in {evaluation.image_set.folder.uri}")
     if metrics["failed"]:
         table.add_row("failed", f"{metrics['failed']:,}{by_code(evaluation.failed_by_code)}, counted as wrong")
-    table.add_row("accuracy", f"{evaluation.accuracy:.4f}")
+    low, high = confusion.interval
+    table.add_row(
+        "accuracy",
+        f"{evaluation.accuracy:.4f} ({confusion.right:,} of {confusion.rows:,}; 95% interval {low:.3f} to {high:.3f})",
+    )
     if evaluation.top_5_accuracy is not None:
         table.add_row("top-5 accuracy", f"{evaluation.top_5_accuracy:.4f}")
     table.add_row("macro F1", f"{metrics['macro_f1']:.4f}")

@@ -85,8 +85,8 @@ def stability_table(stability: "Drift") -> Table:
     table.add_row(f"all {len(stability.classes):,} classes", "", "", f"{stability.index:.4f}")
     table.add_row("confidence", "", "", confidence)
     table.caption_justify = "left"
-    if stability.warning:
-        table.caption = f"warning: {stability.warning}"
+    said = [f"warning: {stability.warning}"] if stability.warning else []
+    table.caption = "\n".join([*said, *filter(None, [stability.note])]) or None
     return table
 
 

@@ -31,7 +31,10 @@ PARITY_IMAGES = 64
 
 @dataclass(frozen=True)
 class Speeds:
-    """Images per second of two models, and the challenger's speed as a fraction of the champion's."""
+    """Images per second of two models, and the challenger's speed as a fraction of the champion's.
+
+    They are those of one round: the round with the median fraction.
+    """
 
     champion: float
     challenger: float
@@ -83,10 +86,7 @@ def measure_speeds(spark: SparkSession, champion: FetchedModel, challenger: Fetc
         return images_per_second([load_in_task(archive).predict_pixels for archive in archives], images)
 
     (rates,) = run_on_partitions(spark.range(0, 1, 1, 1).toDF("id"), work)  # (rounds, 2) images/s
-    challengers, champions = rates[:, 0], rates[:, 1]
-    return Speeds(
-        champion=float(np.median(champions)),
-        challenger=float(np.median(challengers)),
-        # The two rates of a round were measured one right after the other, so divide them before taking the median.
-        ratio=float(np.median(challengers / champions)),
-    )
+    # The two rates of a round were measured one right after the other, so divide them before taking the median.
+    ratios = rates[:, 0] / rates[:, 1]
+    challenger_speed, champion_speed = rates[np.argsort(ratios)[len(ratios) // 2]].tolist()
+    return Speeds(champion_speed, challenger_speed, challenger_speed / champion_speed)

@@ -24,7 +24,8 @@ def test_index_is_the_sum_over_the_bins() -> None:
     assert drift.terms == pytest.approx(by_hand)
     assert drift.index == pytest.approx(sum(by_hand))
     assert (drift.predicted, drift.confidence) == ((0.2, 0.3, 0.5), 0)
-    assert drift.warning.startswith("an index above 0.2 means")
+    assert drift.warning.startswith("the predicted classes differ from those of the training images (index 0.")
+    assert "confidence" not in drift.warning
 
 
 def test_equal_distribution_has_no_drift() -> None:
@@ -40,7 +41,7 @@ def test_confidence_that_fell_is_warned_of_alone() -> None:
     assert drift.index == 0
     # An empty bin counts as the fraction 1/10,000.
     assert drift.confidence == pytest.approx((0.5 - 1) * math.log(0.5) + (0.5 - 1e-4) * math.log(0.5 / 1e-4))
-    assert drift.warning
+    assert drift.warning.startswith("the model's confidence differs from that on the validation images (index 4.")
 
 
 def test_confidence_is_not_known_without_validation_images() -> None:
@@ -56,6 +57,11 @@ def test_few_rows_never_warn() -> None:
     assert few.warning == ""
     assert enough is not None
     assert enough.warning
+    # The confidence has ten bins.
+    assert few.note == "29 rows are few: below 100 rows, an index may be high by chance"
+    many = drift_of(card(), {0: 100}, {0: 100})
+    assert many is not None
+    assert many.note == ""
 
 
 @pytest.mark.parametrize(("shares", "labels"), [((), {0: 5}), ((0.5, 0.3, 0.2), {})])

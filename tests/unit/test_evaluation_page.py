@@ -39,6 +39,7 @@ def test_figures_stand_in_their_tables():
     assert page.says("", "160 of 200 images right: accuracy 0.8000, on the test split of")
     assert page.rows["metrics"] == [
         ["accuracy", "0.8000"],
+        ["its 95% interval (Wilson)", "0.739 to 0.850"],
         ["log loss", "0.2500"],
         ["expected calibration error", "0.0727"],
         ["mean over", "precision", "recall", "F1"],
@@ -108,4 +109,4 @@ def test_log_loss_without_any_prediction_is_null_in_json():
     evaluation = replace(evaluation, confusion=replace(evaluation.confusion, failed=np.array([2, 3])))
     content = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))
     assert (content["metrics"]["log_loss"], content["metrics"]["accuracy"]) == (None, 0)
-    assert Page(rendered(evaluation)).rows["metrics"][1] == ["log loss", "nan"]
+    assert Page(rendered(evaluation)).rows["metrics"][2] == ["log loss", "nan"]

@@ -39,10 +39,10 @@ def test_accuracy_may_be_lower_by_so_much(counts, max_loss, passed, found):
     ("counts", "max_loss", "passed", "found"),
     [
         # Better in total, but much worse on one class.
-        ([[100, 0], [10, 90]], 0.05, False, "lower by 0.0600, class dog"),
-        ([[100, 0], [10, 90]], 0.06, True, "lower by 0.0600, class dog"),
-        ([[80, 20], [0, 100]], 0.05, False, "lower by 0.1000, class cat"),
-        ([[92, 8], [3, 97]], 0.0, True, "higher by 0.0100, class dog"),
+        ([[100, 0], [10, 90]], 0.05, False, "lower by 0.0600, class dog, which has 100 images"),
+        ([[100, 0], [10, 90]], 0.06, True, "lower by 0.0600, class dog, which has 100 images"),
+        ([[80, 20], [0, 100]], 0.05, False, "lower by 0.1000, class cat, which has 100 images"),
+        ([[92, 8], [3, 97]], 0.0, True, "higher by 0.0100, class dog, which has 100 images"),
     ],
 )
 def test_no_class_may_lose_more_recall_than_so_much(counts, max_loss, passed, found):
@@ -56,13 +56,15 @@ def test_only_classes_of_the_images_decide():
     challenger = evaluation_of(
         ("cat", "dog", "eel", "fox"), [[5, 0, 0, 0], [0, 4, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]], of_set=3
     )
-    assert recall_gate(champion, challenger, 0.1).found == "lower by 0.2000, class dog"
+    assert recall_gate(champion, challenger, 0.1).found == (
+        "lower by 0.2000, class dog, which has 5 images, and one image is 0.2000: too few for this limit"
+    )
 
 
 def test_class_without_images_is_never_the_worst():
     champion = evaluation_of(("cat", "dog", "eel"), [[3, 2, 0], [1, 4, 0], [0, 0, 0]])
     challenger = evaluation_of(("cat", "dog", "eel"), [[5, 0, 0], [0, 5, 0], [0, 0, 0]])
-    assert recall_gate(champion, challenger, 0.0).found == "higher by 0.2000, class dog"
+    assert recall_gate(champion, challenger, 0.0).found == "higher by 0.2000, class dog, which has 5 images"
 
 
 def test_better_needs_more_than_chance():

@@ -131,6 +131,10 @@ def advice(loss, val_loss=None, **others) -> dict[str, str]:
         # A rise in a single epoch, and one that is too small.
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.5, 0.8], []),
         ([1.0, 0.5, 0.3, 0.2], [1.0, 0.6, 0.61, 0.62], []),
+        ([1.0], [90.0], ["validation_far_off"]),
+        ([0.01], [4.7], ["validation_far_off"]),
+        ([0.01], [4.5], []),
+        ([1.5], [4.7], []),
         ([5.0], None, ["rate_too_high"]),
         ([2.5], None, []),
         ([1.0, 1.1, 1.3], None, ["rate_too_high"]),
@@ -170,3 +174,22 @@ def test_advice_quotes_the_figures():
         "dead_units": "dead units: 75% of b were never active on a validation batch; lower optimizer.learning_rate, "
         "or take another activation"
     }
+
+
+def test_model_that_is_right_more_often_does_not_overfit():
+    losses = {"loss": [1.0, 0.5, 0.3, 0.2], "val_loss": [1.0, 0.6, 0.7, 0.8]}
+    settings = TrainSettings(data={"path": "set"})
+    assert advice_on(losses | {"val_accuracy": [0.5, 0.8, 0.8, 0.81]}, settings, 10) == {}
+    assert list(advice_on(losses | {"val_accuracy": [0.5, 0.8, 0.8, 0.79]}, settings, 10)) == ["overfitting"]
+
+
+def test_advice_names_only_what_was_not_tried():
+    losses = {"loss": [1.0, 0.5, 0.3, 0.2], "val_loss": [1.0, 0.6, 0.7, 0.8]}
+    settings = TrainSettings(
+        data={"path": "set"},
+        augment={"flip": "horizontal"},
+        optimizer={"weight_decay": 0.01},
+        train={"label_smoothing": 0.1},
+    )
+    words = advice_on(losses, settings, 10)["overfitting"]
+    assert words.endswith("To go further, take a smaller model, or more images")
