@@ -37,6 +37,10 @@ class ScoreInputSettings(Settings):
     def _is_a_whole_source(self) -> "ScoreInputSettings":
         if self.format != "image_set":
             self.as_source()
+            return self
+        for name in ("path_column", "content_column", "encoding"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is not a setting of format image_set; leave it out")
         return self
 
 

@@ -8,6 +8,7 @@ files that it names belong to the set.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,8 @@ class ImageSet:
         """Raise ModelError if the set and a model have no class in common, so that every prediction would be wrong."""
         if not self.classes or set(self.classes) & set(classes):
             return
-        near = [f"{own} and {other}" for own in self.classes for other in classes if _reading(own) == _reading(other)]
+        others = {_reading(name): name for name in classes}
+        near = [f"{own} and {others[_reading(own)]}" for own in self.classes if _reading(own) in others]
         hint = f" ({', '.join(near[:_CLASSES_SHOWN])} look alike)" if near else ""
         raise ModelError(
             f"{self.folder.uri} and the model have no class in common{hint}: the set has {_first_classes(self.classes)}"
@@ -160,7 +162,7 @@ def _reading(name: str) -> str:
     ('cat', '7', '7')
     """
     text = " ".join(name.split()).casefold()
-    return format(float(text), "g") if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
+    return str(Decimal(text).normalize()) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
 
 
 def _first_classes(classes: Sequence[str]) -> str:

@@ -22,6 +22,8 @@ FILE = "file"
 # SHA-256 of the pixels as the model sees them, in hexadecimal digits.
 PIXEL_ID = "pixel_id"
 CLASS_NAME = "class_name"
+# The class name as the source spells it, see `cnnlib.sources.spelling`.
+SPELLED = "spelled"
 GROUP = "group_name"
 GIVEN_SPLIT = "given_split"
 # Size in pixels of the upright image before resizing.
@@ -72,6 +74,7 @@ SCHEMA = pa.schema(
         (SPLIT, pa.string()),
         (CONFLICTING, pa.bool_()),
         (TRUNCATED, pa.bool_()),
+        (SPELLED, pa.string()),
     ]
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cnnlib.errors import ImageSetError
 from cnnlib.image_set import contract, ledger
 from cnnlib.image_set.ledger import KEPT, OUTCOME, PART, ROW, SPLIT
 from cnnlib.image_set.splits import SPLITS
@@ -146,7 +147,15 @@ class _PartRewriter:
         return row | {PART: None, ROW: None, ledger.THUMBNAIL: thumbnail}
 
     def _label(self, row: Row) -> int:
-        return self._label_of.get(row[ledger.CLASS_NAME], -1)
+        if not self._label_of:
+            return -1
+        try:
+            return self._label_of[row[ledger.CLASS_NAME]]
+        except KeyError as error:
+            raise ImageSetError(
+                f"{row[contract.PATH]} has the class {row[ledger.CLASS_NAME]}, which is none of the set's; nothing was "
+                "published. Ingest again with --output.overwrite true, and report this fault"
+            ) from error
 
     def _record(self, rows: Iterable[Row]) -> None:
         """Count rows, and write them to the ledger; rejects are written to the rejects too."""

@@ -123,7 +123,8 @@ class _TaskWriter:
         for index, row in enumerate(batch.select([name for name in SOURCE_COLUMNS if name != CONTENT]).to_pylist()):
             content = contents[index].as_py() or b""
             self._written.found += 1
-            row[ledger.CLASS_NAME] = self._plan.class_of.get(row[ledger.CLASS_NAME], row[ledger.CLASS_NAME])
+            row[ledger.SPELLED] = row[ledger.CLASS_NAME]
+            row[ledger.CLASS_NAME] = self._plan.class_of.get(row[ledger.SPELLED], row[ledger.SPELLED])
             try:
                 split, image, columns = self._process(row, content)
             except ImageError as error:

@@ -93,11 +93,11 @@ def find_layout(paths: Iterable[str], asked: FolderNames, path: str, *, labelled
     return layout
 
 
-def splits_by_name(names: Collection[str], asked: FolderNames, path: str) -> dict[str, str]:
+def splits_by_name(names: Collection[str], asked: FolderNames, path: str, *, labelled: bool = True) -> dict[str, str]:
     """Return the split of each name, or nothing if names do not tell splits: for files that are not in class folders.
 
     One name in a longer one tells nothing if no other name tells another split. Raises SourceError if some names are
-    those of splits, and others are not.
+    those of splits, and others are not; without `labelled`, nobody reads the splits, and the result is empty then.
 
     >>> splits_by_name(["train-0.tar", "val-0.tar"], "auto", "shards")
     {'train-0.tar': 'train', 'val-0.tar': 'val'}
@@ -110,7 +110,7 @@ def splits_by_name(names: Collection[str], asked: FolderNames, path: str) -> dic
     if asked == "splits":
         return _asked_splits(found, names, path)
     several, all_found = len(set(found.values())) > 1, found.keys() == set(names)
-    if several and not all_found:
+    if not all_found and labelled and (several or any(map(split_called, names))):
         raise _not_certain(path, names, found)
     return found if all_found and (several or all(map(split_called, names))) else {}
 

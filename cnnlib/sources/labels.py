@@ -1,5 +1,6 @@
 """Labels as other tools write them: one spelling of each, and their order."""
 
+import ast
 import math
 import re
 from collections.abc import Iterable
@@ -53,14 +54,23 @@ def label_text(value: Any, where: str) -> str | None:
 def check_no_lists(names: Iterable[str], where: str) -> None:
     """Raise SourceError if labels are lists that a tool wrote as text, such as "[0, 1]".
 
-    >>> check_no_lists(["cat", "[dog"], "labels.csv")
+    >>> check_no_lists(["cat", "[dog", "[background]"], "labels.csv")
     """
-    listed = next((name for name in sorted(names) if re.fullmatch(r"\[.*\]|\{.*\}", name, re.DOTALL)), None)
+    listed = next((name for name in sorted(names) if _is_list(name)), None)
     if listed is not None:
         raise SourceError(
             f"{where} has the label {_shortened(listed)}; several labels for one image are not supported: give each "
             "image one label"
         )
+
+
+def _is_list(name: str) -> bool:
+    if not re.fullmatch(r"\[.*\]|\{.*\}", name, re.DOTALL):
+        return False
+    try:
+        return isinstance(ast.literal_eval(name), list | dict | set)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return "," in name
 
 
 def without_decimals(names: Iterable[str]) -> dict[str, str]:

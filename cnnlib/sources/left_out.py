@@ -22,6 +22,11 @@ JUNK = (
     r"|(^|/)(\._[^/]*|\.DS_Store|\.AppleDouble|Thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|Icon\r|\.nfs[0-9a-f]+)$"
 )
 _JUNK = re.compile(JUNK)
+# Raw images of cameras. Their first bytes are those of TIFF, but what TIFF readers find there is a thumbnail.
+RAW_ENDINGS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
 # An ending that is longer is a part of a name, as in "Mr. Smith".
 _MAX_ENDING = 12
 # The message of a source names this many kinds of files.

@@ -58,7 +58,7 @@ def _decode(content: bytes, path: str, encoding: str | None) -> str:
         found = "utf-16-le" if content[1] == 0 else "utf-16-be"
     used = encoding or found or "utf-8"
     try:
-        return content.decode(used)
+        return content.decode(used).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         around = content[max(0, error.start - 10) : error.start + 10]
@@ -75,7 +75,10 @@ def _decode(content: bytes, path: str, encoding: str | None) -> str:
 
 def _parse_csv(text: str, path: str) -> Entries:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+    try:
+        delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+    except csv.Error as error:
+        raise SourceError(f"{path} is no CSV: its first line is {_quoted(first)} ({error})") from error
     # Spreadsheets and pandas double a quote within quotes. Some people put a blank after each comma.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows = _numbered(reader, path)
@@ -137,7 +140,7 @@ def _json_values(text: str, path: str) -> Iterator[Any]:
             return
         try:
             value, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also for a number of thousands of digits
             line = text.count("\n", 0, position) + 1
             raise SourceError(
                 f"{path} cannot be parsed from line {line} on, {_quoted(text[position:].partition(chr(10))[0])}: "

@@ -7,7 +7,7 @@ folder gets deleted rows back, and others twice.
 from cnnlib.storage.folder import Folder, open_folder
 
 # Spark's name of the format, and the folder or files of its log. Spark itself obeys the log of its streams.
-_LOGS = {"delta": "_delta_log", "hudi": ".hoodie"}
+LOGS = {"delta": "_delta_log", "hudi": ".hoodie"}
 _ICEBERG = "metadata"
 # A path may be that of a partition, or of a file, below the table: country=DE/day=2024-05-01/part-0.parquet.
 _LEVELS = 6
@@ -34,7 +34,15 @@ def table_log_above(path: str) -> tuple[str, str] | None:
 
 
 def _log_in(folder: Folder) -> str | None:
-    for name, log in _LOGS.items():
+    try:
+        return _find_log(folder)
+    except OSError:
+        # Not everybody may list the folders above a table.
+        return None
+
+
+def _find_log(folder: Folder) -> str | None:
+    for name, log in LOGS.items():
         if folder.fs.isdir(folder.path(log)):
             return name
     metadata = folder.path(_ICEBERG)

@@ -175,20 +175,28 @@ def writing_run(folder: Folder, commit_name: str, run_id: str) -> Iterator[None]
     another job has published there in the meantime, and removed the files of this run.
     """
     with try_writing(folder, commit_name):
-        before = folder.read_json(commit_name)
+        before = _content(folder, commit_name)
         try:
             yield
         except BaseException as error:
             _remove_empty_subfolders(folder)
             if isinstance(error, SparkcnnError) or not isinstance(error, Exception):
                 raise
-            now = folder.read_json(commit_name)
-            if now != before and run_id not in json.dumps(now):
+            now = _content(folder, commit_name)
+            if now != before and run_id.encode() not in now:
                 raise OutputExistsError(
                     f"another job has published at output.path={folder.uri} while this one was at work; this job "
                     "published nothing: run it again, or choose another folder"
                 ) from error
             raise
+
+
+def _content(folder: Folder, name: str) -> bytes:
+    """Return the bytes of a file, which may be damaged; none if it is missing."""
+    try:
+        return folder.fs.cat_file(folder.path(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def _remove_empty_subfolders(folder: Folder) -> None:
@@ -238,7 +246,7 @@ def remove_unpublished(folder: Folder, commit_name: str, run_id: str, keep: Iter
     A run can also fail after its commit, while it removes the files that it replaced. Then its files are the published
     ones, and all stay.
     """
-    if run_id in json.dumps(folder.read_json(commit_name)):
+    if run_id.encode() in _content(folder, commit_name):
         return
     remove_own_files(folder, [name for name in folder.files() if run_id in name and name not in set(keep)], commit_name)
 

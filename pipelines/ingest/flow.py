@@ -16,7 +16,7 @@ from cnnlib.config import IngestSettings, SplitSettings
 from cnnlib.errors import ConfigError, LimitError, SourceError
 from cnnlib.image_set import contract
 from cnnlib.image_set.contract import CODE, PATH, Counts, ImageSet, Split, publish_image_set
-from cnnlib.image_set.ledger import CLASS_NAME, FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA
+from cnnlib.image_set.ledger import CLASS_NAME, FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA, SPELLED
 from cnnlib.image_set.rewrite_parts import RewritePlan, RewrittenParts, rewrite_parts
 from cnnlib.image_set.splits import SPLITS, TRAIN
 from cnnlib.image_set.summary import summarise_rows
@@ -224,9 +224,12 @@ class _Ingest:
         return reduce(DataFrame.unionByName, frames)
 
     def _respelled(self, ledger: DataFrame) -> DataFrame:
-        """Call classes as the source does now: files that came later may have changed that."""
-        class_of = self.source.spelling.class_of
-        return ledger.replace([*class_of], [*class_of.values()], subset=[CLASS_NAME]) if class_of else ledger
+        """Call classes as the source does now: files that came or went may have changed that."""
+        # Ledgers of earlier versions have no spelling of the source.
+        spelled = F.coalesce(SPELLED, CLASS_NAME)
+        class_of = [F.lit(text) for pair in self.source.spelling.class_of.items() for text in pair]
+        name = F.coalesce(F.create_map(*class_of).getItem(spelled), spelled) if class_of else spelled
+        return ledger.withColumns({SPELLED: spelled, CLASS_NAME: name})
 
     def _decide_and_rewrite(self, ledger: DataFrame, parts: dict[str, PartFile]) -> RewrittenParts:
         """Decide what depends on several images, and rewrite the part files that differ from the decisions."""

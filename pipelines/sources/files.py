@@ -16,7 +16,7 @@ from cnnlib.image_set.contract import CODE, MESSAGE, SIZE_BYTES
 from cnnlib.image_set.writer import CONTENT
 from cnnlib.sealed.frozen.images import FIRST_BYTES, begins_like_an_image
 from cnnlib.sources.image_folder import is_image_name
-from cnnlib.sources.left_out import count_kinds, ending_of, is_junk, why_left_out
+from cnnlib.sources.left_out import RAW_ENDINGS, count_kinds, ending_of, is_junk, why_left_out
 from cnnlib.storage.folder import Folder, is_local, open_folder
 from pipelines.sources.source import IMAGES_SCHEMA, Entry, collect_from_tasks, in_batches
 
@@ -121,13 +121,14 @@ def find_images(spark: SparkSession, folder: Folder, listed: Sequence[ListedFile
     left_out = {file.name: why for file in listed if (why := why_left_out(file.name)) is not None}
     others = [file for file in listed if file.name not in left_out]
     unknown = [file for file in others if not is_image_name(file.name)]
-    found = _images_by_content(spark, folder, [file.name for file in unknown if file.size_bytes])
+    openable = [file.name for file in unknown if file.size_bytes and ending_of(file.name) not in RAW_ENDINGS]
+    found = _images_by_content(spark, folder, openable)
     left_out |= {file.name: ending_of(file.name) for file in unknown if file.name not in found}
     return SortedFiles([file for file in others if file.name not in left_out], left_out)
 
 
 def _images_by_content(spark: SparkSession, folder: Folder, names: Sequence[str]) -> set[str]:
-    """Return the files that begin like an image. Files that cannot be read are not among them."""
+    """Return the files that begin like an image, and those that storage failed to give: reading them will show that."""
     if len(names) <= _FILES_OPENED_HERE:
         return _begin_like_images(folder, names)
     uri = folder.uri
@@ -149,7 +150,7 @@ def _begin_like_images(folder: Folder, names: Sequence[str]) -> set[str]:
     return {
         name
         for name, content in zip(names, contents, strict=True)
-        if isinstance(content, bytes) and begins_like_an_image(content)
+        if (begins_like_an_image(content) if isinstance(content, bytes) else not isinstance(content, FileNotFoundError))
     }
 
 

@@ -123,7 +123,7 @@ def _text_rows(settings: ManifestSource, kind: str) -> pa.Table:
         if name is None:
             return [None] * len(entries.rows)
         return [
-            read(row.get(name), f"{settings.path}: {name} of entry {number}")
+            _as_utf8(read(row.get(name), f"{settings.path}: {name} of entry {number}"))
             for number, row in enumerate(entries.rows, 1)
         ]
 
@@ -136,6 +136,11 @@ def _text_rows(settings: ManifestSource, kind: str) -> pa.Table:
         },
         schema=_ROWS,
     )
+
+
+def _as_utf8(text: str | None) -> str | None:
+    """Replace what Arrow and Java cannot hold: half of a pair of surrogates, which JSON may have."""
+    return text and text.encode("utf-8", "replace").decode()
 
 
 def _parquet_rows(spark: SparkSession, settings: ManifestSource) -> tuple[DataFrame, bool]:

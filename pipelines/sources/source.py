@@ -17,6 +17,7 @@ from cnnlib.image_set.contract import SIZE_BYTES
 from cnnlib.image_set.ledger import FILE, FILES_SCHEMA, IMAGES, VERSION
 from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
 from cnnlib.sources.spelling import Spelling
+from pipelines.spark.interruptible_job import run_interruptibly
 from pipelines.spark.progress import Progress, images_done
 from pipelines.spark.session import ROWS_PER_ARROW_BATCH
 from pipelines.spark.tasks import Result, Work, run_on_partitions, user_errors_from_tasks
@@ -181,7 +182,7 @@ def collect_from_tasks(
     Raises the SparkcnnError that a task ended with.
     """
     with user_errors_from_tasks(spark):
-        return spread_over_tasks(spark, table, tasks, read).frame(schema).collect()
+        return run_interruptibly(spark, spread_over_tasks(spark, table, tasks, read).frame(schema).collect)
 
 
 def image_batches(images: Iterable[Entry]) -> Iterator[pa.RecordBatch]:

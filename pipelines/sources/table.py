@@ -10,7 +10,16 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BinaryType, DecimalType, DoubleType, FloatType, MapType, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    MapType,
+    StructType,
+    TimestampType,
+)
 
 from cnnlib.config import ManifestSource, TableSource
 from cnnlib.errors import ConfigError, SourceError, first_line
@@ -21,12 +30,14 @@ from cnnlib.image_set.writer import CONTENT, SOURCE_COLUMNS
 from cnnlib.sources.labels import MISSING, check_no_lists, label_order
 from cnnlib.sources.left_out import JUNK, SYSTEM, is_junk
 from cnnlib.sources.spelling import Spelling
-from cnnlib.sources.table_logs import table_log_above
+from cnnlib.sources.table_logs import LOGS, table_log_above
 from cnnlib.storage.folder import open_folder
 from pipelines.sources.source import FileNames, Images, Source, empty_columns, files_table, frame_of_files
 from pipelines.spark.read_parts import literal_path
-from pipelines.spark.session import root_cause, with_settings
+from pipelines.spark.session import is_classic, root_cause, with_settings
 
+# Levels of folders in which a log is looked for through Spark, which takes a query each.
+_LEVELS_ABOVE = 4
 # Whole numbers below this are exact in 64 bits.
 _EXACT = 2.0**53
 
@@ -48,7 +59,7 @@ def open_table(spark: SparkSession, settings: TableSource, max_bytes: int) -> So
         _optional(table, settings.group_column, settings.path).alias(GROUP),
         usual_split(_optional(table, settings.split_column, settings.path)).alias(GIVEN_SPLIT),
         (F.col("length") if "length" in columns else F.length(content)).cast("long").alias(SIZE_BYTES),
-        (_in_utc(F.col("modificationTime")) if "modificationTime" in columns else F.sha2(content, 256)).alias(VERSION),
+        _version(table, content).alias(VERSION),
     )
     with as_source_error(settings.path):
         check_splits(described, settings.path, grouped=settings.group_column is not None)
@@ -63,9 +74,15 @@ def open_table(spark: SparkSession, settings: TableSource, max_bytes: int) -> So
     return found.source(images)
 
 
-def _in_utc(time: Column) -> Column:
-    """Return a timestamp as text, which does not depend on the time zone of the session."""
-    return F.to_utc_timestamp(time, F.current_timezone()).cast("string")
+def _version(table: DataFrame, content: Column) -> Column:
+    """Return a text that changes when an image does: when it was modified, or else a hash of its bytes."""
+    if "modificationTime" not in table.columns:
+        return F.sha2(content, 256)
+    time = F.col("modificationTime")
+    if isinstance(table.schema["modificationTime"].dataType, TimestampType):
+        # The text must not depend on the time zone of the session.
+        time = F.to_utc_timestamp(time, F.current_timezone())
+    return time.cast("string")
 
 
 @contextmanager
@@ -198,21 +215,22 @@ def read_table_files(spark: SparkSession, path: str) -> DataFrame:
     Raises SourceError if that is not possible: the Parquet files of such a table have rows that were deleted from it.
     """
     exists = _exists(path)
-    log = table_log_above(path) if exists else None
+    log = table_log_above(path) if exists else _log_that_spark_sees(spark, path)
     # What exists is read as it is called, from this process' folder. All else may be a pattern that Spark knows.
     location = literal_path(open_folder(path).uri) if exists else path
     try:
         if log is None:
-            # Spark would make 7 of the partition label=007.
-            with with_settings(spark, {"spark.sql.sources.partitionColumnTypeInference.enabled": "false"}):
-                return spark.read.parquet(location)
+            return _read_parquet(spark, location)
         format, table = log
-        if open_folder(path).uri != table:
+        if table not in (path.rstrip("/"), open_folder(path).uri if exists else ""):
             raise SourceError(
                 f"source.path={path} is a part of the {format} table {table}, whose files also have rows that were "
                 "deleted from it; name the table, by its path or its name"
             )
-        return spark.read.format(format).load(location)
+        frame = spark.read.format(format).load(location)
+        # Spark Connect looks for the table only now.
+        _ = frame.schema
+        return frame
     except (PySparkException, Py4JJavaError) as error:
         if log is not None:
             raise SourceError(
@@ -220,6 +238,35 @@ def read_table_files(spark: SparkSession, path: str) -> DataFrame:
                 f"{first_line(error)}; start Spark with the package of {log[0]}, or name a copy of the table in Parquet"
             ) from error
         raise SourceError(f"source.path={path} is no Parquet that Spark can read: {first_line(error)}") from error
+
+
+def _read_parquet(spark: SparkSession, location: str) -> DataFrame:
+    # Spark would make 7 of the partition label=007.
+    with with_settings(spark, {"spark.sql.sources.partitionColumnTypeInference.enabled": "false"}):
+        frame = spark.read.parquet(location)
+        schema = frame.schema
+    # Spark Connect would look at the files again for each query, and then infer the types of the partitions.
+    return frame if is_classic(spark) else spark.read.schema(schema).parquet(location)
+
+
+def _log_that_spark_sees(spark: SparkSession, path: str) -> tuple[str, str] | None:
+    """Do what `table_log_above` does, for a path that only Spark can see, and for a pattern."""
+    folder = path.rstrip("/")
+    for _ in range(_LEVELS_ABOVE):
+        if not folder or folder.endswith((":", "/")):
+            return None
+        for format, log in LOGS.items():
+            if _spark_sees(spark, f"{folder}/{log}"):
+                return format, folder
+        folder = folder.rpartition("/")[0]
+    return None
+
+
+def _spark_sees(spark: SparkSession, folder: str) -> bool:
+    try:
+        return bool(spark.read.format("binaryFile").load(folder).select("path").limit(1).collect())
+    except (PySparkException, Py4JJavaError):
+        return False
 
 
 def column_called(name: str) -> Column:

@@ -51,7 +51,8 @@ def open_webdataset(spark: SparkSession, settings: WebdatasetSource, max_bytes: 
     folder = open_source_folder(settings.path)
     uri, labelled = folder.uri, settings.labels == "given"
     listed = [file for file in list_files(spark, folder) if is_shard_name(file.name) and not is_junk(file.name)]
-    splits = splits_by_name({_split_name(file.name) for file in listed}, settings.layout, settings.path)
+    names = {_split_name(file.name) for file in listed}
+    splits = splits_by_name(names, settings.layout, settings.path, labelled=labelled)
 
     def split_of(name: str) -> str | None:
         return splits.get(_split_name(name))

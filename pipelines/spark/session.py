@@ -134,13 +134,30 @@ def configured_by_user() -> dict[str, str]:
     folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(_find_spark_home(), "conf")
     with suppress(OSError):
         found |= parse_defaults(Path(folder, "spark-defaults.conf").read_text("utf-8", "replace"))
-    arguments = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))
-    for name, value in zip(arguments, arguments[1:], strict=False):
+    return found | _submit_arguments(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))
+
+
+def _submit_arguments(text: str) -> dict[str, str]:
+    """Return the settings in arguments of spark-submit, each of which may be --NAME VALUE or --NAME=VALUE.
+
+    >>> _submit_arguments("--master=yarn --conf spark.app.name=mine pyspark-shell")
+    {'spark.master': 'yarn', 'spark.app.name': 'mine'}
+    """
+    try:
+        given = shlex.split(text)
+    except ValueError as error:
+        raise HostError(f"PYSPARK_SUBMIT_ARGS={text} cannot be split: {error}; correct its quotes") from error
+    parts = [part for one in given for part in (one.split("=", 1) if one.startswith("--") else [one])]
+    found: dict[str, str] = {}
+    for name, value in zip(parts, parts[1:], strict=False):
         if name in _ARGUMENTS:
             found[_ARGUMENTS[name]] = value
         elif name in ("--conf", "-c"):
-            setting, _, text = value.partition("=")
-            found[setting] = text
+            setting, _, setting_value = value.partition("=")
+            found[setting] = setting_value
+        elif name == "--properties-file":
+            with suppress(OSError):
+                found = parse_defaults(Path(value).read_text("utf-8", "replace")) | found
     return found
 
 

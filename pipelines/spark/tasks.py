@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from cnnlib import errors
 from cnnlib.errors import SourceError, SparkcnnError
 from pipelines.spark.cluster import task_slots
+from pipelines.spark.interruptible_job import run_interruptibly
 from pipelines.spark.session import ROWS_PER_ARROW_BATCH, is_classic, root_cause, with_settings
 
 Result = TypeVar("Result")
@@ -64,7 +65,7 @@ def run_on_partitions(frame: DataFrame, work: Work[Result]) -> list[Result]:
     # The caller's session may have Spark's default of 10,000 rows per batch, too many images for the memory of a task.
     spark = frame.sparkSession
     with user_errors_from_tasks(spark), with_settings(spark, TASK_SETTINGS):
-        rows = frame.mapInArrow(on_partition, "result binary").collect()
+        rows = run_interruptibly(spark, frame.mapInArrow(on_partition, "result binary").collect)
     return [pickle.loads(row["result"]) for row in rows]
 
 

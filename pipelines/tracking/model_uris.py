@@ -67,7 +67,7 @@ def resolve(uri: str) -> ModelVersion | LoggedModel:
         return _version(client.get_model_version_by_alias(match["name"], match["alias"]))
     if match := _MOVING.fullmatch(uri):
         return _newest_in_stage(match["name"], match["which"])
-    if match := _LOGGED.fullmatch(uri):
+    if (match := _LOGGED.fullmatch(uri)) and hasattr(client, "get_logged_model"):  # MLflow 2 has none
         return _registered_or_logged(client.get_logged_model(match["id"]))
     if match := _OF_RUN.fullmatch(uri):
         return _of_run(match["run"], match["path"])

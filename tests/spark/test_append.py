@@ -12,13 +12,13 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from cnnlib.config import IngestSettings, SplitSettings
-from cnnlib.errors import OutputExistsError
+from cnnlib.errors import OutputExistsError, SourceError
 from cnnlib.image_set.contract import ImageSet, open_image_set
 from cnnlib.image_set.splits import TEST, TRAIN, assign_split, split_key
 from pipelines.ingest import flow
 from pipelines.ingest.flow import ingest
 from tests.conftest import idx_bytes, write_photos
-from tests.spark.ingests import rejects_of, rows_of, settings_of
+from tests.spark.ingests import label_of, rejects_of, rows_of, settings_of
 from tests.unit.pictures import encoded, noise
 from tests.unit.tars import pack
 
@@ -196,22 +196,21 @@ def a_png(seed: int) -> bytes:
     return encoded(Image.fromarray(noise(seed=seed)), "PNG")
 
 
-def test_split_folders_become_classes_beside_another_folder(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
+def test_folder_that_comes_beside_splits_is_asked_for(spark: SparkSession, photos: Path, tmp_path: Path) -> None:
     divided = tmp_path / "divided"
     for split in ("train", "test"):
         shutil.copytree(photos, divided / split)
     settings = all_of(divided, tmp_path / "set")
     assert ingest(spark, settings).classes == ("dark", "light")
+    before = content_of(tmp_path / "set")
     (divided / "owls").mkdir()
     (divided / "owls" / "owl.png").write_bytes(a_png(2))
-    appended = ingest(spark, appending(settings))
-    assert appended.classes == ("owls", "test", "train")
-    whole = ingest(spark, all_of(divided, tmp_path / "whole"))
-    assert described(appended) == described(whole)
-    assert content_of(tmp_path / "set") == content_of(tmp_path / "whole")
+    with pytest.raises(SourceError, match=r"--source\.layout splits .*; owls would be left out"):
+        ingest(spark, appending(settings))
+    assert content_of(tmp_path / "set") == before
 
 
-def test_shard_folders_are_no_splits_beside_another_folder(spark: SparkSession, tmp_path: Path) -> None:
+def test_shard_folder_that_comes_beside_splits_is_asked_for(spark: SparkSession, tmp_path: Path) -> None:
     def write(name: str, numbers: range) -> None:
         (tmp_path / "shards" / name).mkdir(parents=True)
         members = [((f"{n}.png", a_png(n)), (f"{n}.cls", b"%d" % (n % 2))) for n in numbers]
@@ -222,9 +221,30 @@ def test_shard_folders_are_no_splits_beside_another_folder(spark: SparkSession, 
     settings = settings_of("webdataset", tmp_path / "shards", tmp_path / "set")
     assert ingest(spark, settings).splits[TEST].rows == 6
     write("extra", range(26, 30))
-    appended = ingest(spark, appending(settings))
-    whole = ingest(spark, settings_of("webdataset", tmp_path / "shards", tmp_path / "whole"))
-    assert described(appended) == described(whole)
+    with pytest.raises(SourceError, match="extra would be left out"):
+        ingest(spark, appending(settings))
+    as_splits = settings_of("webdataset", tmp_path / "shards", tmp_path / "other", source={"layout": "splits"})
+    assert ingest(spark, as_splits).counts.kept == 26
+
+
+def test_class_that_is_spelled_otherwise_later_keeps_its_images(spark: SparkSession, tmp_path: Path) -> None:
+    """All labels are whole numbers first, and one is no number later: then 1.0 is no longer called 1."""
+    entries = [{"path": f"{n}.png", "label": label} for n, label in enumerate(("1.0", "2.0", "2.0", "unknown"))]
+    for entry in entries:
+        (tmp_path / entry["path"]).write_bytes(a_png(int(entry["path"][0])))
+    manifest = tmp_path / "images.csv"
+    settings = settings_of("manifest", manifest, tmp_path / "set")
+    pd.DataFrame(entries[:3]).to_csv(manifest, index=False)
+    assert ingest(spark, settings).classes == ("1", "2")
+    pd.DataFrame(entries).to_csv(manifest, index=False)
+    image_set = ingest(spark, appending(settings))
+    assert image_set.classes == ("1.0", "2.0", "unknown")
+    labels = {entry["path"]: image_set.classes.index(entry["label"]) for entry in entries}
+    assert label_of(tmp_path / "set") == labels
+    # And back.
+    pd.DataFrame(entries[:3]).to_csv(manifest, index=False)
+    assert ingest(spark, appending(settings)).classes == ("1", "2")
+    assert label_of(tmp_path / "set") == {"0.png": 0, "1.png": 1, "2.png": 1}
 
 
 def test_copy_of_another_group_is_kept_after_a_group_moves(spark: SparkSession, tmp_path: Path) -> None:

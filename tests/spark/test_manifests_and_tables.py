@@ -287,6 +287,10 @@ def test_files_of_a_table_with_a_log_are_refused(
     assert "\n" not in refused.value.message
     with pytest.raises(SourceError, match=f"is a part of the {kind} table {source}"):
         ingest(spark, settings_of("table", source / "part-0.parquet", tmp_path / "set"))
+    # A pattern, and a path that only Spark can see.
+    for path in (f"{source}/*.parquet", f"{source}/part-*", f"{tmp_path}/tab*/part-0.parquet"):
+        with pytest.raises(SourceError, match=f"is a part of the {kind} table"):
+            ingest(spark, settings_of("table", path, tmp_path / "set"))
     assert not (tmp_path / "set").exists()
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -123,10 +124,14 @@ def newest_epoch(folder: Path) -> int:
 
 
 def write_forever(folder: Path, tracker: Tracker | None, begin: Connection) -> None:
-    """Write, and publish, checkpoint after checkpoint until killed. The weight in each one is its epoch."""
+    """Write, and publish, checkpoint after checkpoint until killed. The weight in each one is its epoch.
+
+    Sends a message before the first one, and one after it.
+    """
     epoch = tracker.latest_epoch() if tracker else newest_epoch(folder)
     model = small_model(0)
     begin.send("writing")
+    first = epoch + 1
     while True:
         epoch += 1
         model.set_weights([np.array([[epoch]])])
@@ -134,10 +139,15 @@ def write_forever(folder: Path, tracker: Tracker | None, begin: Connection) -> N
         if tracker:
             tracker.log_checkpoint(epoch, path)
         remove_checkpoints(folder, up_to=epoch - 2)
+        if epoch == first:
+            begin.send("written")
 
 
 def kills(count: int, folder: Path, tracker: Tracker | None) -> Iterator[int]:
-    """Kill `write_forever` at this many moments. Yield the number of each kill, from 0, after it."""
+    """Kill `write_forever` at this many moments. Yield the number of each kill, from 0, after it.
+
+    The first child lives until it has written a checkpoint. The time that this takes decides how long the others live.
+    """
     # The server imports everything once. Each child is forked from it before TensorFlow is in use.
     context = get_context("forkserver")
     context.set_forkserver_preload(["cnnlib.training.checkpoints", "pipelines.tracking.tracker", __name__])
@@ -147,7 +157,11 @@ def kills(count: int, folder: Path, tracker: Tracker | None) -> Iterator[int]:
         child = context.Process(target=write_forever, args=(folder, tracker, begin_there), daemon=True)
         child.start()
         assert begin.recv() == "writing"
-        child.join(moments.uniform(0, 0.1))
+        if number == 0:
+            start = time.monotonic()
+            assert begin.recv() == "written"
+            seconds = time.monotonic() - start
+        child.join(moments.uniform(0, seconds))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL

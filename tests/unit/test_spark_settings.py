@@ -42,6 +42,8 @@ def test_file_of_defaults_holds(nothing_configured: Path) -> None:
     [
         ("MASTER", "yarn", {"spark.master": "yarn"}),
         ("PYSPARK_SUBMIT_ARGS", "--master yarn pyspark-shell", {"spark.master": "yarn"}),
+        ("PYSPARK_SUBMIT_ARGS", "--master=yarn pyspark-shell", {"spark.master": "yarn"}),
+        ("PYSPARK_SUBMIT_ARGS", "--conf=spark.master=yarn pyspark-shell", {"spark.master": "yarn"}),
         ("PYSPARK_SUBMIT_ARGS", "--driver-memory 6g pyspark-shell", {"spark.driver.memory": "6g"}),
         (
             "PYSPARK_SUBMIT_ARGS",
