@@ -3,6 +3,7 @@
 import time
 
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 
 class DataWait:
@@ -12,6 +13,8 @@ class DataWait:
     """
 
     def __init__(self, deterministic: bool = False) -> None:
+        # Nobody can switch determinism off again, so an earlier training of this process counts too.
+        deterministic = deterministic or is_op_determinism_enabled()
         self._now = _python_clock if deterministic else tf.timestamp
         with tf.device("CPU:0"):
             self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="data_wait")

@@ -99,6 +99,11 @@ def job_session(app_name: str) -> Iterator[SparkSession]:
     session = spark_session(app_name)
     try:
         yield session
+    except KeyboardInterrupt:
+        if is_classic(session):
+            # Tasks that are cancelled while Spark stops would each write a stack trace.
+            session.sparkContext.setLogLevel("OFF")
+        raise
     finally:
         if given is None:
             session.stop()

@@ -138,3 +138,12 @@ def test_one_processor_gives_ready_batches_while_storage_hangs(tmp_path):
     write(tmp_path / "set", files=1, rows_per_row_group=50)
     ended = run_python(ONE_PROCESSOR, str(tmp_path / "set"))
     assert ended.stdout.split() == [str(number) for number in range(1, 63)], ended.stderr
+
+
+def test_determinism_of_an_earlier_training_counts(monkeypatch):
+    """TensorFlow would refuse to read its clock, and nobody can switch determinism off again."""
+    from cnnlib.feed import data_wait
+
+    assert data_wait.DataWait()._now is not data_wait._python_clock
+    monkeypatch.setattr(data_wait, "is_op_determinism_enabled", lambda: True)
+    assert data_wait.DataWait()._now is data_wait._python_clock
