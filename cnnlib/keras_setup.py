@@ -1,8 +1,8 @@
 """Keras as this project needs it: on TensorFlow, with pixels in the order of `ImageSpec`, in 32 bits.
 
-A file keras.json in the user's home, and some variables, set Keras up otherwise for every program. With channels first,
-a network would convolve over columns and colours, and still learn something. So all of it is set when Keras is
-imported, and checked where a model is built.
+A file keras.json in the user's home can change these settings for every program, and so can some variables. With
+channels first, a network would convolve over columns and colours, and still learn something. So all of it is set when
+Keras is imported, and checked where a model is built.
 """
 
 import os

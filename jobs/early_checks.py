@@ -59,7 +59,7 @@ def check_evaluate(settings: "EvaluateSettings | PromoteSettings") -> None:
 
 
 def check_score(settings: "ScoreSettings") -> None:
-    """Raise the error of a scoring that would fail, of any kind but SourceError."""
+    """Raise the error that scoring would end with. A source is not opened here, so it is never a SourceError."""
     from cnnlib.image_set.contract import open_image_set
     from cnnlib.predictions.contract import COMMIT
     from cnnlib.storage.folder import check_output_is_free, open_folder

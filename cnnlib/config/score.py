@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # see `SourceFormat`
 else:
     InputFormat = Literal["image_set", SourceFormat]
 
+# Settings of the input that only a source has, never an image set.
+_SOURCE_SETTINGS = ("path_column", "content_column", "encoding")
+
 
 class ScoreInputSettings(Settings):
     """The images to score."""
@@ -30,7 +33,7 @@ class ScoreInputSettings(Settings):
     def as_source(self) -> SourceSettings:
         """Return the settings of the source to score, if `format` is one that ingest reads; labels are not needed."""
         path = None if self.format == "mnist" else self.path
-        columns = {name: getattr(self, name) for name in ("path_column", "content_column", "encoding")}
+        columns = {name: getattr(self, name) for name in _SOURCE_SETTINGS}
         return SourceSettings(format=self.format, path=path, labels="none", **columns)
 
     @model_validator(mode="after")
@@ -38,7 +41,7 @@ class ScoreInputSettings(Settings):
         if self.format != "image_set":
             self.as_source()
             return self
-        for name in ("path_column", "content_column", "encoding"):
+        for name in _SOURCE_SETTINGS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is not a setting of format image_set; leave it out")
         return self

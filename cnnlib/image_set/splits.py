@@ -39,7 +39,7 @@ def split_in(name: str) -> str | None:
     >>> split_in("train-test"), split_in("latest")
     (None, None)
     """
-    # trainSet, TrainSet -> train Set: a capital after a small letter begins a word.
+    # A capital letter after a small one begins a word, so trainSet becomes train Set.
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     found = {USUAL_NAMES[word.lower()] for word in words if word.lower() in USUAL_NAMES}
     return found.pop() if len(found) == 1 else None

@@ -90,7 +90,7 @@ def render_report(contents: ReportContents) -> str:
         by_size=by_size,
         chart=_stacked_chart(by_size) if len(classes) > MOST_OPEN else {},
         samples=samples,
-        left_out_files=in_words(Counter(image_set.left_out)),
+        left_out_files=in_words(image_set.left_out),
         left_out=sum(len(contents.samples.get(name, ())) - len(taken) for name, taken in samples.items()),
         sample_scale=thumbnail_scale(height, width),
         common_sizes=sorted(sizes.items(), key=lambda item: (-item[1], item[0])),

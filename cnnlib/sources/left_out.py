@@ -8,7 +8,7 @@ images: macOS writes `._a.jpg` beside `a.jpg`, or a second tree `__MACOSX/`; Jup
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 HIDDEN = "hidden"
 SYSTEM = "system files"
@@ -29,7 +29,7 @@ RAW_ENDINGS = (
 )
 # An ending that is longer is a part of a name, as in "Mr. Smith".
 _MAX_ENDING = 12
-# The message of a source names this many kinds of files.
+# A message names at most this many kinds of files; it adds the rest up as others.
 _KINDS_SHOWN = 8
 
 
@@ -72,17 +72,17 @@ def ending_of(path: str) -> str:
     return ending if 1 < len(ending) <= _MAX_ENDING else NO_ENDING
 
 
-def in_words(left_out: Counter[str]) -> str:
-    """Describe the files that were left out, the most frequent kinds first.
+def in_words(left_out: Mapping[str, int]) -> str:
+    """Describe the files that were left out, given their number by kind; the most frequent kinds first.
 
-    >>> in_words(Counter({"hidden": 60, ".txt": 1}))
+    >>> in_words({"hidden": 60, ".txt": 1})
     '61 files (60 hidden, 1 .txt)'
     """
-    kinds = left_out.most_common()
+    kinds = Counter(left_out).most_common()
     shown = [f"{count:,} {kind}" for kind, count in kinds[:_KINDS_SHOWN]]
     if len(kinds) > _KINDS_SHOWN:
         shown.append(f"{sum(count for _, count in kinds[_KINDS_SHOWN:]):,} others")
-    total = left_out.total()
+    total = sum(left_out.values())
     return f"{total:,} file{'s' if total != 1 else ''} ({', '.join(shown)})"
 
 

@@ -131,7 +131,7 @@ def _parse_json(text: str, path: str) -> Entries:
 
 
 def _json_values(text: str, path: str) -> Iterator[Any]:
-    """Yield the values that follow each other, each on one line or on several."""
+    """Yield the JSON values of a text that has one after another. A value may take several lines."""
     decoder = json.JSONDecoder()
     position = 0
     while True:

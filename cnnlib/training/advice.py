@@ -23,8 +23,7 @@ def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[s
     """Return the warnings about a training so far, by kind. The result is empty if nothing is wrong.
 
     Kinds are overfitting, validation_far_off, rate_too_high, rate_too_low, dead_units, vanishing_gradients and
-    exploding_gradients.
-    Guessing among `classes` has a loss of ln(classes).
+    exploding_gradients. Guessing among `classes` has a loss of ln(classes).
 
     >>> history = {"loss": [0.5, 0.3, 0.2, 0.1], "val_loss": [0.5, 0.4, 0.5, 0.6]}
     >>> list(advice_on(history, TrainSettings(data={"path": "set"}), classes=10))
@@ -49,16 +48,16 @@ def _overfitting(history: History, settings: TrainSettings) -> str:
     # The loss also rises if the model is wrong no more often, but surer where it is.
     if accuracy and accuracy[-1] > accuracy[best]:
         return ""
-    untried = [
-        "augment the images" * (settings.augment == type(settings.augment)()),
-        "set optimizer.weight_decay" * (not settings.optimizer.weight_decay),
-        "set train.label_smoothing" * (not settings.train.label_smoothing),
-        "take a smaller model, or more images",
-    ]
+    untried = {
+        "augment the images": settings.augment == type(settings.augment)(),
+        "set optimizer.weight_decay": not settings.optimizer.weight_decay,
+        "set train.label_smoothing": not settings.train.label_smoothing,
+        "take a smaller model, or more images": True,
+    }
     return (
         f"overfitting: since epoch {best + 1} val_loss went up from {val_loss[best]:.4f} to {val_loss[-1]:.4f} while "
         f"loss went down from {loss[best]:.4f} to {loss[-1]:.4f}; the registered epoch is the best one. To go further, "
-        f"{', '.join(filter(None, untried))}"
+        f"{', '.join(advice for advice, applies in untried.items() if applies)}"
     )
 
 

@@ -1,6 +1,5 @@
 """The tables of ingest, train, score, demo and imagenet."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -85,8 +84,8 @@ def stability_table(stability: "Drift") -> Table:
     table.add_row(f"all {len(stability.classes):,} classes", "", "", f"{stability.index:.4f}")
     table.add_row("confidence", "", "", confidence)
     table.caption_justify = "left"
-    said = [f"warning: {stability.warning}"] if stability.warning else []
-    table.caption = "\n".join([*said, *filter(None, [stability.note])]) or None
+    warning = f"warning: {stability.warning}" if stability.warning else None
+    table.caption = "\n".join(filter(None, [warning, stability.note])) or None
     return table
 
 
@@ -124,7 +123,7 @@ def _add_image_set(table: Table, image_set: "ImageSet") -> None:
         f"+ {counts.rejected:,} rejected" + by_code(image_set.rejected_by_code),
     )
     if image_set.left_out:
-        table.add_row("left out", in_words(Counter(image_set.left_out)))
+        table.add_row("left out", in_words(image_set.left_out))
     if image_set.conflicting:
         kept = image_set.settings["split"]["conflicts"] == "keep"
         table.add_row(
@@ -189,6 +188,6 @@ def _add_predictions(table: Table, predictions: "Predictions") -> None:
         + (f" + {counts['skipped']:,} skipped (have a row already)" if "skipped" in counts else ""),
     )
     if predictions.left_out:
-        table.add_row("left out", in_words(Counter(predictions.left_out)))
+        table.add_row("left out", in_words(predictions.left_out))
     table.add_row("speed", f"{predictions.images_per_second:,.0f} images/s")
     table.add_row("scored with", str(predictions.model))

@@ -35,7 +35,7 @@ class Healthy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate of one's own for 127.0.0.1, with its key in the same file."""
+    """Write a self-signed certificate for 127.0.0.1 and its key into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mlflow")])
     now = datetime.now(timezone.utc)
