@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cnnlib.garbage import no_garbage_collection
 from cnnlib.keras_setup import import_keras
 
 # Lines of the C++ log, e.g. "I0000 00:00:1795305437.127974 22705 cudart_stub.cc:31] Could not find cuda drivers".
@@ -54,7 +55,7 @@ def import_tensorflow_quietly(in_task: bool = False) -> None:
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
-            with _hidden(_FOR_NOTEBOOKS if in_task else ()):
+            with _hidden(_FOR_NOTEBOOKS if in_task else ()), no_garbage_collection():
                 import_keras()
                 import tensorflow  # noqa: F401
         finally:

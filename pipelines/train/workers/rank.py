@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlib.config import TrainSettings
 from cnnlib.errors import HostError, SparkcnnError
+from cnnlib.garbage import collect_garbage_rarely
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.train.workers.rank_process import end_with_standard_input, read_spec
 
@@ -27,6 +28,7 @@ REFUSED_STATUS = 2
 
 def main() -> int:
     """Train as this rank, and return the exit status."""
+    collect_garbage_rarely()
     spec = read_spec()
     end_with_standard_input()
     result_file = Path(spec["result"])
