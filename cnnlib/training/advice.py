@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from cnnlib.config import TrainSettings
+from cnnlib.training.batch_statistics import INFERENCE_MODE, TRAINING_MODE
 from cnnlib.training.checkpoints import History
 from cnnlib.training.layer_monitor import DEAD_UNITS, GRADIENT_NORM
 
@@ -14,6 +15,8 @@ _FAR_FROM_TRAINING = 5.0
 # In multiples of the loss of guessing. An untrained model may be a little above 1, but no training stays above 2. Below
 # 0.9 the model has learned something.
 _FAR_ABOVE_GUESSING, _LIKE_GUESSING = 2.0, 0.9
+# Accuracy of the same images in training mode and in inference mode. By chance, 100 images differ by less.
+_MODES_APART = 0.15
 _MANY_DEAD = 0.5
 _VANISHING = 1e-6
 _EXPLODING = 1e3
@@ -22,8 +25,8 @@ _EXPLODING = 1e3
 def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[str, str]:
     """Return the warnings about a training so far, by kind. The result is empty if nothing is wrong.
 
-    Kinds are overfitting, validation_far_off, rate_too_high, rate_too_low, dead_units, vanishing_gradients and
-    exploding_gradients. Guessing among `classes` has a loss of ln(classes).
+    Kinds are overfitting, validation_far_off, modes_apart, rate_too_high, rate_too_low, dead_units,
+    vanishing_gradients and exploding_gradients. Guessing among `classes` has a loss of ln(classes).
 
     >>> history = {"loss": [0.5, 0.3, 0.2, 0.1], "val_loss": [0.5, 0.4, 0.5, 0.6]}
     >>> list(advice_on(history, TrainSettings(data={"path": "set"}), classes=10))
@@ -32,6 +35,7 @@ def advice_on(history: History, settings: TrainSettings, classes: int) -> dict[s
     found = {
         "overfitting": _overfitting(history, settings),
         "validation_far_off": _validation_far_off(history["loss"][-1], history["val_loss"][-1], math.log(classes)),
+        "modes_apart": _modes_apart(history),
         "rate_too_high": _rate_too_high(history["loss"], math.log(classes)),
         "rate_too_low": _rate_too_low(history["loss"], math.log(classes), settings.optimizer.schedule.warmup_epochs),
         "dead_units": _dead_units(_last(history, DEAD_UNITS)),
@@ -66,8 +70,18 @@ def _validation_far_off(loss: float, val_loss: float, guessing: float) -> str:
         return ""
     return (
         f"validation is far off: val_loss is {val_loss:.4g} while loss is {loss:.4g} and guessing has {guessing:.4g}; "
-        "in a short training, the averages of batch normalisation may not have settled: train for more steps; or the "
-        "validation images differ from the others"
+        "the validation images may differ from the training images, or the learning rate may be too high"
+    )
+
+
+def _modes_apart(history: History) -> str:
+    training, inference = (history.get(name, [math.nan])[-1] for name in (TRAINING_MODE, INFERENCE_MODE))
+    if not training - inference > _MODES_APART:
+        return ""
+    return (
+        f"batch normalisation: of the same training images, {training:.1%} are right with the statistics of each "
+        f"batch, but {inference:.1%} with the averages that validation and scoring use; raise train.worker_batch_size, "
+        "lower optimizer.learning_rate, or train for more epochs"
     )
 
 

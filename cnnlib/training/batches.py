@@ -1,8 +1,10 @@
 """The batches of an image set that one rank trains and validates on."""
 
+import math
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -48,8 +50,12 @@ class Batches:
     @contextmanager
     def train(self, first_epoch: int, data_wait: DataWait | None = None) -> Iterator[tf.data.Dataset]:
         """Open an endless data set of shuffled batches with targets; see `make_dataset` and `as_targets`."""
+        with self._shuffled(first_epoch, repeat=True, data_wait=data_wait) as batches:
+            yield as_targets(batches, self.classes, self.settings, self.image_set.split(TRAIN).class_counts)
+
+    def _shuffled(self, first_epoch: int, **more: Any) -> AbstractContextManager[tf.data.Dataset]:
         settings = self.settings
-        with make_dataset(
+        return make_dataset(
             self.image_set,
             TRAIN,
             worker_batch_size=settings.train.worker_batch_size,
@@ -57,11 +63,18 @@ class Batches:
             shuffle_mb=settings.data.shuffle_mb,
             shard=self.ranks.shard,
             first_epoch=first_epoch,
-            repeat=True,
             timeout_s=settings.data.timeout_s,
-            data_wait=data_wait,
-        ) as batches:
-            yield as_targets(batches, self.classes, settings, self.image_set.split(TRAIN).class_counts)
+            **more,
+        )
+
+    @contextmanager
+    def first_of_epoch(self, epoch: int, rows: int) -> Iterator[tf.data.Dataset]:
+        """Open the first batches of an epoch (from 0) again, with labels: at least `rows` of all ranks, if it has them.
+
+        (images (batch, height, width, channels) uint8, labels (batch,) int32), neither augmented nor mixed
+        """
+        with self._shuffled(epoch) as batches:
+            yield batches.take(math.ceil(rows / (self.settings.train.worker_batch_size * self.ranks.count)))
 
     @contextmanager
     def val(self) -> Iterator[tf.data.Dataset]:

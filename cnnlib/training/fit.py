@@ -1,5 +1,6 @@
 """An image set and settings -> a trained model and its history, on one rank of any number."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cnnlib.feed.data_wait import DataWait
 from cnnlib.image_set.contract import ImageSet
 from cnnlib.image_set.splits import TRAIN
 from cnnlib.keras_setup import check_keras
+from cnnlib.training.batch_statistics import BatchStatistics, shorten_memory
 from cnnlib.training.batches import Batches
 from cnnlib.training.callbacks import AverageStatistics, Divergence, EpochReport, EpochSeeds, ReportStep, StepReport
 from cnnlib.training.checkpoints import History, TrainingState, best_epoch_of, read_checkpoint, state_after
@@ -48,8 +50,8 @@ def fit_model(
     - `on_epoch` is called after every epoch, `on_step` after every step.
 
     The history has one value per epoch, resumed epochs included: `loss`, `accuracy`, `val_loss`, `val_accuracy`,
-    `learning_rate`, and the metrics that `EpochReport` and `LayerMonitor` add. Training stops early after
-    `train.patience` epochs without a better `train.monitor`.
+    `learning_rate`, and the metrics that `EpochReport`, `LayerMonitor` and `BatchStatistics` add. Training stops early
+    after `train.patience` epochs without a better `train.monitor`.
 
     Raises ImageSetError if the set has no train or no val images. Raises ConfigError if settings, model, images and
     checkpoint do not fit together.
@@ -59,13 +61,16 @@ def fit_model(
     make_repeatable(settings.train)
     if resume_from is None:
         plain, history = compile_model(new_model(image_set, settings, weights), settings), {}
+        if settings.model.weights is None:
+            shorten_memory(plain, settings.train.epochs * Batches(image_set, settings, ranks).steps_per_epoch)
     else:
         plain, state = read_checkpoint(resume_from)
         history = state.history
 
     def report(epoch: int, metrics: dict[str, float]) -> bool:
-        for name, value in metrics.items():
-            history.setdefault(name, []).append(value)
+        for name, value in (metrics | statistics.metrics).items():
+            # A run of an older version may have had fewer metrics.
+            history.setdefault(name, [math.nan] * (epoch - 1)).append(value)
         on_epoch(plain, state_after(epoch, history, image_set, settings))
         return not is_over(history, settings)
 
@@ -74,7 +79,11 @@ def fit_model(
         data_wait = DataWait(settings.train.deterministic)
         batches = Batches(image_set, settings, ranks)
         epoch_report = EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report)
+        statistics = BatchStatistics(plain, batches, history)
         callbacks = list(_callbacks(plain, batches, history, StepReport(on_step), epoch_report))
+        if settings.model.weights is None:
+            # Last, so that it sees averaged weights. Pretrained statistics stay.
+            callbacks.append(statistics)
         model = as_training_model(plain, image_set.image.shape, settings, ranks)
         _fit(model, batches, data_wait, past_epochs, callbacks)
     return plain, history
