@@ -18,7 +18,7 @@ from cnnlib.image_set import contract
 from cnnlib.image_set.contract import CODE, PATH, Counts, ImageSet, Split, publish_image_set
 from cnnlib.image_set.ledger import CLASS_NAME, FILES, FILES_SCHEMA, KEPT, LEDGER, PART, REJECTED, ROW, SCHEMA, SPELLED
 from cnnlib.image_set.rewrite_parts import RewritePlan, RewrittenParts, rewrite_parts
-from cnnlib.image_set.splits import SPLITS, TRAIN
+from cnnlib.image_set.splits import SPLITS, TRAIN, VAL
 from cnnlib.image_set.summary import summarise_rows
 from cnnlib.image_set.writer import LEDGER_ROWS_PER_ROW_GROUP as ROWS_PER_ROW_GROUP
 from cnnlib.image_set.writer import WritePlan, WrittenImages
@@ -111,6 +111,21 @@ def remarks(source: Source, *, labelled: bool) -> Iterator[str]:
         yield f"warning: all images are of one class, {source.classes[0]}; to train, a set needs two or more"
 
 
+def remarks_on_splits(image_set: ImageSet, *, labelled: bool) -> Iterator[str]:
+    """Yield what a user should know of the splits of a new set, before a training refuses them."""
+    train, val = image_set.splits[TRAIN], image_set.splits[VAL]
+    if labelled and train.rows and not val.rows:
+        yield (
+            "warning: the val split has no images, and train needs some; raise split.val_fraction, and ingest again "
+            "with --output.overwrite true"
+        )
+    if train.rows and train.row_groups < FEWEST_ROW_GROUPS:
+        yield (
+            f"the train split has {train.row_groups} row group{'s' if train.row_groups > 1 else ''}, too few to "
+            "shuffle or to train on several workers; lower output.row_group_mb to have more"
+        )
+
+
 def first_rejects(examples: Mapping[str, Sequence[tuple[str, str, bytes | None]]], codes: Sequence[str]) -> list[str]:
     """Describe the first rejects: one of each code in turn, in the order of `codes`. `examples` are those of a summary.
 
@@ -180,12 +195,8 @@ class _Ingest:
             remove_unpublished(self.folder, contract.COMMIT, self.run_id, keep=kept_files)
             raise
         write_report(image_set, rewritten.summary)
-        row_groups = image_set.splits[TRAIN].row_groups
-        if row_groups < FEWEST_ROW_GROUPS:
-            self.progress.say(
-                f"the train split has {row_groups} row group{'s' if row_groups != 1 else ''}, too few to shuffle or to "
-                "train on several workers; lower output.row_group_mb to have more"
-            )
+        for line in remarks_on_splits(image_set, labelled=self.settings.source.labels == "given"):
+            self.progress.say(line)
         return image_set
 
     @property
