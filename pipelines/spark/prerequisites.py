@@ -20,6 +20,7 @@ OLDEST_JAVA = 17
 # Spark starts Java with this module. A Java that was built without it prints a stack trace instead of starting.
 JAVA_MODULE = "jdk.incubator.vector"
 JAVA_ADVICE = "install one, e.g. Debian's openjdk-17-jre-headless, or set JAVA_HOME"
+UNPACKED_MB = 20  # Spark's libraries take 5 MB, and the rest is for what Spark itself writes
 JAVA_SECONDS = 30  # a Java that hangs must not hang us
 
 
@@ -84,6 +85,20 @@ def find_java(environ: Mapping = os.environ) -> Tuple[str, str]:
     if started and JAVA_MODULE not in output:
         return found, f"{needed} {java} ({version}) lacks the module {JAVA_MODULE}: {JAVA_ADVICE}"
     return found, ""
+
+
+def unpacking_problem(folder: str) -> str:
+    """Return why Java cannot unpack and load libraries in a folder, as Spark lets it do for compression, or ""."""
+    try:
+        state = os.statvfs(folder)
+    except OSError as error:
+        return f"{folder} cannot be used ({error.strerror})"
+    if state.f_flag & getattr(os, "ST_NOEXEC", 0):
+        return f"{folder} is mounted noexec"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} cannot be written"
+    free = state.f_bavail * state.f_frsize // 10**6
+    return "" if free >= UNPACKED_MB else f"{folder} has {free} MB free, fewer than {UNPACKED_MB}"
 
 
 def folder_problem(folder: str, venv_name: str = ".venv") -> str:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -14,12 +15,13 @@ from importlib.resources import files
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from pyspark import SparkConf, SparkContext
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.sql import SparkSession
 
 import cnnlib
 from cnnlib.errors import HostError
-from pipelines.spark.prerequisites import java_problem
+from pipelines.spark.prerequisites import java_problem, unpacking_problem
 
 # Rows in an Arrow batch between the JVM and Python: many enough for little overhead, few enough for large images.
 ROWS_PER_ARROW_BATCH = 256
@@ -34,6 +36,9 @@ CLASS_ARCHIVE = Path(sys.prefix) / "share" / "sparkcnn" / "spark-classes.jsa"
 _ARGUMENTS = {"--master": "spark.master", "--driver-memory": "spark.driver.memory"}
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+
+# What may name a user whose id has no name.
+_USER_VARIABLES = ("HADOOP_USER_NAME", "SPARK_USER", "LOGNAME", "USER")
 
 _SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}
 
@@ -71,6 +76,8 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     for name, value in (unset | options).items():
         builder = builder.config(name, value)
     try:
+        if not over_connect:
+            _log_in(SparkConf().setAll(list((unset | options).items())))
         session = builder.getOrCreate()
     except Exception as error:
         raise HostError(f"Spark did not start: {root_cause(error)}") from error
@@ -78,6 +85,28 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
         session.sparkContext.setLogLevel("ERROR")
         _ship_own_wheel(session)
     return session
+
+
+def _log_in(conf: SparkConf) -> None:
+    """Start Java, and log in to Hadoop's libraries there, if the system has no name for this user, as in a container.
+
+    Hadoop would ask the system for the name, and fail.
+    """
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        name = next((os.environ[key] for key in _USER_VARIABLES if os.environ.get(key)), str(os.getuid()))
+        os.environ.setdefault("SPARK_USER", name)
+        home = os.environ.get("HOME", "")
+        folder = home if os.path.isabs(home) and os.access(home, os.W_OK) else tempfile.gettempdir()
+        # Java would call both "?".
+        named = f"{quoted(f'-Duser.name={name}')} {quoted(f'-Duser.home={folder}')}"
+        conf.set(_JAVA_OPTIONS, f"{named} {conf.get(_JAVA_OPTIONS, '')}")
+        SparkContext._ensure_initialized(conf=conf)
+        java = SparkContext._jvm
+        assert java is not None  # it has just started
+        users = java.org.apache.hadoop.security.UserGroupInformation
+        users.setLoginUser(users.createRemoteUser(name))
 
 
 def _use_utf8() -> None:
@@ -111,9 +140,12 @@ def job_session(app_name: str) -> Iterator[SparkSession]:
 
 def _defaults(chosen: dict[str, str]) -> dict[str, str]:
     """Return our default settings: only the time zone if spark-submit, the user or the caller has chosen a master."""
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    if "spark.master" in chosen or submitted:
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started Java
         return _SESSION_DEFAULTS
+    given = chosen.get(_JAVA_OPTIONS, "")
+    temporary = _temporary_folder(given)
+    if "spark.master" in chosen:
+        return _SESSION_DEFAULTS | ({_JAVA_OPTIONS: f"{temporary} {given}".rstrip()} if temporary else {})
     # As a URI, because Java splits options at blanks, and Log4j splits names at commas.
     log_settings = Path(str(files("pipelines.spark").joinpath("log4j2.properties"))).as_uri()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -124,8 +156,28 @@ def _defaults(chosen: dict[str, str]) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={log_settings} {_java_options(chosen.get(_JAVA_OPTIONS, ''))}",
+        _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={log_settings} {temporary} {_java_options(given)}",
     }
+
+
+def _temporary_folder(given: str) -> str:
+    """Return the Java option that names a folder for Java's libraries, or "" if Java's own choice is good.
+
+    Java takes /tmp, whatever TMPDIR says. Raises HostError if neither can be used, or if the folder that the user has
+    chosen cannot.
+    """
+    everywhere = " ".join([os.environ.get("JAVA_TOOL_OPTIONS", ""), given, os.environ.get("JDK_JAVA_OPTIONS", "")])
+    chosen = re.findall(r"-Djava\.io\.tmpdir=([^\s\"']+)", everywhere)
+    problem = unpacking_problem(chosen[-1] if chosen else "/tmp")
+    if not problem:
+        return ""
+    other = tempfile.gettempdir()
+    if not chosen and not unpacking_problem(other):
+        return quoted(f"-Djava.io.tmpdir={other}")
+    raise HostError(
+        f"Java cannot unpack its libraries: {problem}; name a folder that can be written and whose programs may run, "
+        "e.g. JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=/var/tmp"
+    )
 
 
 def configured_by_user() -> dict[str, str]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +41,23 @@ def says_version(version):
 
 
 # --- Java
+
+
+def test_folder_whose_programs_may_not_run_is_refused(tmp_path, monkeypatch):
+    mount = os.statvfs(tmp_path)
+    noexec = SimpleNamespace(f_flag=mount.f_flag | os.ST_NOEXEC, f_bavail=mount.f_bavail, f_frsize=mount.f_frsize)
+    monkeypatch.setattr(prerequisites.os, "statvfs", lambda folder: noexec)
+    assert prerequisites.unpacking_problem(str(tmp_path)) == f"{tmp_path} is mounted noexec"
+
+
+def test_folder_without_room_or_that_is_missing_is_refused(tmp_path, monkeypatch):
+    assert prerequisites.unpacking_problem(str(tmp_path)) == ""
+    missing = tmp_path / "missing"
+    assert prerequisites.unpacking_problem(str(missing)) == f"{missing} cannot be used (No such file or directory)"
+    monkeypatch.setattr(prerequisites, "UNPACKED_MB", 10**12)
+    problem = prerequisites.unpacking_problem(str(tmp_path))
+    assert problem.startswith(f"{tmp_path} has ")
+    assert problem.endswith(f" MB free, fewer than {10**12}")
 
 
 def test_good_java_is_no_problem(good_java_home):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnlib.errors import HostError
 from pipelines.spark import session
 from pipelines.spark.session import class_archive_options, configured_by_user, parse_defaults
 
@@ -91,3 +92,25 @@ def test_archive_in_an_odd_folder_is_one_option(tmp_path: Path) -> None:
     odd.parent.mkdir()
     odd.touch()
     assert class_archive_options(odd) == ""
+
+
+def test_java_unpacks_where_it_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Java takes /tmp, and does not know TMPDIR."""
+    usable = {str(tmp_path)}
+    monkeypatch.setattr(session, "unpacking_problem", lambda folder: "" if folder in usable else f"{folder} is full")
+    monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(tmp_path))
+    options = session._defaults({})["spark.driver.extraJavaOptions"]
+    assert f'"-Djava.io.tmpdir={tmp_path}"' in options
+    options = session._defaults({"spark.master": "yarn", "spark.driver.extraJavaOptions": "-Dmine=1"})
+    assert options["spark.driver.extraJavaOptions"] == f'"-Djava.io.tmpdir={tmp_path}" -Dmine=1'
+    usable.add("/tmp")
+    assert "java.io.tmpdir" not in session._defaults({})["spark.driver.extraJavaOptions"]
+
+
+@pytest.mark.parametrize("variable", ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
+def test_folder_that_the_user_chose_for_java_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(variable, f"-Xmx1g -Djava.io.tmpdir={tmp_path}/missing")
+    with pytest.raises(HostError, match=f"cannot unpack its libraries: {tmp_path}/missing cannot be used"):
+        session._defaults({})
