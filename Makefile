@@ -10,6 +10,8 @@ BENCH   ?=
 # How many files `make fuzz` damages, and from which seed; empty is another one each time.
 MUTANTS ?= 200000
 SEED    ?=
+# Which part of the tests of `make test-full`, e.g. PART=1/3; empty is all of them.
+PART    ?=
 
 # An environment a profile, so that none holds what another left: .venv, and .venv-lts beside it.
 venv = .venv$(filter-out -current,-$(PROFILE))
@@ -20,6 +22,10 @@ profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 
 # Two processes share the files; see pytest_xdist_make_scheduler in tests/conftest.py.
 pytest = $(venv)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# pytest-split makes parts that take about the same time, by the seconds in that file. To measure them anew:
+# PYTEST_ADDOPTS="--store-durations --durations-path tests/durations.json" make test-full
+part = $(if $(PART),--durations-path tests/durations.json --splitting-algorithm duration_based_chunks \
+    --group $(firstword $(subst /, ,$(PART))) --splits $(lastword $(subst /, ,$(PART))))
 units = tests/unit cnnlib pipelines jobs
 others = tests/end_to_end tests/spark
 # Tests that also run on lts: the feed and its bridge on Arrow 14, image sets, training and sealed models on TensorFlow
@@ -42,7 +48,7 @@ test: lint ## lint, unit tests, one path through every capability on Spark (8 mi
 	    $(pytest) -m 'not full' $(others) $(units))
 
 test-full: environment ## all other tests, benchmarks at their smallest, fuzzing, a part on lts (most of an hour)
-	@$(pytest) -m full $(units) $(others)
+	@$(pytest) -m full $(part) $(units) $(others)
 	@$(MAKE) --no-print-directory fuzz MUTANTS=50000
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
 

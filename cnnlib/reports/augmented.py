@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnnlib.reports.page import shortened
 from cnnlib.reports.style import as_png, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-# Side of an image with its label, in inches.
-_SIDE = 1.1
-_LONGEST_NAME = 14
+# Side of an image, and height of a line of its label, in inches.
+_SIDE, _LINE = 1.1, 0.12
+# So many characters of a label are as wide as an image.
+_LONGEST_NAME, _LONGEST_MIXED_NAME = 18, 13
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ def before_and_after(before: Pictures, after: Pictures, classes: Sequence[str]) 
     """Draw both, each image at the same position of its side, below the names of its classes."""
     columns = math.ceil(math.sqrt(len(before.images)))
     rows = math.ceil(len(before.images) / columns)
-    figure = Figure(((2 * columns + 0.4) * _SIDE, (1.25 * rows + 0.5) * _SIDE), layout="constrained")
+    lines = max(label_of(target, classes).count("\n") + 1 for side in (before, after) for target in side.targets)
+    height = (1.1 * rows + 0.5) * _SIDE + rows * lines * _LINE
+    figure = Figure(((2 * columns + 0.4) * _SIDE, height), layout="constrained")
     left, right = figure.subfigures(1, 2, wspace=0.06, squeeze=False).ravel()
     for side, title, pictures in ((left, "before", before), (right, "after", after)):
         side.suptitle(title)
@@ -50,15 +54,14 @@ def _draw(side: "SubFigure", pictures: Pictures, classes: Sequence[str], rows: i
 
 
 def label_of(target: np.ndarray, classes: Sequence[str]) -> str:
-    """Return the name of an image's class, or the names of its classes with their fractions.
+    """Return the name of an image's class, or a line with the fraction and the name of each of its classes.
 
     >>> label_of(np.array([0.0, 1.0, 0.0]), ("cat", "dog", "cow"))
     'dog'
-    >>> label_of(np.array([0.25, 0.75, 0.0]), ("cat", "dog", "cow"))
-    '75% dog, 25% cat'
+    >>> label_of(np.array([0.25, 0.75, 0.0]), ("cat", "dog", "cow of the Scottish Highlands"))
+    '75% dog\\n25% cat'
     """
     labels = [label for label in np.argsort(-target, kind="stable") if round(float(target[label]) * 100)]
-    names = [classes[label][:_LONGEST_NAME] for label in labels]
-    if len(names) == 1:
-        return names[0]
-    return ", ".join(f"{target[label]:.0%} {name}" for label, name in zip(labels, names, strict=True))
+    if len(labels) == 1:
+        return shortened(classes[labels[0]], _LONGEST_NAME)
+    return "\n".join(f"{target[label]:.0%} {shortened(classes[label], _LONGEST_MIXED_NAME)}" for label in labels)

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cnnlib.evaluation.metrics import Confusion, Reliability
+from cnnlib.reports.page import shortened
 from cnnlib.reports.style import BLUE, GREY, ORANGE, as_svg, styled
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def confusion_figure(confusion: Confusion) -> bytes:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if count <= MOST_NAMED:
-        names = [_short(name) for name in confusion.classes]
+        names = [shortened(name, LONGEST_NAME) for name in confusion.classes]
         axes.set_xticks(range(count), names, rotation=90, parse_math=False)
         axes.set_yticks(range(count), names, parse_math=False)
     if count <= MOST_COUNTED:
@@ -66,7 +67,3 @@ def reliability_figure(reliability: Reliability) -> bytes:
     if reliability.counts.max(initial=0) > 100:
         below.set_yscale("symlog", linthresh=10)
     return as_svg(figure)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

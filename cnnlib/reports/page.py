@@ -81,9 +81,13 @@ def percent(part: float, whole: float) -> str:
     return f"{fraction:.1%}"
 
 
-def _short(name: str) -> str:
-    """Shorten a name or message to a length that a table can show."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name or message in at most `longest` characters.
+
+    >>> shortened("golden retriever", 10), shortened("golden", 10)
+    ('golden re…', 'golden')
+    """
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _data_url(picture: bytes) -> str:
@@ -100,6 +104,6 @@ def _templates() -> Environment:
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters |= {"number": "{:,}".format, "percent": percent, "short": _short, "data_url": _data_url}
+    templates.filters |= {"number": "{:,}".format, "percent": percent, "short": shortened, "data_url": _data_url}
     templates.globals |= {"MOST_OPEN": MOST_OPEN, "THUMBNAIL_SIDE": THUMBNAIL_SIDE}
     return templates

@@ -145,7 +145,7 @@ def scored(spark: SparkSession, model: str, image_set: ImageSet, store: Tracking
             model=model,
             input=ScoreInputSettings(path=image_set.folder.uri, split="val"),
             output=PredictionsOutputSettings(path=str(folder / "predictions")),
-            score={"probabilities": True},
+            score={"probabilities": True, "embedding": True},
             tracking=store,
         ),
     )
@@ -154,11 +154,17 @@ def scored(spark: SparkSession, model: str, image_set: ImageSet, store: Tracking
 
 
 def check_probabilities(path: str, image_set: ImageSet, model: keras.Model) -> None:
-    """Assert that the scored probabilities are those of the model in memory."""
+    """Assert that the scored probabilities and embeddings are those of the model in memory."""
     stored = pd.concat(pd.read_parquet(file) for file in image_set.files("val"))
     pixels = np.stack([np.frombuffer(image, np.uint8).reshape(image_set.image.shape) for image in stored.image])
-    expected = dict(zip(stored.image_id, keras.ops.convert_to_numpy(keras.ops.softmax(model(pixels))), strict=True))
+    # An embedding is what the last layer is given.
+    both = keras.Model(model.inputs, [model.output, model.layers[-1].input])
+    logits, features = map(keras.ops.convert_to_numpy, both(pixels))
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    expected = dict(zip(stored.image_id, zip(probabilities, features.reshape(VAL_ROWS, -1), strict=True), strict=True))
     rows = list(pd.read_parquet(f"{path}/predictions").itertuples())
     assert len(rows) == VAL_ROWS
     for row in rows:
-        np.testing.assert_allclose(row.probabilities, expected[row.image_id], atol=1e-4)
+        probabilities, embedding = expected[row.image_id]
+        np.testing.assert_allclose(row.probabilities, probabilities, atol=1e-4)
+        np.testing.assert_allclose(row.embedding, embedding, atol=1e-3 * max(1.0, np.abs(embedding).max()))
