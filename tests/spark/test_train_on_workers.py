@@ -18,11 +18,13 @@ import pytest
 from pyspark.sql import SparkSession
 from rich.console import Console
 
-from cnnlib.config import DataSettings, FitSettings, RegisterSettings, TrackingSettings, TrainSettings
+from cnnlib.config import DataSettings, FitSettings, ModelSettings, RegisterSettings, TrackingSettings, TrainSettings
 from cnnlib.errors import ConfigError, HostError, TrainingError
 from cnnlib.image_set.contract import ImageSet
 from cnnlib.mnist import read_mnist_file
 from cnnlib.sources.idx import parse_idx
+from cnnlib.training.batch_statistics import INFERENCE_MODE, TRAINING_MODE
+from cnnlib.training.checkpoints import read_checkpoint
 from pipelines.spark import progress
 from pipelines.spark.progress import Progress
 from pipelines.tracking.store import connect
@@ -31,6 +33,7 @@ from pipelines.train.flow import TrainedModel, train
 from tests.spark.conftest import Trained
 from tests.spark.probes import TIMEOUT_S, all_gone, eventually
 from tests.unit.image_sets import write_image_set
+from tests.unit.test_batch_statistics import NETWORK, averages_of, inputs_of
 
 KILLS = 10
 # An epoch takes about this long.
@@ -301,6 +304,21 @@ def test_kill_without_restart_ends_the_job_in_time(spark: SparkSession, busy_set
     client = mlflow.MlflowClient(settings.tracking.uri)
     assert client.get_run(run_id).info.status == "FAILED"
     assert all_gone(ranks_here())
+
+
+def test_averages_of_batch_normalisation_are_those_of_all_images(spark: SparkSession, tmp_path: Path) -> None:
+    image_set = mnist_set(tmp_path / "set", 1000, 100)
+    settings = busy_settings(image_set, tmp_path, epochs=1)
+    settings = settings.model_copy(update={"model": ModelSettings(**NETWORK)})
+    trained = train(spark, settings)
+    assert trained.history[INFERENCE_MODE] != trained.history[TRAINING_MODE]
+    client = mlflow.MlflowClient(settings.tracking.uri)
+    kept = client.download_artifacts(trained.run_id, "checkpoints/epoch-0001", str(tmp_path))
+    model, _ = read_checkpoint(Path(kept))
+    seen = inputs_of(model, "of_images", image_set)
+    mean, variance = averages_of(model, "of_images")
+    assert mean == pytest.approx(seen.mean(), rel=1e-4)
+    assert variance == pytest.approx(seen.var(), rel=1e-4)
 
 
 def test_two_workers_of_64_learn_as_well_as_one_of_128(spark: SparkSession, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def weights_after(image_set: ImageSet, **train: object) -> list[np.ndarray]:
     return model.get_weights()
 
 
+@pytest.mark.full
 def test_long_training_is_as_without(image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     # An epoch has 15 steps, so only the first epoch is short here.
     monkeypatch.setattr(batch_statistics, "SETTLED_STEPS", 1)
@@ -110,6 +111,7 @@ def test_long_training_is_as_without(image_set: ImageSet, monkeypatch: pytest.Mo
         np.testing.assert_array_equal(ours, keras_own)
 
 
+@pytest.mark.full
 def test_estimates_do_not_change_the_training(image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = weights_after(image_set, epochs=3)
     monkeypatch.setattr(BatchStatistics, "on_test_begin", lambda self, logs=None: None)
@@ -120,6 +122,7 @@ def test_estimates_do_not_change_the_training(image_set: ImageSet, monkeypatch: 
     assert not all(same)
 
 
+@pytest.mark.full
 def test_resumed_short_training_ends_with_the_same_weights(image_set: ImageSet, tmp_path: Path) -> None:
     given = settings(image_set, model=NETWORK, epochs=3, deterministic=True)
     whole, history = RecordedFit().fit(image_set, given, folder=tmp_path)
