@@ -113,7 +113,7 @@ class BatchStatistics(keras.callbacks.Callback):
         in_inference = sum(int(self._infer(*batch)) for batch in checked)
         count, right, in_inference = ranks.gather([count, right, in_inference]).sum(axis=0)
         if count >= FEWEST_CHECKED:
-            self.metrics = {TRAINING_MODE: right / count, INFERENCE_MODE: in_inference / count}
+            self.metrics = {TRAINING_MODE: float(right / count), INFERENCE_MODE: float(in_inference / count)}
 
     def _add_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Add the statistics of a batch to the sums, and return how many of its images are right in training mode.

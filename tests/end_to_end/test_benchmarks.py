@@ -50,7 +50,7 @@ def check_rows(printed: str, rows: Sequence[str], figures: int = 1) -> None:
 
 def test_every_module_belongs_to_a_benchmark_that_is_run_here() -> None:
     modules = {path.stem for path in BENCHMARKS.glob("*.py")} - {"__init__"}
-    run_here = {"feed", "ingest", "memory", "petastorm_tests", "scoring", "training"}
+    run_here = {"batch_statistics", "feed", "ingest", "memory", "petastorm_tests", "scoring", "training"}
     assert modules == run_here | PARTS.keys()
     assert set(PARTS.values()) <= run_here
 
@@ -71,6 +71,14 @@ def test_feed() -> None:
     check_rows(printed, [*fits, *feeds], figures=3)
     assert len(re.findall(rf"petastorm, plain\s*│\s*{FIGURE}", printed)) == 2
     assert re.search(r"fraction of an epoch waiting for data\s*│\s*\d", printed)
+
+
+def test_batch_statistics() -> None:
+    printed = run(
+        *("-m", "benchmarks.batch_statistics", "--models", "mlp", "mobilenet", "--images", "600", "--epochs", "2"),
+    )
+    check_rows(printed, ["mobilenet"], figures=5)
+    assert "mlp" not in printed
 
 
 def test_memory() -> None:
