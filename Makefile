@@ -29,11 +29,11 @@ part = $(if $(PART),--durations-path tests/durations.json --splitting-algorithm 
 units = tests/unit cnnlib pipelines jobs
 others = tests/end_to_end tests/spark
 # Tests that also run on lts: the feed and its bridge on Arrow 14, image sets, training and sealed models on TensorFlow
-# 2.18 and NumPy 1, the registry of MLflow 2, ingest and train on Spark 3.5.
+# 2.18 and NumPy 1, the registry of MLflow 2, ingest, train and Delta tables on Spark 3.5.
 lts_units = $(filter-out %/test_feed_learning.py, $(wildcard $(addprefix tests/unit/test_, \
     arrow_bridge.py checkpoints.py data_parallel.py feed*.py image*.py models.py old_sealed_model.py parts.py predict.py \
     publisher.py rank*.py registry.py requirements.py rewrite_parts.py scoring*.py storage.py training.py)))
-lts_spark = tests/spark/test_ingest.py tests/spark/test_train.py
+lts_spark = $(addprefix tests/spark/test_, delta.py ingest.py train.py)
 
 .PHONY: help demo test test-full test-lts coverage fuzz bench petastorm lint wheel pins clean environment
 
