@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_dataset"]
 
-__getattr__ = import_on_use(__name__, make_dataset="dataset")
+__getattr__ = import_on_use(__name__, needs_tensorflow=True, make_dataset="dataset")
 
 # All modules but these import neither TensorFlow nor MLflow; tests/unit/test_import_rules.py checks this.
 LIGHT_BUT_FOR = ("data_wait", "dataset", "decoding", "replay")

@@ -9,4 +9,4 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-__getattr__ = import_on_use(__name__, train="flow")
+__getattr__ = import_on_use(__name__, needs_tensorflow=True, train="flow")

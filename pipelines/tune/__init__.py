@@ -9,4 +9,4 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
-__getattr__ = import_on_use(__name__, tune="flow")
+__getattr__ = import_on_use(__name__, needs_tensorflow=True, tune="flow")

@@ -144,6 +144,7 @@ def test_determinism_of_an_earlier_training_counts(monkeypatch):
     """TensorFlow would refuse to read its clock, and nobody can switch determinism off again."""
     from cnnlib.feed import data_wait
 
+    monkeypatch.setattr(data_wait, "is_op_determinism_enabled", lambda: False)
     assert data_wait.DataWait()._now is not data_wait._python_clock
     monkeypatch.setattr(data_wait, "is_op_determinism_enabled", lambda: True)
     assert data_wait.DataWait()._now is data_wait._python_clock
