@@ -272,6 +272,7 @@ def test_model_with_an_embedding_is_trained(image_set):
     assert np.abs(model.get_layer("positions").get_weights()[0] - before).max() > 0
 
 
+@pytest.mark.full
 def test_resumed_training_sees_the_same_images(image_set, tmp_path):
     given = settings(image_set, epochs=3, patience=0, augment={"rotation": 10, "cutmix": 1.0})
     whole, history = RecordedFit().fit(image_set, given, folder=tmp_path)
@@ -285,6 +286,7 @@ def test_resumed_training_sees_the_same_images(image_set, tmp_path):
 # --- the picture
 
 
+@pytest.mark.full
 def test_picture_of_a_batch_is_written(image_set, tmp_path):
     path = tmp_path / "new" / "batch.png"
     shown = {"data": {"path": image_set.folder.uri, "images": 9}, "output": {"path": str(path)}}

@@ -133,6 +133,7 @@ with make_dataset(image_set, "train", worker_batch_size=8, data_wait=DataWait())
 """
 
 
+@pytest.mark.full
 def test_one_processor_gives_ready_batches_while_storage_hangs(tmp_path):
     # The file system opens 10 row groups of 50 rows, then no more until 62 batches of 8 were taken.
     write(tmp_path / "set", files=1, rows_per_row_group=50)

@@ -254,6 +254,7 @@ def test_fifty_epochs_keep_no_thread_and_little_memory(many_epochs):
         assert more_threads <= 4
 
 
+@pytest.mark.full
 def test_process_exits_while_a_thread_waits_for_a_file(tmp_path):
     write(tmp_path / "set", files=2)
     reports = reports_of(STUCK_FILE, tmp_path / "set")

@@ -156,6 +156,7 @@ def new_keras_home(tmp_path_factory) -> tuple[Path, list[str]]:
     return home, ended.stdout.splitlines()
 
 
+@pytest.mark.full
 def test_failed_download_says_where_to_put_the_file(new_keras_home):
     home, lines = new_keras_home
     refused = [line for line in lines if line.startswith("REFUSED")]
@@ -170,6 +171,7 @@ def test_failed_download_says_where_to_put_the_file(new_keras_home):
         assert line.endswith(f"put the file at {home}/models/{file}")
 
 
+@pytest.mark.full
 def test_file_from_another_machine_is_used(new_keras_home):
     assert new_keras_home[1][-1:] == ["LOADED"]
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.unit.feeds import run_python
 from tests.unit.image_sets import write_image_set
@@ -26,6 +27,7 @@ rank._train(json.loads(sys.argv[1]))
 """
 
 
+@pytest.mark.full
 def test_rank_has_a_thread_per_cpu_and_imports_no_plots(tmp_path: Path) -> None:
     images = np.zeros((4, 4, 4, 1), np.uint8)
     image_set = write_image_set(tmp_path / "set", images, [0, 1] * 2, ["train"] * 4, classes=("a", "b"))

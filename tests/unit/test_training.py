@@ -310,6 +310,7 @@ def test_resumed_training_ends_with_the_same_weights(image_set, uninterrupted, i
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.full
 def test_patience_counts_across_an_interruption(image_set, tmp_path):
     unchanged = settings(image_set, epochs=9, patience=3, learning_rate=1e-30)
     RecordedFit().fit(image_set, unchanged, folder=tmp_path)

@@ -60,6 +60,7 @@ def test_rate_of_a_step_is_the_one_it_is_trained_with(image_set, tmp_path):
     assert np.abs(to_numpy(model.get_layer("logits").kernel - untrained.get_layer("logits").kernel)).max() > 1e-3
 
 
+@pytest.mark.full
 def test_resumed_plateau_goes_on_with_the_lowered_rate(image_set, tmp_path):
     # val_accuracy cannot rise, so epoch 4 has a tenth of the rate.
     given = settings(
@@ -101,6 +102,7 @@ def test_average_is_returned_if_patience_ends_training(image_set):
     assert accuracy_of(model) == pytest.approx(history["val_accuracy"][-1], abs=1e-6)
 
 
+@pytest.mark.full
 def test_average_continues_after_an_interruption(image_set, tmp_path):
     given = settings(image_set, epochs=3, patience=0, optimizer=AVERAGED)
     whole, history = RecordedFit().fit(image_set, given, folder=tmp_path)

@@ -72,6 +72,7 @@ def test_all_layers_are_trained_by_default(image_set, trained):
     assert changed(model, source) == ["conv_1", "conv_2", "hidden_1", "logits"]
 
 
+@pytest.mark.full
 def test_resumed_transfer_ends_with_the_same_weights(image_set, trained, tmp_path):
     _, weights = trained
     given = transferring(image_set, weights, epochs=3, transfer={"frozen_epochs": 1, "layers": 2})
