@@ -1,7 +1,7 @@
 """Decode image files to pixels: the one decoder of training and scoring.
 
 This module travels inside every registered model (see `cnnlib.sealed.seal`), so a model always sees the same pixels. It
-therefore imports nothing of this project except `errors`, with a relative import.
+therefore imports nothing of this project except its neighbours, with relative imports.
 
 The first bytes of a file decide its format, not its name: JPEG, PNG, BMP, PPM (also PGM and PBM), JPEG 2000, WebP, GIF
 and AVIF (first frame of an animation), TIFF (first page), and HEIF if the package pillow-heif is installed. The decoder
@@ -28,9 +28,7 @@ import io
 import logging
 import math
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
@@ -48,6 +46,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from .containers import PNG_SIGNATURE, check_jpeg_2000, check_ppm, refuse_above, without_needless_chunks
 from .errors import ImageError
 
 Resize = Literal["stretch", "fit_and_pad", "shorter_side_and_crop", "none"]
@@ -94,17 +93,15 @@ class _Format:
 
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
-_J2K_SIGNATURE = b"\xff\x4f\xff\x51"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FORMATS = (
     _Format("JPEG", re.compile(re.escape(_JPEG_SIGNATURE)), JpegImageFile),
-    _Format("PNG", re.compile(re.escape(_PNG_SIGNATURE)), PngImageFile),
+    _Format("PNG", re.compile(re.escape(PNG_SIGNATURE)), PngImageFile),
     _Format("WebP", re.compile(rb"RIFF....WEBPVP8[ XL]", re.DOTALL), WebPImageFile),
     _Format("GIF", re.compile(rb"GIF8[79]a"), _FirstOfGif),
-    # A text may begin with BM too. In a BMP, the length of the next header follows, which is one of seven.
+    # A text may also begin with BM. In a BMP, the length of the next header follows, and it is one of seven.
     _Format("BMP", re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), BmpImageFile),
     _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile),
-    # A text may begin with P1 too. In a PPM, the width follows, or a comment.
+    # A text may also begin with P1. In a PPM, a number or a comment follows.
     _Format("PPM", re.compile(rb"P[1-6]\s+[#\d]"), PpmImageFile),
     _Format(
         "JPEG 2000",
@@ -129,29 +126,15 @@ _UNSUPPORTED = re.compile(
     r"cannot handle|unable to determine|[Uu]nsupported|not (yet )?supported|not available|unknown pixel mode"
 )
 
-_PNG_TEXTS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
-# Keywords of texts in which programs keep EXIF data and XMP.
-_WITH_ORIENTATION = (b"Raw profile type exif", b"Raw profile type APP1", b"XML:com.adobe.xmp")
-# Pillow refuses longer texts. Of a file with more texts than this, the others are dropped unread.
-_MAX_PNG_TEXT, _MAX_PNG_TEXTS = 1_000_000, 20
-# Real files have chunks of 8 KB and more.
-_MAX_PNG_CHUNKS = 200_000
 # A few KB can hold many scans, and each visits all pixels. Real files have about 10. libtiff has the same limit.
 _MAX_JPEG_SCANS = 100
 # Pillow joins the parts of EXIF data one by one, in quadratic time: 0.4 s for a file of 1 MB. Smaller files are not
 # counted.
 _MAX_EXIF_PARTS, _UNCOUNTED_BYTES = 100, 1_000_000
-_PPM_HEADER = re.compile(rb"P[1-6]((\s|#[^\r\n]*[\r\n])+\d+){2,3}\s")
-_MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 4096, 100
-# Markers of JPEG 2000: size, coding style, that of a component, start of a tile part, start of data.
-_SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
-# An image of 89 megapixels with the usual tiles of 256 x 256 has 1,366 of them.
-_MAX_J2K_TILES, _MAX_J2K_LAYERS, _MAX_J2K_MARKERS = 4096, 100, 20_000
-# Code blocks have 2**exponents pixels, precincts twice half of that a side.
-_MIN_J2K_EXPONENTS = 8
 # What is missing of a cut JPEG has one colour.
 _MOSTLY_MISSING = 0.95
-# A JPEG that is unpacked smaller may have this many times the pixels that the limit allows: they take time to read.
+# A JPEG that Pillow unpacks at a fraction of its size may have this many times the pixels of the limit. A larger one
+# would take too long to read.
 _MOST_REDUCED = 8
 # Pillow unpacks the run lengths of a BMP in Python, at 5 to 10 million pixels/s, and a PPM whose values are text, or of
 # an odd number of bits, at 1 to 2 million.
@@ -357,22 +340,22 @@ def _opened(content: bytes, spec: ImageSpec, limits: Limits) -> Iterator[ImageFi
         # Not once on import: if that happens within warnings.catch_warnings(), the filter is lost.
         warnings.filterwarnings("ignore", module=_NOISY)
     if reader is PngImageFile:
-        content = _without_needless_chunks(content)
+        content = without_needless_chunks(content)
     elif reader is PpmImageFile:
-        _check_ppm(content)
+        check_ppm(content)
     elif reader is Jpeg2KImageFile:
-        _check_jpeg_2000(content, limits)
+        check_jpeg_2000(content, limits.max_pixels)
     file = io.BytesIO(content)
     try:
         if reader is JpegImageFile and len(content) > _UNCOUNTED_BYTES:
-            _refuse_above(_MAX_EXIF_PARTS, content.count(b"Exif\0\0"), "parts of EXIF data")
+            refuse_above(_MAX_EXIF_PARTS, content.count(b"Exif\0\0"), "parts of EXIF data")
         image = reader(file)
         many_scans = isinstance(image, JpegImageFile) and _has_many_scans(image, content[: file.tell()])
         # All scans of an image wait in memory at its full size.
         _refuse_bomb(image, limits, unpacked=1 if many_scans else _reduction(image, spec) ** 2)
         if many_scans:
             # A scan's header begins with its marker and a length below 256.
-            _refuse_above(_MAX_JPEG_SCANS, content.count(b"\xff\xda\0"), "scans")
+            refuse_above(_MAX_JPEG_SCANS, content.count(b"\xff\xda\0"), "scans")
         yield image
     except ImageError:
         raise
@@ -412,159 +395,6 @@ def begins_like_an_image(first_bytes: bytes) -> bool:
     (True, False)
     """
     return _format_of(first_bytes) is not None
-
-
-def _check_ppm(content: bytes) -> None:
-    """Refuse a PPM whose comments Pillow would read byte by byte, or join again and again."""
-    if not _PPM_HEADER.match(content[:_MAX_PPM_HEADER]):
-        raise ImageError("unreadable", f"PPM: its header has more than {_MAX_PPM_HEADER} bytes, or is damaged")
-    if content[1:2] in b"123":
-        _refuse_above(_MAX_PPM_COMMENTS, content.count(b"#"), "comments")
-
-
-def _check_jpeg_2000(content: bytes, limits: Limits) -> None:
-    """Refuse a JPEG 2000 image that would take far more memory or time than its pixels.
-
-    Its code stream may have other sizes than its file says, and tiles, precincts or code blocks of a few pixels, each
-    of which takes hundreds of bytes.
-    """
-    tile_parts = 0
-    for number, (marker, body) in enumerate(_jpeg_2000_markers(content)):
-        _refuse_above(_MAX_J2K_MARKERS, number, "markers")
-        if marker == _SIZ and len(body) >= 36:
-            width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", body, 2)
-            if (width - left) * (height - top) > limits.max_pixels:
-                raise ImageError(
-                    "too_many_pixels",
-                    f"{(width - left) * (height - top)} pixels exceed the limit of {limits.max_pixels}",
-                )
-            tiles = math.ceil(width / max(tile_width, 1)) * math.ceil(height / max(tile_height, 1))
-            _refuse_above(_MAX_J2K_TILES, tiles, "tiles")
-        elif marker == _COD and len(body) >= 10:
-            _refuse_above(_MAX_J2K_LAYERS, int.from_bytes(body[2:4], "big"), "layers")
-            _check_code_blocks(body[5:8], body[10:] if body[0] & 1 else b"")
-        elif marker == _COC and len(body) >= 7:
-            _check_code_blocks(body[2:5], body[7:] if body[1] & 1 else b"")
-        elif marker == _SOT:
-            tile_parts += 1
-            _refuse_above(_MAX_J2K_TILES, tile_parts, "parts of tiles")
-
-
-def _check_code_blocks(style: bytes, precincts: bytes) -> None:
-    """Refuse code blocks and precincts that are too small.
-
-    `style` begins with the number of decompositions, and the exponents of width and height of a code block, less 2. A
-    byte of `precincts` has the exponents of width and height of a precinct, from the lowest resolution to the highest.
-    """
-    levels, *exponents = style[:3]
-    # A pixel of a lower resolution stands for 4, 16, … of the image.
-    smallest = [min(byte & 15, byte >> 4) + levels - number for number, byte in enumerate(precincts[: levels + 1])]
-    if sum(exponents) + 4 < _MIN_J2K_EXPONENTS or min(smallest, default=15) < _MIN_J2K_EXPONENTS // 2:
-        raise ImageError("unreadable", "JPEG 2000: its code blocks or precincts have fewer than 16 x 16 pixels")
-
-
-def _jpeg_2000_markers(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the markers of the main header and of those of the tile parts, each with its body (ISO/IEC 15444-1, A)."""
-    position = _codestream_start(content) + 2
-    next_part = 0
-    while position + 4 <= len(content):
-        marker, length = struct.unpack_from(">HH", content, position)
-        if marker == _SOD:
-            # The data of the tile part follows, up to the next one.
-            if next_part <= position:
-                raise ImageError("unreadable", "JPEG 2000: its parts overlap")
-            position = next_part
-            continue
-        if marker < 0xFF4F or length < 2:
-            raise ImageError("unreadable", "JPEG 2000: its header is damaged")
-        body = content[position + 4 : position + 2 + length]
-        yield marker, body
-        if marker == _SOT:
-            part_length = int.from_bytes(body[2:6], "big")
-            next_part = position + part_length if part_length else len(content)
-        position += 2 + length
-
-
-def _codestream_start(content: bytes) -> int:
-    """Return where the code stream begins, which is in a box of its own in a JP2 file."""
-    if content.startswith(_J2K_SIGNATURE):
-        return 0
-    position = 0
-    for _ in range(_MAX_J2K_MARKERS):
-        if position + 16 > len(content):
-            break
-        length, kind = struct.unpack_from(">I4s", content, position)
-        header = 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", content, position + 8)
-            header = 16
-        if kind == b"jp2c":
-            return position + header
-        if length < header:
-            break
-        position += length
-    raise ImageError("truncated", "it ends early or is damaged; JPEG 2000: it has no code stream")
-
-
-def _without_needless_chunks(content: bytes) -> bytes:
-    """Return a PNG without the chunks that can only do harm. If it has none of them, it is returned unchanged.
-
-    They are colour profiles and texts, which Pillow unpacks and refuses above 1 MB, and chunks with a wrong checksum
-    that have neither pixels nor a palette. Texts with the orientation of the image stay, if they are not large.
-    """
-    kept: list[bytes] = []
-    texts = 0
-    start = position = len(_PNG_SIGNATURE)
-    for _ in range(_MAX_PNG_CHUNKS):
-        if position + 12 > len(content):
-            break
-        length, kind = struct.unpack_from(">I4s", content, position)
-        end = position + 12 + length
-        if end > len(content):
-            break
-        texts += kind in _PNG_TEXTS
-        if _is_needless(kind, content, position, end, unpack=texts <= _MAX_PNG_TEXTS):
-            kept.append(content[start:position])
-            start = end
-        position = end
-    if not kept:
-        return content
-    return b"".join([_PNG_SIGNATURE, *kept, content[start:]])
-
-
-def _is_needless(kind: bytes, content: bytes, start: int, end: int, *, unpack: bool) -> bool:
-    # The name of a chunk that a reader may leave out begins with a small letter.
-    if not kind[:1].islower():
-        return False
-    (checksum,) = struct.unpack_from(">I", content, end - 4)
-    if zlib.crc32(memoryview(content)[start + 4 : end - 4]) != checksum:
-        return True
-    if kind not in _PNG_TEXTS:
-        return False
-    if not unpack or not content.startswith(_WITH_ORIENTATION, start + 8):
-        return True
-    return _is_large_text(kind, content[start + 8 : end - 4])
-
-
-def _is_large_text(kind: bytes, text: bytes) -> bool:
-    """Return whether a text of a PNG unpacks to more bytes than Pillow takes."""
-    rest = text.partition(b"\0")[2]
-    if kind == b"zTXt":
-        packed = rest[1:]
-    elif kind == b"iTXt" and rest.startswith(b"\1"):
-        # Language and translated keyword come before the text, each with a zero at its end.
-        packed = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    else:
-        return len(text) > _MAX_PNG_TEXT
-    try:
-        return len(zlib.decompressobj().decompress(packed, _MAX_PNG_TEXT + 1)) > _MAX_PNG_TEXT
-    except zlib.error:
-        return True
-
-
-def _refuse_above(limit: int, count: int, unit: str) -> None:
-    if count > limit:
-        raise ImageError("unreadable", f"{count} {unit} exceed the limit of {limit}")
 
 
 def _has_many_scans(image: JpegImageFile, header: bytes) -> bool:
