@@ -152,8 +152,17 @@ class Tracker:
 
     @_repeat_if_cut_off
     def _upload(self, folder: Path, artifact_path: str | None) -> None:
-        """Upload the files of a folder; they replace files of the same name in the run."""
-        self._client.log_artifacts(self.run_id, str(folder), artifact_path)
+        """Upload the files of a folder; they replace files of the same name in the run.
+
+        Raises TrackingError if nothing can be written where the store keeps its artifacts.
+        """
+        try:
+            self._client.log_artifacts(self.run_id, str(folder), artifact_path)
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise TrackingError(
+                f"tracking.uri={self.uri} keeps the artifacts of this run in {error.filename}, which cannot be written "
+                f"({error.strerror}); change its rights, or name another tracking.experiment or store"
+            ) from error
 
     def log_best(self, epoch: int, metric: str, value: float) -> None:
         """Log which epoch is the best one, and its value, so that runs can be sorted by it."""

@@ -2,7 +2,7 @@
 
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
@@ -13,10 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from mlflow import MlflowClient
 
 from cnnlib.config import StoreSettings
 from cnnlib.errors import TrackingError
 from pipelines.tracking.store import ask_server, reach_store
+from pipelines.tracking.tracker import Tracker
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -96,3 +98,13 @@ def test_server_that_is_not_there_is_named() -> None:
     with HTTPServer(("127.0.0.1", 0), Healthy) as listening:
         port = listening.server_port
     assert "Error" in ask_server(f"http://127.0.0.1:{port}", 10)
+
+
+def test_artifacts_that_cannot_be_written_are_one_line(tmp_path: Path, new_store: Callable[[Path], str]) -> None:
+    client = MlflowClient(new_store(tmp_path))
+    (tmp_path / "artifacts").write_text("a file where the store would make a folder")
+    experiment = client.create_experiment("blocked", artifact_location=(tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment).info.run_id
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(TrackingError, match=f"keeps the artifacts of this run in {tmp_path}/artifacts.*, which cannot"):
+        Tracker(run, experiment, client.tracking_uri).log_rate_sweep(tmp_path / "kept")
