@@ -20,7 +20,7 @@ from cnnlib.sealed.seal import open_sealed
 from pipelines.score.worker_model import load_in_task, ship_model
 from pipelines.spark.tasks import run_on_partitions
 from pipelines.tracking.registry import FetchedModel
-from pipelines.tracking.tracker import BEST_EPOCH_TAG, Tracker
+from pipelines.tracking.tracker import BEST_EPOCH, Tracker
 
 # The golden images are as many as fit into these bytes, within the bounds of the next line.
 GOLDEN_BYTES = 16 * 2**20
@@ -64,7 +64,7 @@ def measure_difference_from_trained(trained: Tracker, registered: FetchedModel, 
 
     from cnnlib.training.checkpoints import read_checkpoint
 
-    best = trained.tag(BEST_EPOCH_TAG)
+    best = trained.tag(BEST_EPOCH)
     if best is None:
         return None
     images = images[:PARITY_IMAGES]

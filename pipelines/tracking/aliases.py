@@ -1,8 +1,8 @@
 """Aliases of registered models: which version has one, who moved it there, and which run is about to move it.
 
-The tags of a version say how it got an alias: sparkcnn.ALIAS.by, .at, .because, .run and .report. The tag
-sparkcnn.ALIAS.previous has the version that had the alias before, or "" if none had. While a run is about to move an
-alias, the model has the tag sparkcnn.ALIAS.promotion.RUN_ID.
+The tags of a version say how it got an alias: sparkcnn_ALIAS_by, _at, _because, _run and _report. The tag
+sparkcnn_ALIAS_previous has the version that had the alias before, or "" if none had. While a run is about to move an
+alias, the model has the tag sparkcnn_ALIAS_promotion_RUN_ID.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from cnnlib.errors import ModelError, PromotionError, first_line
 from pipelines.tracking.model_uris import ModelVersion
 from pipelines.tracking.registry import find_version
+from pipelines.tracking.tags import earlier_key, read_tag, tag_key, tag_value
 
 _USER = "mlflow.user"
 
@@ -68,7 +69,7 @@ def move_back(name: str, alias: str, run_id: str, because: str) -> tuple[ModelVe
     now = version_with(name, alias)
     if now is None:
         raise PromotionError(f"{name}@{alias} cannot be rolled back: no version has the alias; set it in MLflow")
-    previous = now.tags.get(_tag_name(alias, "previous"))
+    previous = read_tag(now.tags, alias, "previous")
     if not previous:
         raise PromotionError(
             f"{name}@{alias} cannot be rolled back: {now} has the alias, and no tag names the version that had it "
@@ -124,10 +125,10 @@ def promotion_of(name: str, alias: str, run_id: str) -> Iterator[Claim]:
 def _refuse_if_earlier_run_claims(name: str, alias: str, run_id: str) -> None:
     """Raise PromotionError if a run that started earlier, and still runs, has claimed the alias too."""
     client = MlflowClient()
-    prefix = _claim_tag(alias, "")
+    prefixes = tag_key(alias, "promotion", ""), earlier_key(alias, "promotion", "")
     ours = _start_order(client.get_run(run_id))
     for key in client.get_registered_model(name).tags:
-        other = key.removeprefix(prefix)
+        other = key.removeprefix(prefixes[0]).removeprefix(prefixes[1])
         if other in (key, run_id):
             continue
         run = _find_running(client, other)
@@ -156,26 +157,22 @@ def _start_order(run: Run) -> tuple[int, str]:
 def _set_tags(version: ModelVersion, alias: str, tags: Mapping[str, str]) -> None:
     client = MlflowClient()
     for name, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, _tag_name(alias, name), value)
+        client.set_model_version_tag(version.name, version.version, tag_key(alias, name), tag_value(value))
 
 
 def _restore_tags(version: ModelVersion, alias: str, written: Mapping[str, str]) -> None:
     """Give the tags that were written their values from before, or delete those that did not exist."""
     client = MlflowClient()
     for name in written:
-        tag = _tag_name(alias, name)
+        tag = tag_key(alias, name)
         if tag in version.tags:
             client.set_model_version_tag(version.name, version.version, tag, version.tags[tag])
         else:
             client.delete_model_version_tag(version.name, version.version, tag)
 
 
-def _tag_name(alias: str, name: str) -> str:
-    return f"sparkcnn.{alias}.{name}"
-
-
 def _claim_tag(alias: str, run_id: str) -> str:
-    return _tag_name(alias, f"promotion.{run_id}")
+    return tag_key(alias, "promotion", run_id)
 
 
 def _user(run_id: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cnnlib.errors import TrackingError, first_line
 from cnnlib.training.checkpoints import remove_checkpoints
-from pipelines.tracking.tracker import PROGRESS_TAG, Tracker
+from pipelines.tracking.tracker import PROGRESS, Tracker
 
 SECONDS_BETWEEN_PROGRESS = 1.0
 
@@ -84,4 +84,4 @@ class Publisher:
             self._sent = self._progress
             # Progress is only shown. Whatever the run must have is published elsewhere, and raises its own errors.
             with suppress(Exception):
-                self._tracker.set_tag(PROGRESS_TAG, json.dumps(self._sent))
+                self._tracker.set_tag(json.dumps(self._sent), PROGRESS)

@@ -28,12 +28,13 @@ from cnnlib.sealed.seal import ARTIFACTS, SEALED, seal
 from cnnlib.sealed.starting_weights import REGISTERED
 from pipelines.tracking.model_uris import FORMS, ModelVersion, names_one_version, resolve
 from pipelines.tracking.requirements import model_requirements
+from pipelines.tracking.tags import read_tag, tag_key
 
 if TYPE_CHECKING:
     import keras
 
 # Tag of a registered version: the SHA-256 that its weights must have.
-SHA256_TAG = "sparkcnn.model_sha256"
+SHA256 = "model_sha256"
 
 ARTIFACT_NAME = "model"
 CODE_FILE = "sealed_model.py"
@@ -120,7 +121,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     card = predict.read_card(local / ARTIFACTS)
     if not isinstance(found, ModelVersion):
         return FetchedModel(local, card, ScoredWith(found.uri, None, card.model_sha256))
-    registered = found.tags.get(SHA256_TAG)
+    registered = read_tag(found.tags, SHA256)
     if registered is not None and card.model_sha256 != registered:
         raise ModelError(
             f"the weights of {found.uri} have SHA-256 {card.model_sha256}, but {registered} was registered; "
@@ -195,7 +196,7 @@ def log_sealed_model(
     if version is None or register_as is None:
         return logged.model_uri, None
     # The tag is in the registry, apart from the files, so whoever can change the files cannot change it with them.
-    mlflow.MlflowClient().set_model_version_tag(register_as, str(version), SHA256_TAG, card.model_sha256)
+    mlflow.MlflowClient().set_model_version_tag(register_as, str(version), tag_key(SHA256), card.model_sha256)
     return logged.model_uri, str(version)
 
 

@@ -18,10 +18,11 @@ from cnnlib.image_set.contract import ImageSet
 from pipelines.tracking.own_run import own_run
 from pipelines.tracking.resume import AUTO, LoggedRun, check_resumable, newest_fitting
 from pipelines.tracking.store import SQLITE, as_tracking_error, quieten, reach_store, sqlite_file
-from pipelines.tracking.tracker import ARTIFACTS_FOLDER, FINGERPRINT_TAG, MODEL_TAG, Tracker, log_input
+from pipelines.tracking.tags import earlier_key, read_tag, tag_key
+from pipelines.tracking.tracker import ARTIFACTS_FOLDER, FINGERPRINT, MODEL, Tracker, log_input
 
 # Tag of a nested run whose job was killed. A study runs its trial again.
-LOST_TAG = "sparkcnn.lost"
+LOST = "lost"
 # MLflow's default number of runs in one answer.
 RUNS_A_PAGE = 1000
 
@@ -108,7 +109,7 @@ def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_se
     with _ended_with_its_body(run, parent.uri) as tracker:
         with as_tracking_error(parent.uri):
             tracker.log_settings(settings)
-            tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+            tracker.set_tag(image_set.fingerprint, FINGERPRINT)
         yield tracker
 
 
@@ -148,7 +149,7 @@ def end_lost_runs(parent: Tracker) -> list[str]:
     client = MlflowClient(parent.uri)
     lost = [run.run_id for run in nested_runs(parent) if run.status == "RUNNING"]
     for run_id in lost:
-        client.set_tag(run_id, LOST_TAG, "the job that it belonged to was ended")
+        client.set_tag(run_id, tag_key(LOST), "the job that it belonged to was ended")
         client.set_terminated(run_id, "FAILED")
     return lost
 
@@ -189,7 +190,7 @@ def model_run(
                 tracker.log_settings(settings)
                 for key, value in model.items():
                     if value is not None:
-                        tracker.set_tag(f"{MODEL_TAG}.{key}", value)
+                        tracker.set_tag(value, MODEL, key)
                 if source is not None:
                     log_input(*source, purpose)
             yield tracker
@@ -229,8 +230,7 @@ def _run_to_resume(
     """Return the id of the run to resume: the one that is named, or for "auto" the newest that fits, or None."""
     client = MlflowClient()
     if resume == AUTO:
-        of_images = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}'"
-        runs = _search_runs(client, experiment_id, of_images, "attributes.start_time DESC")
+        runs = _runs_of_images(client, experiment_id, fingerprint)
         # A nested run may have the same settings, but it is one training of a comparison and is resumed with that.
         top_level = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
         return newest_fitting(map(_as_logged_run, top_level), settings, fingerprint)
@@ -240,6 +240,12 @@ def _run_to_resume(
         raise ConfigError(f"{job}.resume={resume} is not a run of this store: {first_line(error)}") from error
     check_resumable(_as_logged_run(run), settings, fingerprint, job)
     return resume
+
+
+def _runs_of_images(client: MlflowClient, experiment_id: str, fingerprint: str) -> Iterator[Run]:
+    """Give all runs on images of this fingerprint, the newest first. Those of earlier states come last."""
+    for key in (tag_key(FINGERPRINT), earlier_key(FINGERPRINT)):
+        yield from _search_runs(client, experiment_id, f"tags.`{key}` = '{fingerprint}'", "attributes.start_time DESC")
 
 
 def _search_runs(client: MlflowClient, experiment_id: str, filter_string: str, order: str) -> Iterator[Run]:
@@ -258,7 +264,7 @@ def _search_runs(client: MlflowClient, experiment_id: str, filter_string: str, o
 
 def _as_logged_run(run: Run) -> LoggedRun:
     finished = run.info.status == RunStatus.to_string(RunStatus.FINISHED)
-    return LoggedRun(run.info.run_id, finished, run.data.params, run.data.tags.get(FINGERPRINT_TAG))
+    return LoggedRun(run.info.run_id, finished, run.data.params, read_tag(run.data.tags, FINGERPRINT))
 
 
 def _experiment_id(uri: str, name: str) -> str:

@@ -23,12 +23,14 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from cnnlib.errors import TrackingError, first_line
 from cnnlib.image_set.contract import ImageSet
 from cnnlib.predictions.contract import Predictions
 from cnnlib.storage.folder import REPORT
 from pipelines.tracking.store import SQLITE, is_server, sqlite_file
+from pipelines.tracking.tags import read_tag, tag_key
 
 ARTIFACTS_FOLDER = "mlartifacts"
 CHECKPOINTS = "checkpoints"
@@ -37,16 +39,10 @@ EVALUATION = "evaluation"
 
 # MLflow keeps at most 36 characters of the digest of a data set. A tag of the run has the whole fingerprint.
 DIGEST_CHARACTERS = 36
-FINGERPRINT_TAG = "sparkcnn.fingerprint"
-IMAGES_TAG = "sparkcnn.images"
-BEST_EPOCH_TAG = "sparkcnn.best_epoch"
-BEST_TRIAL_TAG = "sparkcnn.best_trial"
-LATEST_TAG = "sparkcnn.latest_checkpoint"
-PROGRESS_TAG = "sparkcnn.progress"
+# Tags of runs, as `tags` takes them.
+FINGERPRINT, IMAGES, MODEL, PREDICTIONS, WARNINGS = "fingerprint", "images", "model", "predictions", "warnings"
+BEST_EPOCH, BEST_TRIAL, LATEST, PROGRESS = "best_epoch", "best_trial", "latest_checkpoint", "progress"
 RATE_SWEEP = "learning_rate"
-WARNINGS_TAG = "sparkcnn.warnings"
-MODEL_TAG = "sparkcnn.model"
-PREDICTIONS_TAG = "sparkcnn.predictions"
 
 UI_PORT = 5000
 
@@ -88,9 +84,9 @@ class Tracker:
     def log_image_set(self, image_set: ImageSet) -> None:
         """Log the location, fingerprint and counts of the image set that the active run trains on, and its report."""
         log_input(image_set.folder.uri, image_set.fingerprint, "training")
-        self.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        self.set_tag(image_set.fingerprint, FINGERPRINT)
         for name, count in vars(image_set.counts).items():
-            self.set_tag(f"{IMAGES_TAG}.{name}", str(count))
+            self.set_tag(str(count), IMAGES, name)
         report = image_set.folder.path(REPORT)
         if image_set.folder.fs.exists(report):
             with TemporaryDirectory(prefix="sparkcnn-report-") as temporary:
@@ -108,7 +104,7 @@ class Tracker:
         indices = {f"stability_{name}": index for name, index in drift.items() if index is not None}
         try:
             self._log_metrics(speed | predictions.counts | by_code | indices)
-            self.set_tag(PREDICTIONS_TAG, predictions.path)
+            self.set_tag(predictions.path, PREDICTIONS)
         except MlflowException as error:
             raise TrackingError(
                 f"the predictions are published at {predictions.path}, but tracking.uri={self.uri} did not accept "
@@ -148,7 +144,7 @@ class Tracker:
     def log_checkpoint(self, epoch: int, folder: Path) -> None:
         """Upload a checkpoint folder as checkpoints/epoch-0001, and call it the latest only after that."""
         self._upload(folder, f"{CHECKPOINTS}/{folder.name}")
-        self.set_tag(LATEST_TAG, str(epoch))
+        self.set_tag(str(epoch), LATEST)
 
     @_repeat_if_cut_off
     def _upload(self, folder: Path, artifact_path: str | None) -> None:
@@ -166,7 +162,7 @@ class Tracker:
 
     def log_best(self, epoch: int, metric: str, value: float) -> None:
         """Log which epoch is the best one, and its value, so that runs can be sorted by it."""
-        self.set_tag(BEST_EPOCH_TAG, str(epoch))
+        self.set_tag(str(epoch), BEST_EPOCH)
         self._log_metrics({f"best_{metric}": value})
 
     def log_rate_sweep(self, folder: Path) -> None:
@@ -181,33 +177,38 @@ class Tracker:
     def log_warnings(self, warnings: Sequence[str]) -> None:
         """Keep the warnings of a training, if there are any, as a tag."""
         if warnings:
-            self.set_tag(WARNINGS_TAG, "\n".join(warnings))
+            self.set_tag("\n".join(warnings), WARNINGS)
 
     def log_best_trial(self, number: int, metric: str, value: float) -> None:
         """Log which trial of a study is the best one, and its value, so that studies can be sorted by it."""
-        self.set_tag(BEST_TRIAL_TAG, str(number))
+        self.set_tag(str(number), BEST_TRIAL)
         self._log_metrics({f"best_{metric}": value})
 
     @_repeat_if_cut_off
-    def set_tag(self, name: str, value: str) -> None:
-        """Set a tag of the run."""
-        self._client.set_tag(self.run_id, name, value)
+    def set_tag(self, value: str, *parts: str) -> None:
+        """Set a tag of the run; `parts` are those of its key."""
+        self._client.set_tag(self.run_id, tag_key(*parts), value)
 
     @_repeat_if_cut_off
-    def tag(self, name: str) -> str | None:
+    def name_run(self, name: str) -> None:
+        """Give the run a name."""
+        self._client.set_tag(self.run_id, MLFLOW_RUN_NAME, name)
+
+    @_repeat_if_cut_off
+    def tag(self, *parts: str) -> str | None:
         """Return a tag of the run as the store has it now, or None if it is not set."""
-        return self._client.get_run(self.run_id).data.tags.get(name)
+        return read_tag(self._client.get_run(self.run_id).data.tags, *parts)
 
     def progress(self) -> dict[str, Any] | None:
         """Return the latest progress that rank 0 sent, {} if it sent none yet, None if the store does not answer."""
         try:
-            return json.loads(self.tag(PROGRESS_TAG) or "{}")
+            return json.loads(self.tag(PROGRESS) or "{}")
         except MlflowException:
             return None
 
     def latest_epoch(self) -> int:
         """Return the epoch (from 1) of the latest checkpoint in the run, or 0 if it has none."""
-        return int(self.tag(LATEST_TAG) or 0)
+        return int(self.tag(LATEST) or 0)
 
     @_repeat_if_cut_off
     def logged_epochs(self, metric: str) -> set[int]:

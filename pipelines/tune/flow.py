@@ -23,11 +23,12 @@ from cnnlib.tuning.comparison import as_csv
 from cnnlib.tuning.trials import BEST, COMPLETE, FAILED, PRUNED, TrialOutcome, best_yaml, ranked, trial_rows
 from pipelines.spark.cluster import environment_for_ranks, store_problem
 from pipelines.spark.progress import Advance, Progress, watched_step
-from pipelines.tracking.runs import LOST_TAG, NestedRun, end_lost_runs, nested_runs, tracked_run
+from pipelines.tracking.runs import LOST, NestedRun, end_lost_runs, nested_runs, tracked_run
 from pipelines.tracking.starting_weights import fetched_once, pin_weights, with_pinned_weights
 from pipelines.tracking.store import connect
+from pipelines.tracking.tags import read_tag
 from pipelines.tracking.tracker import Tracker
-from pipelines.tune.objective import ERROR_TAG, Objective
+from pipelines.tune.objective import ERROR, Objective
 from pipelines.tune.results import keep_results, logged_settings, make_results_folder
 
 if TYPE_CHECKING:  # MLflow 2 has no study on Spark, so `pipelines.tune.study` does not import there.
@@ -181,7 +182,7 @@ def _search(
 
 def _finished(run: Tracker) -> list[NestedRun]:
     """Return the trials that completed, were pruned, or failed. A trial whose task was lost does not count."""
-    return [trial for trial in nested_runs(run) if trial.status in _STATES and LOST_TAG not in trial.tags]
+    return [trial for trial in nested_runs(run) if trial.status in _STATES and read_tag(trial.tags, LOST) is None]
 
 
 class _Watcher:
@@ -248,5 +249,5 @@ def _outcome(trial: Any, run: NestedRun) -> TrialOutcome:
         epochs=len(trial.intermediate_values),
         seconds=run.seconds,
         settings=trial.params,
-        error=run.tags.get(ERROR_TAG, "") if state == FAILED else "",
+        error=read_tag(run.tags, ERROR) or "" if state == FAILED else "",
     )

@@ -15,7 +15,7 @@ from cnnlib.config.space import CHOICE
 from cnnlib.errors import HostError, SparkcnnError, TrainingError, first_line
 from cnnlib.quiet import import_tensorflow_quietly
 from pipelines.tracking.store import use_store
-from pipelines.tracking.tracker import FINGERPRINT_TAG, Tracker
+from pipelines.tracking.tracker import FINGERPRINT, Tracker
 from pipelines.train.workers.rank import check_gpu
 
 # A task must choose its GPU before TensorFlow is imported. So whatever imports TensorFlow is imported in functions.
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from cnnlib.training.checkpoints import TrainingState
 
-ERROR_TAG = "sparkcnn.error"
-RUN_NAME_TAG = "mlflow.runName"
+ERROR = "error"
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
@@ -57,14 +56,14 @@ class Objective:
         # MLflow's storage of studies uses the id of a trial's run as the id of the trial.
         tracker = Tracker(str(trial._trial_id), self.experiment_id, self.uri)
         try:
-            tracker.set_tag(RUN_NAME_TAG, f"trial {trial.number}")
+            tracker.name_run(f"trial {trial.number}")
             values = {name: suggest(trial, name, distribution) for name, distribution in self.space.items()}
             return self._train(trial, override(TrainSettings(**self.settings), values), tracker)
         except optuna.TrialPruned:
             raise
         except Exception as error:
             message = error.message if isinstance(error, SparkcnnError) else first_line(error)
-            tracker.set_tag(ERROR_TAG, f"{type(error).__name__}: {message}")
+            tracker.set_tag(f"{type(error).__name__}: {message}", ERROR)
             raise
 
     def _train(self, trial: optuna.Trial, settings: TrainSettings, tracker: Tracker) -> float:
@@ -81,7 +80,7 @@ class Objective:
         described = described_settings(settings, self.uri)
         # The study itself logs the settings that it draws.
         tracker.log_settings({name: value for name, value in described.items() if name not in self.space})
-        tracker.set_tag(FINGERPRINT_TAG, image_set.fingerprint)
+        tracker.set_tag(image_set.fingerprint, FINGERPRINT)
         monitor = settings.train.monitor
 
         def on_epoch(model: "keras.Model", state: "TrainingState") -> None:

@@ -12,7 +12,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from pipelines.tracking.tracker import LATEST_TAG
+from pipelines.tracking.tags import tag_key
+from pipelines.tracking.tracker import LATEST
 
 
 class Server:
@@ -48,4 +49,4 @@ class Server:
     def latest_epoch(self) -> int:
         """Return the epoch of the latest checkpoint of the only run in experiment 1. Reads the server's database."""
         (run,) = mlflow.MlflowClient(f"sqlite:///{self._folder}/server.db").search_runs(["1"])
-        return int(run.data.tags.get(LATEST_TAG, 0))
+        return int(run.data.tags.get(tag_key(LATEST), 0))

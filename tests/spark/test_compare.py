@@ -65,7 +65,7 @@ def test_each_training_is_a_nested_run(compared: tuple, striped: ImageSet) -> No
         (name, seed) for name in ("sgd", "adam") for seed in ("3", "5")
     ]
     for run in runs:
-        assert (run.info.status, run.data.tags["sparkcnn.fingerprint"]) == ("FINISHED", striped.fingerprint)
+        assert (run.info.status, run.data.tags["sparkcnn_fingerprint"]) == ("FINISHED", striped.fingerprint)
         assert run.data.params["train.worker_batch_size"] == "32"
         for metric in ("loss", "val_accuracy", "images_per_second"):
             steps = [value.step for value in client.get_metric_history(run.info.run_id, metric)]

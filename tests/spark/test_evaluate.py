@@ -132,7 +132,7 @@ def test_run_keeps_metrics_files_and_inputs(trained: Trained, evaluated: Evaluat
     run = client.get_run(evaluated.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == evaluated.evaluation.metrics()
-    assert run.data.tags["sparkcnn.model.version"] == trained.model.version
+    assert run.data.tags["sparkcnn_model_version"] == trained.model.version
     (read,) = run.inputs.dataset_inputs
     assert read.dataset.digest == trained.image_set.fingerprint[:36]
     assert {tag.value for tag in read.tags} == {"evaluation"}

@@ -16,7 +16,7 @@ from cnnlib.errors import ConfigError, HostError, TrainingError
 from pipelines.spark.cluster import task_slots
 from pipelines.spark.progress import Progress
 from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import LATEST_TAG, Tracker
+from pipelines.tracking.tracker import LATEST, Tracker
 from pipelines.train.workers import start_deadline, train_on_workers
 from pipelines.train.workers.connections import listen
 from pipelines.train.workers.launch import DONE, FAILED, LOST, REFUSED, STOPPED, LaunchPlan, RankOutcome, launch
@@ -187,7 +187,7 @@ def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch
         fit = trained.settings.train.model_copy(update={"workers": workers, "max_restarts": max_restarts})
         uri = connect(trained.tracking)
         tracker = Tracker(mlflow.MlflowClient(uri).create_run("0").info.run_id, "0", uri)
-        tracker.set_tag(LATEST_TAG, str(latest))
+        tracker.set_tag(str(latest), LATEST)
         fit_on_workers(
             cluster, trained.image_set, trained.settings.model_copy(update={"train": fit}), tracker, Progress()
         )

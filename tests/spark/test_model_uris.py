@@ -9,8 +9,9 @@ from mlflow import MlflowClient
 
 from cnnlib.errors import ModelError
 from cnnlib.predictions.contract import ScoredWith
-from pipelines.tracking.registry import SHA256_TAG, fetch_model, pin_version
+from pipelines.tracking.registry import SHA256, fetch_model, pin_version
 from pipelines.tracking.store import connect
+from pipelines.tracking.tags import tag_key
 from tests.spark.conftest import Trained
 
 IS_MLFLOW_3 = int(mlflow.__version__.partition(".")[0]) >= 3
@@ -41,21 +42,21 @@ def forms(trained: Trained) -> list[str]:
 
 
 def test_every_form_is_the_same_version(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
-    registered = client.get_model_version("digits", trained.model.version).tags[SHA256_TAG]
+    registered = client.get_model_version("digits", trained.model.version).tags[tag_key(SHA256)]
     for number, uri in enumerate(forms(trained)):
         fetched = fetch_model(uri, tmp_path / str(number))
         assert fetched.scored_with == ScoredWith("digits", trained.model.version, registered), uri
 
 
 def test_hash_is_checked_in_every_form(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
-    registered = client.get_model_version("digits", trained.model.version).tags[SHA256_TAG]
-    client.set_model_version_tag("digits", trained.model.version, SHA256_TAG, "0" * 64)
+    registered = client.get_model_version("digits", trained.model.version).tags[tag_key(SHA256)]
+    client.set_model_version_tag("digits", trained.model.version, tag_key(SHA256), "0" * 64)
     try:
         for number, uri in enumerate(forms(trained)):
             with pytest.raises(ModelError, match=f"but {'0' * 64} was registered"):
                 fetch_model(uri, tmp_path / str(number))
     finally:
-        client.set_model_version_tag("digits", trained.model.version, SHA256_TAG, registered)
+        client.set_model_version_tag("digits", trained.model.version, tag_key(SHA256), registered)
 
 
 def test_moving_forms_are_pinned(trained: Trained, client: MlflowClient) -> None:

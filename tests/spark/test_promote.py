@@ -95,12 +95,12 @@ def test_better_version_takes_the_alias_with_a_reason(
     promotion.check()
     assert (promotion.before, promotion.now, champion()) == (WEAK, STRONG, STRONG)
     tags = find_version(NAME, STRONG).tags
-    run = mlflow.MlflowClient().get_run(tags["sparkcnn.champion.run"])
-    assert tags["sparkcnn.champion.by"] == run.data.tags["mlflow.user"]
-    assert datetime.now(timezone.utc) - datetime.fromisoformat(tags["sparkcnn.champion.at"]) < timedelta(minutes=5)
-    assert tags["sparkcnn.champion.because"] == "learnt more"
-    assert tags["sparkcnn.champion.previous"] == WEAK
-    report = Path(mlflow.artifacts.download_artifacts(tags["sparkcnn.champion.report"])).read_text()
+    run = mlflow.MlflowClient().get_run(tags["sparkcnn_champion_run"])
+    assert tags["sparkcnn_champion_by"] == run.data.tags["mlflow.user"]
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(tags["sparkcnn_champion_at"]) < timedelta(minutes=5)
+    assert tags["sparkcnn_champion_because"] == "learnt more"
+    assert tags["sparkcnn_champion_previous"] == WEAK
+    report = Path(mlflow.artifacts.download_artifacts(tags["sparkcnn_champion_report"])).read_text()
     page = Page(report)
     assert [row[0] for row in page.rows["gates"][1:]] == [gate.name for gate in promotion.gates]
     assert page.says("", f"{NAME} version {STRONG}")
@@ -203,7 +203,7 @@ def test_rollback_brings_back_the_version_before(trained: Trained, rivals: dict[
     promotion = roll_back(back)
     assert (promotion.before, promotion.now, champion()) == (STRONG, WEAK, WEAK)
     promotion.check()
-    tag = find_version(NAME, STRONG).tags["sparkcnn.champion.rolled_back"]
+    tag = find_version(NAME, STRONG).tags["sparkcnn_champion_rolled_back"]
     assert tag.startswith(f"to version {WEAK} by ")
     assert tag.endswith(": complaints")
     with pytest.raises(

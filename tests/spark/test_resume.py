@@ -90,7 +90,7 @@ def test_killed_and_resumed_training_gets_the_same_weights(small_groups: ImageSe
 
     process = killed.start()
     for run in killed.progress(process):
-        if run.data.tags.get("sparkcnn.latest_checkpoint") == "2":
+        if run.data.tags.get("sparkcnn_latest_checkpoint") == "2":
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
@@ -189,11 +189,11 @@ def test_same_path_with_other_images_is_named(
 ) -> None:
     settings, run_id = interrupted
     client = mlflow.MlflowClient(settings.tracking.uri)
-    was = client.get_run(run_id).data.tags["sparkcnn.fingerprint"]
-    client.set_tag(run_id, "sparkcnn.fingerprint", "of another ingest")
+    was = client.get_run(run_id).data.tags["sparkcnn_fingerprint"]
+    client.set_tag(run_id, "sparkcnn_fingerprint", "of another ingest")
     with pytest.raises(ConfigError, match=f"fingerprint was of another ingest, received {was}"):
         train(spark, resumed(settings, run_id))
-    client.set_tag(run_id, "sparkcnn.fingerprint", was)
+    client.set_tag(run_id, "sparkcnn_fingerprint", was)
 
 
 def test_unknown_run_is_named(spark: SparkSession, interrupted: tuple) -> None:

@@ -36,8 +36,9 @@ from pipelines.score.flow import score
 from pipelines.score.worker_model import ship_model, worker_classifier
 from pipelines.sources.image_set import images_of_set
 from pipelines.spark.tasks import run_on_partitions
-from pipelines.tracking.registry import SHA256_TAG, fetch_model
+from pipelines.tracking.registry import SHA256, fetch_model
 from pipelines.tracking.store import connect
+from pipelines.tracking.tags import tag_key
 from tests.conftest import TEST_DIGITS, TRAIN_DIGITS, write_photos
 from tests.spark.conftest import Trained
 from tests.unit.image_sets import write_image_set
@@ -135,10 +136,10 @@ def test_run_of_the_scoring_names_model_input_and_counts(trained: Trained, predi
     assert run.data.metrics["images_per_second"] == pytest.approx(TEST_DIGITS / predictions.seconds)
     tags = {name: value for name, value in run.data.tags.items() if name.startswith("sparkcnn.")}
     assert tags == {
-        "sparkcnn.model.name": "digits",
-        "sparkcnn.model.version": trained.model.version,
-        "sparkcnn.model.sha256": predictions.model.sha256,
-        "sparkcnn.predictions": predictions.path,
+        "sparkcnn_model_name": "digits",
+        "sparkcnn_model_version": trained.model.version,
+        "sparkcnn_model_sha256": predictions.model.sha256,
+        "sparkcnn_predictions": predictions.path,
     }
     (read,) = run.inputs.dataset_inputs
     assert read.dataset.digest == trained.image_set.fingerprint[:36]
@@ -375,12 +376,12 @@ def test_damaged_weights_are_refused_by_every_worker(spark: SparkSession, traine
 def test_weights_must_match_the_hash_in_the_registry(trained: Trained, tmp_path: Path) -> None:
     connect(trained.tracking)
     client = mlflow.MlflowClient()
-    tag = client.get_model_version("digits", "1").tags[SHA256_TAG]
-    client.set_model_version_tag("digits", "1", SHA256_TAG, "0" * 64)
+    tag = client.get_model_version("digits", "1").tags[tag_key(SHA256)]
+    client.set_model_version_tag("digits", "1", tag_key(SHA256), "0" * 64)
     try:
         with pytest.raises(
             ModelError, match=f"weights of models:/digits/1 have SHA-256 {tag}, but {'0' * 64} was registered"
         ):
             fetch_model("models:/digits/1", tmp_path)
     finally:
-        client.set_model_version_tag("digits", "1", SHA256_TAG, tag)
+        client.set_model_version_tag("digits", "1", tag_key(SHA256), tag)

@@ -11,7 +11,8 @@ from cnnlib.config import TrainSettings
 from cnnlib.errors import ConfigError, DivergenceError, ModelError
 from cnnlib.training.checkpoints import read_checkpoint
 from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import WARNINGS_TAG, Tracker
+from pipelines.tracking.tags import tag_key
+from pipelines.tracking.tracker import WARNINGS, Tracker
 from pipelines.train.find_rate import find_rate
 from pipelines.train.flow import TrainedModel, train
 from tests.spark.conftest import Trained
@@ -101,7 +102,7 @@ def test_warnings_are_in_the_result_and_in_the_run(spark: SparkSession, trained:
     model = train(spark, slow)
     assert model.warnings[0].startswith("the learning rate may be too low: after 2 epochs loss is 2.")
     run = mlflow.MlflowClient(connect(slow.tracking)).get_run(model.run_id)
-    assert run.data.tags[WARNINGS_TAG].splitlines() == list(model.warnings)
+    assert run.data.tags[tag_key(WARNINGS)].splitlines() == list(model.warnings)
 
 
 def test_missing_starting_weights_are_refused(spark: SparkSession, trained: Trained) -> None:

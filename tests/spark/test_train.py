@@ -91,7 +91,7 @@ def test_run_names_the_image_set(trained: Trained, client: mlflow.MlflowClient) 
     run = client.get_run(trained.model.run_id)
     (dataset_input,) = run.inputs.dataset_inputs
     assert dataset_input.dataset.digest == trained.image_set.fingerprint[:36]
-    assert run.data.tags["sparkcnn.fingerprint"] == trained.image_set.fingerprint
+    assert run.data.tags["sparkcnn_fingerprint"] == trained.image_set.fingerprint
     assert run.info.status == "FINISHED"
 
 
@@ -100,7 +100,7 @@ def test_run_accounts_for_every_image_and_keeps_the_report(
 ) -> None:
     run_id, counts = trained.model.run_id, trained.image_set.counts
     tags = client.get_run(run_id).data.tags
-    tagged = {name: tags[f"sparkcnn.images.{name}"] for name in vars(counts)}
+    tagged = {name: tags[f"sparkcnn_images_{name}"] for name in vars(counts)}
     assert tagged == {name: str(count) for name, count in vars(counts).items()}
     artifact = mlflow.artifacts.download_artifacts(
         run_id=run_id, artifact_path="image_set/report.html", dst_path=str(tmp_path)
@@ -132,7 +132,7 @@ def test_best_epoch_is_registered_even_if_not_the_last(
     first, last = model.history["accuracy"]
     assert first < last
     run = mlflow.MlflowClient().get_run(model.run_id).data
-    assert (model.best_epoch, run.tags["sparkcnn.best_epoch"], run.metrics["best_accuracy"]) == (1, "1", first)
+    assert (model.best_epoch, run.tags["sparkcnn_best_epoch"], run.metrics["best_accuracy"]) == (1, "1", first)
     check_champion_is_epoch(1, model, trained.image_set, tmp_path)
 
 

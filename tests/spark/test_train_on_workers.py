@@ -28,7 +28,8 @@ from cnnlib.training.checkpoints import read_checkpoint
 from pipelines.spark import progress
 from pipelines.spark.progress import Progress
 from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import LATEST_TAG, PROGRESS_TAG
+from pipelines.tracking.tags import tag_key
+from pipelines.tracking.tracker import LATEST, PROGRESS
 from pipelines.train.flow import TrainedModel, train
 from tests.spark.conftest import Trained
 from tests.spark.probes import TIMEOUT_S, all_gone, eventually
@@ -223,16 +224,16 @@ def killer(settings: TrainSettings, kills: int, killed: list[int]) -> Iterator[N
         while len(killed) < kills and not stop.wait(0.05):
             experiment = client.get_experiment_by_name(settings.tracking.experiment)
             runs = client.search_runs([experiment.experiment_id]) if experiment else []
-            latest = int(runs[0].data.tags.get(LATEST_TAG, 0)) if runs else 0
+            latest = int(runs[0].data.tags.get(tag_key(LATEST), 0)) if runs else 0
             ranks = ranks_here()
             # The first epoch has begun as soon as rank 0 has reported a step.
-            reported = json.loads(runs[0].data.tags.get(PROGRESS_TAG) or "{}") if runs else {}
+            reported = json.loads(runs[0].data.tags.get(tag_key(PROGRESS)) or "{}") if runs else {}
             if len(ranks) < 2 or "done" not in reported or latest < after:
                 continue
             # This hits any moment of the epoch, or the start of the next one.
             if stop.wait(pick.uniform(0, MOST_SECONDS_TO_KILL)):
                 return
-            latest = int(client.get_run(runs[0].info.run_id).data.tags.get(LATEST_TAG, 0))
+            latest = int(client.get_run(runs[0].info.run_id).data.tags.get(tag_key(LATEST), 0))
             try:
                 pick.choice(ranks).kill()
             except psutil.NoSuchProcess:

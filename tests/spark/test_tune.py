@@ -98,7 +98,7 @@ def test_each_trial_is_a_nested_run(tuned: tuple, striped: ImageSet) -> None:
         epochs = [value.step for value in client.get_metric_history(trial.run_id, "val_accuracy")]
         assert epochs == list(range(1, trial.epochs + 1))
         if trial.epochs:
-            assert run.data.tags["sparkcnn.fingerprint"] == striped.fingerprint
+            assert run.data.tags["sparkcnn_fingerprint"] == striped.fingerprint
             assert run.data.params["train.worker_batch_size"] == "32"
     assert client.get_run(result.run_id).info.status == "FINISHED"
     assert client.search_registered_models() == []

@@ -11,9 +11,10 @@ from cnnlib.config import TrackingSettings
 from cnnlib.errors import ConfigError
 from cnnlib.image_set.contract import ImageSet
 from pipelines.tracking.resume import LoggedRun, check_resumable
-from pipelines.tracking.runs import LOST_TAG, end_lost_runs, nested_run, nested_runs, tracked_run
+from pipelines.tracking.runs import LOST, end_lost_runs, nested_run, nested_runs, tracked_run
 from pipelines.tracking.store import connect
-from pipelines.tracking.tracker import FINGERPRINT_TAG
+from pipelines.tracking.tags import tag_key
+from pipelines.tracking.tracker import FINGERPRINT
 from tests.unit.image_sets import write_image_set
 
 SETTINGS = {"train.epochs": 4, "train.seed": 1}
@@ -67,7 +68,7 @@ def test_auto_resumes_newest_unfinished_run_of_same_settings(
     experiment = client.create_experiment(name)
     ids: dict[int | None, str] = {}
     for minute, status, epochs in runs:
-        tags = {FINGERPRINT_TAG: image_set.fingerprint}
+        tags = {tag_key(FINGERPRINT): image_set.fingerprint}
         run_id = client.create_run(experiment, start_time=minute * 60_000, tags=tags).info.run_id
         for setting, value in (SETTINGS | {"train.epochs": epochs}).items():
             client.log_param(run_id, setting, value)
@@ -111,6 +112,6 @@ def test_only_lost_runs_are_ended(uri: str, image_set: ImageSet) -> None:
         other = client.create_run(parent.experiment_id, run_name="of nobody").info.run_id
         assert end_lost_runs(parent) == [lost]
         assert end_lost_runs(parent) == []
-        found = {run.run_id: (run.name, run.status, LOST_TAG in run.tags) for run in nested_runs(parent)}
+        found = {run.run_id: (run.name, run.status, tag_key(LOST) in run.tags) for run in nested_runs(parent)}
     assert found == {ended.run_id: ("ended", "FINISHED", False), lost: ("lost", "FAILED", True)}
     assert client.get_run(other).info.status == "RUNNING"

@@ -55,7 +55,7 @@ def test_model_of_a_run_has_no_version(uri):
     with started(uri, version=None) as tracker:
         pass
     tags = mlflow.MlflowClient(uri).get_run(tracker.run_id).data.tags
-    assert {name for name in tags if name.startswith("sparkcnn.")} == {"sparkcnn.model.name", "sparkcnn.model.sha256"}
+    assert {name for name in tags if name.startswith("sparkcnn_")} == {"sparkcnn_model_name", "sparkcnn_model_sha256"}
 
 
 @pytest.mark.parametrize(("error", "status"), [(LimitError("too many"), "FAILED"), (KeyboardInterrupt(), "KILLED")])

@@ -15,7 +15,7 @@ from cnnlib.errors import HostError, TrackingError, TrainingError, first_line
 from cnnlib.image_set.contract import ImageSet
 from pipelines.spark.cluster import environment_for_ranks, runs_here, slots_within, store_problem, workers_problem
 from pipelines.spark.progress import Advance, Progress, watched_step
-from pipelines.tracking.tracker import PROGRESS_TAG, Tracker
+from pipelines.tracking.tracker import PROGRESS, Tracker
 from pipelines.train.workers.launch import DONE, LOST, REFUSED, LaunchPlan, RankOutcome, launch
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -59,7 +59,7 @@ def fit_on_workers(
     title = f"train {settings.model.name} on {settings.train.workers} workers"
     with watched_step(progress, title, _RankZeroProgress(tracker, progress).look, SECONDS_BETWEEN_LOOKS):
         for restart in itertools.count(1):
-            tracker.set_tag(PROGRESS_TAG, "{}")
+            tracker.set_tag("{}", PROGRESS)
             with _with_resume_advice(tracker):
                 outcomes = launch_once(spark, plan)
             failed = _first_failed(outcomes)
