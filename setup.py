@@ -19,7 +19,7 @@ setup(
         "pipelines.spark": ["log4j2.properties"],
     },
     extras_require={"heif": ["pillow-heif>=0.22"]},
-    entry_points={"console_scripts": ["sparkcnn = jobs.sparkcnn:main"]},
+    entry_points={"console_scripts": ["sparkcnn = jobs.sparkcnn:command"]},
     # Ranges, so that a cluster's own versions will do; requirements/*.txt pin what is tested.
     install_requires=[
         "imagehash>=4.3",

@@ -8,6 +8,16 @@ from jobs.catalogue import JOBS
 from jobs.command import run_job
 
 
+def command() -> None:
+    """Run the command `sparkcnn`, or a wheel task of Databricks: end with SystemExit only if the job did not succeed.
+
+    Databricks loads the entry point and calls it. It ignores what it returns, and takes any SystemExit for a failure.
+    """
+    status = main()
+    if status:
+        sys.exit(status)
+
+
 def main() -> int:
     """Run the job that the first argument names, and return its exit status."""
     try:
@@ -45,4 +55,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

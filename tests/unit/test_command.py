@@ -188,6 +188,28 @@ def test_installed_command_ends_with_the_jobs_status(tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "printed"),
+    [(["models", "--hepl"], 2, ""), (["--help"], 0, "the task went on\n"), (["trian"], 2, "")],
+)
+def test_wheel_task_fails_exactly_if_its_job_does(tmp_path, arguments, status, printed):
+    """Databricks loads the entry point of a wheel task and calls it, and nobody reads what it returns."""
+    task = """
+import sys
+from importlib.metadata import entry_points
+(entry_point,) = entry_points(group="console_scripts", name="sparkcnn")
+sys.argv = ["sparkcnn", *sys.argv[1:]]
+entry_point.load()()
+print("the task went on", file=sys.stdout)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", task, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
+    )
+    assert ended.returncode == status
+    assert ended.stdout.endswith(printed)
+    assert ("the task went on" in ended.stdout) == (status == 0)
+
+
 def test_lines_of_another_process_are_quoted_below_the_error(capsys):
     error = errors.TrainingError("rank 1 was killed by SIGKILL", ["step 7", "out of memory"])
     assert run_job(failing(error, "train"), []) == 1
