@@ -67,7 +67,9 @@ def open_folder(uri: str) -> Folder:
     Raises ConfigError if no file system for the scheme is installed.
     """
     if uri.startswith("dbfs:/"):
-        return _open_dbfs(uri)
+        path = "/" + uri.removeprefix("dbfs:").lstrip("/")
+        # Volumes of Unity Catalog are folders of every machine, and dbfs:/Volumes is another name for them.
+        return open_folder(path) if path.startswith("/Volumes/") else _open_dbfs(path)
     if re.match(r"(?!file:)\w{2,}:/(?!/)", uri):
         # fsspec would take this for a local folder whose name contains a colon.
         raise ConfigError(f"{uri} has one slash after its scheme; write {uri.replace(':/', '://', 1)}")
@@ -82,14 +84,15 @@ def open_folder(uri: str) -> Folder:
     return folder
 
 
-def _open_dbfs(uri: str) -> Folder:
-    """Open a dbfs:/ URI at the folder where Databricks mounts it on every machine, for all readers but Spark."""
+def _open_dbfs(path: str) -> Folder:
+    """Open a path of DBFS at the folder where Databricks mounts it on every machine, for all readers but Spark."""
     if not os.path.isdir(DBFS_MOUNT):
         raise ConfigError(
-            f"{uri} cannot be opened: this machine has no {DBFS_MOUNT}, which Databricks mounts; use another path here"
+            f"dbfs:{path} cannot be opened: this machine has no {DBFS_MOUNT}, which Databricks mounts; use another "
+            "path here"
         )
-    path = uri.removeprefix("dbfs:").strip("/")
-    return Folder(f"dbfs:/{path}", fsspec.filesystem("file"), f"{DBFS_MOUNT}/{path}".rstrip("/"))
+    path = path.rstrip("/")
+    return Folder(f"dbfs:{path or '/'}", fsspec.filesystem("file"), f"{DBFS_MOUNT}{path}")
 
 
 def is_local(folder: Folder) -> bool:

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 
 from cnnlib.errors import HostError, SourceError, first_line
-from cnnlib.storage.folder import Folder, is_local, open_folder
+from cnnlib.storage.folder import Folder, open_folder
 from pipelines.spark.read_parts import literal_path
 from pipelines.spark.session import is_classic
 
@@ -83,9 +83,18 @@ def _wait_for(query: StreamingQuery) -> None:
 
 
 def _relative_name(folder: Folder, path: str) -> str:
-    """Return the name of a file relative to a folder. Spark writes file:/a/b for /a/b."""
-    root = folder.root if is_local(folder) else folder.uri
-    return path[path.index(root) + len(root) :].lstrip("/")
+    """Return the name of a file relative to a folder, of which Spark gives the path.
+
+    Spark writes file:/a/b for /a/b, dbfs:/Volumes/a for /Volumes/a, and dbfs:/a for a folder that is mounted elsewhere.
+
+    >>> _relative_name(open_folder("/data/new"), "file:/data/new/cat/1.jpg")
+    'cat/1.jpg'
+    """
+    for root in (folder.uri, folder.root):
+        _, found, name = path.partition(f"{root.rstrip('/')}/")
+        if found:
+            return name.lstrip("/")
+    raise SourceError(f"Spark lists {path} in input.path={folder.uri}, which is no part of it; report this fault")
 
 
 def stream_with_batches(checkpoint: str) -> str | None:

@@ -25,6 +25,7 @@ from cnnlib.storage.folder import (
     write_atomically,
     writing_run,
 )
+from pipelines.score.new_files import _relative_name
 
 COMMIT = "dataset.json"
 PART = part_name(new_run_id(), 3, 0)
@@ -272,6 +273,26 @@ def test_dbfs_uri_opens_the_mount_of_databricks(tmp_path, monkeypatch, uri):
     write_atomically(folder, COMMIT, "{}")
     assert (tmp_path / "FileStore" / "set" / COMMIT).read_text() == "{}"
     assert folder.uri == "dbfs:/FileStore/set"  # the form that Spark takes
+
+
+@pytest.mark.parametrize("uri", ["dbfs:/Volumes/main/lake/photos", "dbfs:///Volumes/main/lake/photos/"])
+def test_volume_of_unity_catalog_is_a_folder_of_the_machine(uri):
+    folder = open_folder(uri)
+    assert (folder.uri, folder.root) == ("/Volumes/main/lake/photos", "/Volumes/main/lake/photos")
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("/data/new", "file:/data/new/cat/1.jpg"),
+        ("dbfs:/new", "dbfs:/new/cat/1.jpg"),
+        ("dbfs:/Volumes/main/new", "dbfs:/Volumes/main/new/cat/1.jpg"),
+        ("memory://bucket/new", "memory://bucket/new/cat/1.jpg"),
+    ],
+)
+def test_new_file_has_its_name_in_the_folder(tmp_path, monkeypatch, uri, found):
+    monkeypatch.setattr(storage, "DBFS_MOUNT", str(tmp_path))
+    assert _relative_name(open_folder(uri), found) == "cat/1.jpg"
 
 
 def test_dbfs_elsewhere_is_refused(tmp_path, monkeypatch):
