@@ -47,7 +47,7 @@ test: lint ## lint, unit tests, one path through every capability on Spark (8 mi
 	@$(if $(TESTS),$(venv)/bin/python -m pytest $(TESTS), \
 	    $(pytest) -m 'not full' $(others) $(units))
 
-test-full: environment ## all other tests, benchmarks at their smallest, fuzzing, a part on lts (most of an hour)
+test-full: environment ## all other tests, benchmarks at their smallest, fuzzing, a part on lts (over an hour), or PART=1/3
 	@$(pytest) -m full $(part) $(units) $(others)
 	@$(MAKE) --no-print-directory fuzz MUTANTS=50000
 	@$(if $(filter current,$(PROFILE)),$(MAKE) --no-print-directory test-lts PROFILE=lts)
