@@ -23,8 +23,9 @@ profiles = $(basename $(notdir $(wildcard requirements/*.txt)))
 # Two processes share the files; see pytest_xdist_make_scheduler in tests/conftest.py.
 pytest = $(venv)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # pytest-split makes parts that take about the same time, by the seconds in that file. To measure them anew:
-# PYTEST_ADDOPTS="--store-durations --durations-path tests/durations.json" make test-full
-part = $(if $(PART),--durations-path tests/durations.json --splitting-algorithm duration_based_chunks \
+# .venv/bin/python -m pytest -n 2 --dist loadfile -m full --store-durations --durations-path tests/durations.json
+part = $(if $(PART),$(if $(findstring /,$(PART)),,$(error PART=$(PART) must be like 1/3)) \
+    --durations-path tests/durations.json --splitting-algorithm duration_based_chunks \
     --group $(firstword $(subst /, ,$(PART))) --splits $(lastword $(subst /, ,$(PART))))
 units = tests/unit cnnlib pipelines jobs
 others = tests/end_to_end tests/spark

@@ -11,9 +11,12 @@ from jobs.command import run_job
 def command() -> None:
     """Run the command `sparkcnn`, or a wheel task of Databricks: end with SystemExit only if the job did not succeed.
 
-    Databricks loads the entry point and calls it. It ignores what it returns, and takes any SystemExit for a failure.
+    Databricks loads the entry point and calls it. It ignores the returned value, and every SystemExit is a failure.
     """
-    status = main()
+    try:
+        status: int | str | None = main()
+    except SystemExit as ended:  # for example by --help
+        status = ended.code
     if status:
         sys.exit(status)
 

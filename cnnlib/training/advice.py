@@ -15,7 +15,7 @@ _FAR_FROM_TRAINING = 5.0
 # In multiples of the loss of guessing. An untrained model may be a little above 1, but no training stays above 2. Below
 # 0.9 the model has learned something.
 _FAR_ABOVE_GUESSING, _LIKE_GUESSING = 2.0, 0.9
-# Accuracy of the same images in training mode and in inference mode. By chance, 100 images differ by less.
+# Accuracy of the same images in training mode and in inference mode. Chance alone makes a smaller difference on 100.
 _MODES_APART = 0.15
 _MANY_DEAD = 0.5
 _VANISHING = 1e-6

@@ -116,8 +116,8 @@ def remarks_on_splits(image_set: ImageSet, *, labelled: bool) -> Iterator[str]:
     train, val = image_set.splits[TRAIN], image_set.splits[VAL]
     if labelled and train.rows and not val.rows:
         yield (
-            "warning: the val split has no images, and train needs some; raise split.val_fraction, and ingest again "
-            "with --output.overwrite true"
+            "warning: the val split has no images, and train needs some: raise split.val_fraction; if the source has "
+            "splits of its own, give it a val folder, or ingest its train folder alone"
         )
     if train.rows and train.row_groups < FEWEST_ROW_GROUPS:
         yield (

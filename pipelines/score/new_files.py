@@ -50,8 +50,8 @@ def for_each_batch_of_new_files(
     raised: list[BaseException] = []
 
     def on_batch(files: DataFrame, number: int) -> None:
-        sizes = {_relative_name(folder, row["path"]): row["length"] for row in files.orderBy("path").collect()}
         try:
+            sizes = {_relative_name(folder, row["path"]): row["length"] for row in files.orderBy("path").collect()}
             process(sizes, StreamBatch(_stream_id(checkpoint), number))
         except BaseException as error:
             raised.append(error)
@@ -94,7 +94,7 @@ def _relative_name(folder: Folder, path: str) -> str:
         _, found, name = path.partition(f"{root.rstrip('/')}/")
         if found:
             return name.lstrip("/")
-    raise SourceError(f"Spark lists {path} in input.path={folder.uri}, which is no part of it; report this fault")
+    raise SourceError(f"Spark lists {path}, which is not in input.path={folder.uri}; report this fault")
 
 
 def stream_with_batches(checkpoint: str) -> str | None:

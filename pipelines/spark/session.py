@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -36,6 +36,7 @@ CLASS_ARCHIVE = Path(sys.prefix) / "share" / "sparkcnn" / "spark-classes.jsa"
 _ARGUMENTS = {"--master": "spark.master", "--driver-memory": "spark.driver.memory"}
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+_TEMPORARY = "-Djava.io.tmpdir="
 
 # What may name a user whose id has no name.
 _USER_VARIABLES = ("HADOOP_USER_NAME", "SPARK_USER", "LOGNAME", "USER")
@@ -72,12 +73,14 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     builder = SparkSession.builder.appName(app_name)
     defaults = _SESSION_DEFAULTS if over_connect else _defaults(configured | options)
     # What the user has configured holds.
-    unset = {name: value for name, value in defaults.items() if name not in configured or name == _JAVA_OPTIONS}
-    for name, value in (unset | options).items():
+    settings = {name: value for name, value in defaults.items() if name not in configured} | options
+    if _JAVA_OPTIONS in defaults:  # these hold the user's own too
+        settings[_JAVA_OPTIONS] = defaults[_JAVA_OPTIONS]
+    for name, value in settings.items():
         builder = builder.config(name, value)
     try:
         if not over_connect:
-            _log_in(SparkConf().setAll(list((unset | options).items())))
+            _log_in(settings, configured.get(_JAVA_OPTIONS, ""))
         session = builder.getOrCreate()
     except Exception as error:
         raise HostError(f"Spark did not start: {root_cause(error)}") from error
@@ -87,10 +90,11 @@ def spark_session(app_name: str = "sparkcnn", **options: str) -> SparkSession:
     return session
 
 
-def _log_in(conf: SparkConf) -> None:
+def _log_in(settings: Mapping[str, str], java_options: str) -> None:
     """Start Java, and log in to Hadoop's libraries there, if the system has no name for this user, as in a container.
 
-    Hadoop would ask the system for the name, and fail.
+    Hadoop would ask the system for the name, and fail. `java_options` are those that the user has configured; they hold
+    if the settings have none.
     """
     try:
         pwd.getpwuid(os.getuid())
@@ -101,7 +105,8 @@ def _log_in(conf: SparkConf) -> None:
         folder = home if os.path.isabs(home) and os.access(home, os.W_OK) else tempfile.gettempdir()
         # Java would call both "?".
         named = f"{quoted(f'-Duser.name={name}')} {quoted(f'-Duser.home={folder}')}"
-        conf.set(_JAVA_OPTIONS, f"{named} {conf.get(_JAVA_OPTIONS, '')}")
+        conf = SparkConf().setAll(list(settings.items()))
+        conf.set(_JAVA_OPTIONS, f"{named} {settings.get(_JAVA_OPTIONS, java_options)}".rstrip())
         SparkContext._ensure_initialized(conf=conf)
         java = SparkContext._jvm
         assert java is not None  # it has just started
@@ -166,18 +171,29 @@ def _temporary_folder(given: str) -> str:
     Java takes /tmp, whatever TMPDIR says. Raises HostError if neither can be used, or if the folder that the user has
     chosen cannot.
     """
-    everywhere = " ".join([os.environ.get("JAVA_TOOL_OPTIONS", ""), given, os.environ.get("JDK_JAVA_OPTIONS", "")])
-    chosen = re.findall(r"-Djava\.io\.tmpdir=([^\s\"']+)", everywhere)
+    # Java takes the last of these.
+    sources = [os.environ.get("JAVA_TOOL_OPTIONS", ""), os.environ.get("JDK_JAVA_OPTIONS", ""), given]
+    chosen = [
+        option.removeprefix(_TEMPORARY) for text in sources for option in _split(text) if option.startswith(_TEMPORARY)
+    ]
     problem = unpacking_problem(chosen[-1] if chosen else "/tmp")
     if not problem:
         return ""
     other = tempfile.gettempdir()
     if not chosen and not unpacking_problem(other):
-        return quoted(f"-Djava.io.tmpdir={other}")
+        return quoted(f"{_TEMPORARY}{other}")
     raise HostError(
         f"Java cannot unpack its libraries: {problem}; name a folder that can be written and whose programs may run, "
-        "e.g. JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=/var/tmp"
+        f"e.g. JAVA_TOOL_OPTIONS={_TEMPORARY}/var/tmp"
     )
+
+
+def _split(options: str) -> list[str]:
+    """Split Java options at blanks outside quotes."""
+    try:
+        return shlex.split(options)
+    except ValueError:  # a quote is missing, which Java will say
+        return options.split()
 
 
 def configured_by_user() -> dict[str, str]:

@@ -84,4 +84,4 @@ class Publisher:
             self._sent = self._progress
             # Progress is only shown. Whatever the run must have is published elsewhere, and raises its own errors.
             with suppress(Exception):
-                self._tracker.set_tag(json.dumps(self._sent), PROGRESS)
+                self._tracker.set_tag(PROGRESS, value=json.dumps(self._sent))

@@ -109,7 +109,7 @@ def nested_run(parent: Tracker, name: str, settings: Mapping[str, Any], image_se
     with _ended_with_its_body(run, parent.uri) as tracker:
         with as_tracking_error(parent.uri):
             tracker.log_settings(settings)
-            tracker.set_tag(image_set.fingerprint, FINGERPRINT)
+            tracker.set_tag(FINGERPRINT, value=image_set.fingerprint)
         yield tracker
 
 
@@ -190,7 +190,7 @@ def model_run(
                 tracker.log_settings(settings)
                 for key, value in model.items():
                     if value is not None:
-                        tracker.set_tag(value, MODEL, key)
+                        tracker.set_tag(MODEL, key, value=value)
                 if source is not None:
                     log_input(*source, purpose)
             yield tracker

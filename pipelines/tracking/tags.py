@@ -21,7 +21,7 @@ def tag_key(*parts: str) -> str:
 
 
 def _as_number(found: re.Match[str]) -> str:
-    """Return the number of a character between underscores, so that two aliases never have the same key."""
+    """Return the number of a character between underscores, so that a-b and a_b have different keys."""
     return f"_{ord(found[0]):x}_"
 
 

@@ -1,5 +1,6 @@
 """An MLflow run that is not yet ended: log its settings, metrics, checkpoints and results, and read them back."""
 
+import errno
 import json
 import math
 import shlex
@@ -46,6 +47,10 @@ RATE_SWEEP = "learning_rate"
 
 UI_PORT = 5000
 
+_CANNOT_BE_WRITTEN = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR,
+}  # fmt: skip
+
 
 def _is_cut_off(error: BaseException | None) -> bool:
     """Return whether the server's answer broke off in the middle."""
@@ -84,9 +89,9 @@ class Tracker:
     def log_image_set(self, image_set: ImageSet) -> None:
         """Log the location, fingerprint and counts of the image set that the active run trains on, and its report."""
         log_input(image_set.folder.uri, image_set.fingerprint, "training")
-        self.set_tag(image_set.fingerprint, FINGERPRINT)
+        self.set_tag(FINGERPRINT, value=image_set.fingerprint)
         for name, count in vars(image_set.counts).items():
-            self.set_tag(str(count), IMAGES, name)
+            self.set_tag(IMAGES, name, value=str(count))
         report = image_set.folder.path(REPORT)
         if image_set.folder.fs.exists(report):
             with TemporaryDirectory(prefix="sparkcnn-report-") as temporary:
@@ -104,7 +109,7 @@ class Tracker:
         indices = {f"stability_{name}": index for name, index in drift.items() if index is not None}
         try:
             self._log_metrics(speed | predictions.counts | by_code | indices)
-            self.set_tag(predictions.path, PREDICTIONS)
+            self.set_tag(PREDICTIONS, value=predictions.path)
         except MlflowException as error:
             raise TrackingError(
                 f"the predictions are published at {predictions.path}, but tracking.uri={self.uri} did not accept "
@@ -144,7 +149,7 @@ class Tracker:
     def log_checkpoint(self, epoch: int, folder: Path) -> None:
         """Upload a checkpoint folder as checkpoints/epoch-0001, and call it the latest only after that."""
         self._upload(folder, f"{CHECKPOINTS}/{folder.name}")
-        self.set_tag(str(epoch), LATEST)
+        self.set_tag(LATEST, value=str(epoch))
 
     @_repeat_if_cut_off
     def _upload(self, folder: Path, artifact_path: str | None) -> None:
@@ -154,15 +159,19 @@ class Tracker:
         """
         try:
             self._client.log_artifacts(self.run_id, str(folder), artifact_path)
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
+            # Errors of a connection are OSErrors too, and are repeated.
+            if error.errno not in _CANNOT_BE_WRITTEN:
+                raise
+            kept = self._client.get_run(self.run_id).info.artifact_uri
             raise TrackingError(
-                f"tracking.uri={self.uri} keeps the artifacts of this run in {error.filename}, which cannot be written "
-                f"({error.strerror}); change its rights, or name another tracking.experiment or store"
+                f"the artifacts of run {self.run_id} are kept in {kept}, and something there cannot be written: "
+                f"{first_line(error)}; mend that, or name another tracking.experiment or tracking.uri"
             ) from error
 
     def log_best(self, epoch: int, metric: str, value: float) -> None:
         """Log which epoch is the best one, and its value, so that runs can be sorted by it."""
-        self.set_tag(str(epoch), BEST_EPOCH)
+        self.set_tag(BEST_EPOCH, value=str(epoch))
         self._log_metrics({f"best_{metric}": value})
 
     def log_rate_sweep(self, folder: Path) -> None:
@@ -177,22 +186,27 @@ class Tracker:
     def log_warnings(self, warnings: Sequence[str]) -> None:
         """Keep the warnings of a training, if there are any, as a tag."""
         if warnings:
-            self.set_tag("\n".join(warnings), WARNINGS)
+            self.set_tag(WARNINGS, value="\n".join(warnings))
 
     def log_best_trial(self, number: int, metric: str, value: float) -> None:
         """Log which trial of a study is the best one, and its value, so that studies can be sorted by it."""
-        self.set_tag(str(number), BEST_TRIAL)
+        self.set_tag(BEST_TRIAL, value=str(number))
         self._log_metrics({f"best_{metric}": value})
 
     @_repeat_if_cut_off
-    def set_tag(self, value: str, *parts: str) -> None:
+    def set_tag(self, *parts: str, value: str) -> None:
         """Set a tag of the run; `parts` are those of its key."""
         self._client.set_tag(self.run_id, tag_key(*parts), value)
 
     @_repeat_if_cut_off
-    def name_run(self, name: str) -> None:
+    def set_name(self, name: str) -> None:
         """Give the run a name."""
         self._client.set_tag(self.run_id, MLFLOW_RUN_NAME, name)
+
+    @_repeat_if_cut_off
+    def name(self) -> str | None:
+        """Return the name of the run as the store has it now, or None if it has none."""
+        return self._client.get_run(self.run_id).info.run_name
 
     @_repeat_if_cut_off
     def tag(self, *parts: str) -> str | None:

@@ -105,7 +105,7 @@ def tune(spark: SparkSession, settings: TuneSettings, progress: Progress | None 
         create=lambda experiment_id, name: create_study_run(experiment_id, name, direction),
     ) as run:
         # A study that is continued has its earlier name.
-        name = run.tag("mlflow.runName") or name
+        name = run.name() or name
         trials = SparkTrials(run, name, settings.tune.startup_trials, settings.tune.seed)
         _search(spark, image_set, settings, space, trials, progress)
         return _results(settings, run, trials, folder)
@@ -249,5 +249,5 @@ def _outcome(trial: Any, run: NestedRun) -> TrialOutcome:
         epochs=len(trial.intermediate_values),
         seconds=run.seconds,
         settings=trial.params,
-        error=read_tag(run.tags, ERROR) or "" if state == FAILED else "",
+        error=(read_tag(run.tags, ERROR) or "") if state == FAILED else "",
     )

@@ -56,14 +56,14 @@ class Objective:
         # MLflow's storage of studies uses the id of a trial's run as the id of the trial.
         tracker = Tracker(str(trial._trial_id), self.experiment_id, self.uri)
         try:
-            tracker.name_run(f"trial {trial.number}")
+            tracker.set_name(f"trial {trial.number}")
             values = {name: suggest(trial, name, distribution) for name, distribution in self.space.items()}
             return self._train(trial, override(TrainSettings(**self.settings), values), tracker)
         except optuna.TrialPruned:
             raise
         except Exception as error:
             message = error.message if isinstance(error, SparkcnnError) else first_line(error)
-            tracker.set_tag(f"{type(error).__name__}: {message}", ERROR)
+            tracker.set_tag(ERROR, value=f"{type(error).__name__}: {message}")
             raise
 
     def _train(self, trial: optuna.Trial, settings: TrainSettings, tracker: Tracker) -> float:
@@ -80,7 +80,7 @@ class Objective:
         described = described_settings(settings, self.uri)
         # The study itself logs the settings that it draws.
         tracker.log_settings({name: value for name, value in described.items() if name not in self.space})
-        tracker.set_tag(image_set.fingerprint, FINGERPRINT)
+        tracker.set_tag(FINGERPRINT, value=image_set.fingerprint)
         monitor = settings.train.monitor
 
         def on_epoch(model: "keras.Model", state: "TrainingState") -> None:

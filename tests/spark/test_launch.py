@@ -187,7 +187,7 @@ def fit(cluster: SparkSession, trained: Trained, monkeypatch: pytest.MonkeyPatch
         fit = trained.settings.train.model_copy(update={"workers": workers, "max_restarts": max_restarts})
         uri = connect(trained.tracking)
         tracker = Tracker(mlflow.MlflowClient(uri).create_run("0").info.run_id, "0", uri)
-        tracker.set_tag(str(latest), LATEST)
+        tracker.set_tag(LATEST, value=str(latest))
         fit_on_workers(
             cluster, trained.image_set, trained.settings.model_copy(update={"train": fit}), tracker, Progress()
         )

@@ -134,7 +134,7 @@ def test_run_of_the_scoring_names_model_input_and_counts(trained: Trained, predi
         "stability_confidence": stability.confidence,
     }
     assert run.data.metrics["images_per_second"] == pytest.approx(TEST_DIGITS / predictions.seconds)
-    tags = {name: value for name, value in run.data.tags.items() if name.startswith("sparkcnn.")}
+    tags = {name: value for name, value in run.data.tags.items() if name.startswith("sparkcnn_")}
     assert tags == {
         "sparkcnn_model_name": "digits",
         "sparkcnn_model_version": trained.model.version,

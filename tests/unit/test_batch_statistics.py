@@ -13,6 +13,7 @@ import keras  # noqa: E402
 
 from cnnlib.feed.blocks import read_split  # noqa: E402
 from cnnlib.image_set.contract import ImageSet  # noqa: E402
+from cnnlib.models import build_model  # noqa: E402
 from cnnlib.training import batch_statistics  # noqa: E402
 from cnnlib.training.advice import advice_on  # noqa: E402
 from cnnlib.training.batch_statistics import (  # noqa: E402
@@ -104,8 +105,8 @@ def weights_after(image_set: ImageSet, **train: object) -> list[np.ndarray]:
 
 @pytest.mark.full
 def test_long_training_is_as_without(image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    # An epoch has 15 steps, so only the first epoch is short here.
-    monkeypatch.setattr(batch_statistics, "SETTLED_STEPS", 1)
+    # An epoch has 15 steps, which is as long as a training that has just settled.
+    monkeypatch.setattr(batch_statistics, "settled_steps", lambda layers: 15)
     checked = weights_after(image_set, epochs=2, worker_batch_size=16)
     monkeypatch.setattr(BatchStatistics, "on_test_begin", lambda self, logs=None: None)
     without = weights_after(image_set, epochs=2, worker_batch_size=16)
@@ -134,12 +135,34 @@ def test_resumed_short_training_ends_with_the_same_weights(image_set: ImageSet, 
     assert again[INFERENCE_MODE] == pytest.approx(history[INFERENCE_MODE], abs=0.02)
 
 
+def odd_network(image_shape, classes):
+    """A network with layers whose averages nobody may estimate: frozen ones, and one that is used twice."""
+    images = keras.Input(image_shape)
+    pixels = keras.layers.Rescaling(1.0, offset=100.0)(images)
+    frozen = keras.layers.BatchNormalization(name="frozen", trainable=False)
+    twice = keras.layers.BatchNormalization(name="twice")
+    wide = keras.layers.BatchNormalization(name="wide", dtype="float64")
+    features = keras.layers.Flatten()(frozen(pixels))
+    features = wide(twice(twice(keras.layers.Dense(8)(features))))
+    return keras.Model(images, keras.layers.Dense(classes)(features))
+
+
+def test_odd_layers_keep_their_averages(image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings(image_set, model={"name": f"{__name__}:odd_network"}, epochs=1)
+    model, _ = RecordedFit().fit(image_set, given)
+    monkeypatch.setattr(BatchStatistics, "on_test_begin", lambda self, logs=None: None)
+    without, _ = RecordedFit().fit(image_set, given)
+    for name in ("frozen", "twice"):
+        np.testing.assert_allclose(averages_of(model, name), averages_of(without, name), atol=CHANCE)
+    assert averages_of(model, "wide")[1] != pytest.approx(averages_of(without, "wide")[1], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("steps", "own", "momentum"),
     [(10, 0.99, 0.9), (114, 0.99, 1 - 10 / 114), (1000, 0.99, 0.99), (10**6, 0.99, 0.99), (114, 0.5, 0.5)],
 )
 def test_memory_is_a_tenth_of_the_training(steps: int, own: float, momentum: float) -> None:
-    model = network((16, 16, 1), 3, momentum=own)
+    model = build_model(NETWORK["name"], image_shape=(16, 16, 1), classes=3, momentum=own)
     shorten_memory(model, steps)
     assert [layer.momentum for layer in batch_normalisations(model)] == [pytest.approx(momentum)] * 2
 

@@ -189,10 +189,10 @@ def test_installed_command_ends_with_the_jobs_status(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "printed"),
-    [(["models", "--hepl"], 2, ""), (["--help"], 0, "the task went on\n"), (["trian"], 2, "")],
+    ("arguments", "status"),
+    [(["models", "--hepl"], 2), (["--help"], 0), (["ingest", "--help"], 0), (["trian"], 2)],
 )
-def test_wheel_task_fails_exactly_if_its_job_does(tmp_path, arguments, status, printed):
+def test_wheel_task_fails_exactly_if_its_job_does(tmp_path, arguments, status):
     """Databricks loads the entry point of a wheel task and calls it, and nobody reads what it returns."""
     task = """
 import sys
@@ -206,7 +206,6 @@ print("the task went on", file=sys.stdout)
         [sys.executable, "-c", task, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
     )
     assert ended.returncode == status
-    assert ended.stdout.endswith(printed)
     assert ("the task went on" in ended.stdout) == (status == 0)
 
 

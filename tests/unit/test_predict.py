@@ -180,6 +180,7 @@ def test_code_of_the_same_content_has_the_same_name(model, sealed, tmp_path):
     assert again.code_package == card.code_package
     assert sorted(path.name for path in (tmp_path / again.code_package).iterdir()) == [
         "__init__.py",
+        "containers.py",
         "errors.py",
         "grouped_convolution.py",
         "images.py",

@@ -29,3 +29,5 @@ def test_empty_val_split_and_few_row_groups_are_told(
     )
     remarks = list(remarks_on_splits(image_set, labelled=labelled))
     assert [remark.split(",")[0] for remark in remarks] == said
+    if "warning" in remarks[:1]:
+        assert "raise split.val_fraction; if the source has splits of its own, give it a val folder" in remarks[0]

@@ -103,6 +103,11 @@ def test_java_unpacks_where_it_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert f'"-Djava.io.tmpdir={tmp_path}"' in options
     options = session._defaults({"spark.master": "yarn", "spark.driver.extraJavaOptions": "-Dmine=1"})
     assert options["spark.driver.extraJavaOptions"] == f'"-Djava.io.tmpdir={tmp_path}" -Dmine=1'
+    # The last one holds, and it may have blanks.
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Djava.io.tmpdir=/nowhere")
+    usable.add("/data/my tmp")
+    session._defaults({"spark.driver.extraJavaOptions": '"-Djava.io.tmpdir=/data/my tmp"'})
+    monkeypatch.delenv("JDK_JAVA_OPTIONS")
     usable.add("/tmp")
     assert "java.io.tmpdir" not in session._defaults({})["spark.driver.extraJavaOptions"]
 

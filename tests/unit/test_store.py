@@ -106,5 +106,5 @@ def test_artifacts_that_cannot_be_written_are_one_line(tmp_path: Path, new_store
     experiment = client.create_experiment("blocked", artifact_location=(tmp_path / "artifacts").as_uri())
     run = client.create_run(experiment).info.run_id
     (tmp_path / "kept").mkdir()
-    with pytest.raises(TrackingError, match=f"keeps the artifacts of this run in {tmp_path}/artifacts.*, which cannot"):
+    with pytest.raises(TrackingError, match=f"are kept in file://{tmp_path}/artifacts/.*something there cannot"):
         Tracker(run, experiment, client.tracking_uri).log_rate_sweep(tmp_path / "kept")

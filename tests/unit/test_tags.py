@@ -60,7 +60,7 @@ def test_tags_of_earlier_states_are_read(client: MlflowClient, run_id: str) -> N
     experiment = client.get_run(run_id).info.experiment_id
     tracker = Tracker(run_id, experiment, client.tracking_uri)
     assert tracker.latest_epoch() == 3
-    tracker.set_tag("4", LATEST)
+    tracker.set_tag(LATEST, value="4")
     assert tracker.latest_epoch() == 4
     client.set_registered_model_alias(NAME, "champion", "2")
     client.set_model_version_tag(NAME, "2", "sparkcnn.champion.previous", "1")

@@ -27,8 +27,8 @@ _MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 4096, 100
 _SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 # An image of 89 megapixels with the usual tiles of 256 x 256 has 1,366 of them.
 _MAX_J2K_TILES, _MAX_J2K_LAYERS, _MAX_J2K_MARKERS = 4096, 100, 20_000
-# A code block has a width of 2**x and a height of 2**y pixels; this is the least x + y. A side of a precinct has at
-# least half of that exponent.
+# A code block has a width of 2**x and a height of 2**y pixels; this is the least x + y. The exponent of a
+# precinct's side is at least half of this.
 _MIN_J2K_EXPONENTS = 8
 
 
@@ -44,7 +44,7 @@ def check_ppm(content: bytes) -> None:
 
 
 def check_jpeg_2000(content: bytes, max_pixels: int) -> None:
-    """Refuse a JPEG 2000 image that needs far more memory or time than its number of pixels lets expect.
+    """Refuse a JPEG 2000 image that needs far more memory or time than its number of pixels suggests.
 
     Its code stream may have another size than its file says. It may also have tiles, precincts or code blocks of a few
     pixels, and each of those takes hundreds of bytes. Raises ImageError: too_many_pixels, unreadable, truncated.

@@ -59,7 +59,7 @@ def fit_on_workers(
     title = f"train {settings.model.name} on {settings.train.workers} workers"
     with watched_step(progress, title, _RankZeroProgress(tracker, progress).look, SECONDS_BETWEEN_LOOKS):
         for restart in itertools.count(1):
-            tracker.set_tag("{}", PROGRESS)
+            tracker.set_tag(PROGRESS, value="{}")
             with _with_resume_advice(tracker):
                 outcomes = launch_once(spark, plan)
             failed = _first_failed(outcomes)
