@@ -1,6 +1,6 @@
 """Every form of a model's URI is resolved to one version, checked against its registered hash, and written."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -11,7 +11,7 @@ from cnnlib.errors import ModelError
 from cnnlib.predictions.contract import ScoredWith
 from pipelines.tracking.registry import SHA256, fetch_model, pin_version
 from pipelines.tracking.store import connect
-from pipelines.tracking.tags import tag_key
+from pipelines.tracking.tags import earlier_key, tag_key
 from tests.spark.conftest import Trained
 
 IS_MLFLOW_3 = int(mlflow.__version__.partition(".")[0]) >= 3
@@ -48,14 +48,19 @@ def test_every_form_is_the_same_version(trained: Trained, client: MlflowClient, 
         assert fetched.scored_with == ScoredWith("digits", trained.model.version, registered), uri
 
 
-def test_hash_is_checked_in_every_form(trained: Trained, client: MlflowClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", [tag_key, earlier_key])
+def test_hash_is_checked_in_every_form(
+    trained: Trained, client: MlflowClient, tmp_path: Path, key: Callable[[str], str]
+) -> None:
     registered = client.get_model_version("digits", trained.model.version).tags[tag_key(SHA256)]
-    client.set_model_version_tag("digits", trained.model.version, tag_key(SHA256), "0" * 64)
+    client.delete_model_version_tag("digits", trained.model.version, tag_key(SHA256))
+    client.set_model_version_tag("digits", trained.model.version, key(SHA256), "0" * 64)
     try:
         for number, uri in enumerate(forms(trained)):
             with pytest.raises(ModelError, match=f"but {'0' * 64} was registered"):
                 fetch_model(uri, tmp_path / str(number))
     finally:
+        client.delete_model_version_tag("digits", trained.model.version, key(SHA256))
         client.set_model_version_tag("digits", trained.model.version, tag_key(SHA256), registered)
 
 

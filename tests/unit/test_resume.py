@@ -13,7 +13,7 @@ from cnnlib.image_set.contract import ImageSet
 from pipelines.tracking.resume import LoggedRun, check_resumable
 from pipelines.tracking.runs import LOST, end_lost_runs, nested_run, nested_runs, tracked_run
 from pipelines.tracking.store import connect
-from pipelines.tracking.tags import tag_key
+from pipelines.tracking.tags import earlier_key, tag_key
 from pipelines.tracking.tracker import FINGERPRINT
 from tests.unit.image_sets import write_image_set
 
@@ -52,12 +52,14 @@ def test_every_other_difference_is_named() -> None:
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        # (minute of the start, status, epochs) of each run, in the order in which the store got them
+        # (minute of the start, status, epochs) of each run, in the order in which the store got them. Runs of a minute
+        # below 0 are of an earlier state of sparkcnn, which had other keys of tags.
         pytest.param([(2, "FAILED", 4), (1, "FAILED", 4)], 2, id="newest of two"),
         pytest.param([(1, "RUNNING", 4), (2, "KILLED", 4)], 2, id="newest of two, other order"),
         pytest.param([(1, "FAILED", 4), (2, "FINISHED", 4)], 1, id="a finished one is newer"),
         pytest.param([(1, "FAILED", 4), (2, "FAILED", 5)], 1, id="one of other settings is newer"),
         pytest.param([(1, "FINISHED", 4), (2, "FAILED", 5)], None, id="none fits"),
+        pytest.param([(-1, "FAILED", 4), (2, "FINISHED", 4)], -1, id="one of an earlier state"),
     ],
 )
 def test_auto_resumes_newest_unfinished_run_of_same_settings(
@@ -68,8 +70,8 @@ def test_auto_resumes_newest_unfinished_run_of_same_settings(
     experiment = client.create_experiment(name)
     ids: dict[int | None, str] = {}
     for minute, status, epochs in runs:
-        tags = {tag_key(FINGERPRINT): image_set.fingerprint}
-        run_id = client.create_run(experiment, start_time=minute * 60_000, tags=tags).info.run_id
+        tags = {(earlier_key if minute < 0 else tag_key)(FINGERPRINT): image_set.fingerprint}
+        run_id = client.create_run(experiment, start_time=abs(minute) * 60_000, tags=tags).info.run_id
         for setting, value in (SETTINGS | {"train.epochs": epochs}).items():
             client.log_param(run_id, setting, value)
         client.set_terminated(run_id, status)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from cnnlib.errors import PromotionError
 from pipelines.tracking.aliases import move_alias, move_back, promotion_of, version_with
 from pipelines.tracking.registry import find_version
 from pipelines.tracking.store import use_store
@@ -14,7 +15,7 @@ from pipelines.tracking.tracker import LATEST, Tracker
 
 NAME = "photos"
 # What Unity Catalog asks of the tags of models and versions.
-KEY, LONGEST_KEY, LONGEST_VALUE, MOST = r"[A-Za-z0-9_]+", 255, 1000, 50
+KEY, LONGEST_KEY, LONGEST_VALUE = r"[A-Za-z0-9_]+", 255, 1000
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def run_id(client: MlflowClient) -> str:
     return client.create_run(client.create_experiment("tags")).info.run_id
 
 
-def tags_of(client: MlflowClient) -> dict[str, str]:
-    versions = (client.get_model_version(NAME, str(number)).tags for number in (1, 2))
-    return {key: value for tags in (client.get_registered_model(NAME).tags, *versions) for key, value in tags.items()}
+def tags_of(client: MlflowClient) -> list[dict[str, str]]:
+    """Return the tags of the model, and those of each version."""
+    return [client.get_registered_model(NAME).tags, *(client.get_model_version(NAME, str(n)).tags for n in (1, 2))]
 
 
 @pytest.mark.parametrize("alias", ["champion", "champion-eu", "a-b_c"])
@@ -47,12 +48,22 @@ def test_unity_catalog_takes_every_tag(client: MlflowClient, run_id: str, alias:
         move_alias(second, alias, run_id, "it is better " * 1000, report="s3://bucket/" + "x" * 2000, check=claim.check)
     lost, got = move_back(NAME, alias, run_id, "it is worse " * 1000)
     assert (lost.version, got.version, version_with(NAME, alias).version) == ("2", "1", "1")
-    for tags in (claimed, tags_of(client)):
-        assert 5 <= len(tags) <= MOST
+    assert [len(tags) for tags in claimed] == [1, 6, 0]
+    assert [len(tags) for tags in tags_of(client)] == [0, 6, 7]
+    for tags in (*claimed, *tags_of(client)):
         for key, value in tags.items():
             assert re.fullmatch(KEY, key), key
             assert len(key) <= LONGEST_KEY
             assert len(value) <= LONGEST_VALUE
+
+
+def test_claim_of_an_earlier_state_counts(client: MlflowClient, run_id: str) -> None:
+    experiment = client.get_run(run_id).info.experiment_id
+    later = client.create_run(experiment, start_time=client.get_run(run_id).info.start_time + 1000).info.run_id
+    client.set_registered_model_tag(NAME, f"sparkcnn.champion.promotion.{run_id}", "now")
+    says = f"is being promoted by another job .run {run_id}"
+    with pytest.raises(PromotionError, match=says), promotion_of(NAME, "champion", later):
+        pass
 
 
 def test_tags_of_earlier_states_are_read(client: MlflowClient, run_id: str) -> None:
