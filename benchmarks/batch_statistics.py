@@ -23,13 +23,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.idx import idx_bytes
+from benchmarks.idx import write_first_digits
 from cnnlib.config import IngestSettings, TrainSettings
 from cnnlib.image_set.contract import ImageSet
-from cnnlib.mnist import read_mnist_file
 from cnnlib.models import ARCHITECTURES
 from cnnlib.quiet import import_tensorflow_quietly
-from cnnlib.sources.idx import parse_idx
 from cnnlib.training.checkpoints import History
 
 BATCH_SIZE = 64
@@ -66,10 +64,7 @@ def write_sets(folder: Path, images: int, sides: Sequence[int]) -> list[ImageSet
     from pipelines.ingest import ingest
     from pipelines.spark import spark_session
 
-    for stem, count in (("train", images), ("t10k", TEST_IMAGES)):
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            array = parse_idx(read_mnist_file(f"{stem}-{kind}.gz"), kind)[:count]
-            (folder / f"{stem}-{kind}").write_bytes(idx_bytes(array))
+    write_first_digits(folder, train=images, test=TEST_IMAGES)
     spark = spark_session("sparkcnn benchmark")
     settings = [
         IngestSettings(

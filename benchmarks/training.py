@@ -31,12 +31,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.idx import idx_bytes
+from benchmarks.idx import write_first_digits
 from cnnlib.config import IngestSettings, TrainSettings
 from cnnlib.image_set.contract import ImageSet, open_image_set
-from cnnlib.mnist import read_mnist_file
 from cnnlib.quiet import import_tensorflow_quietly
-from cnnlib.sources.idx import parse_idx
 from pipelines.spark.session import spark_session
 
 WORKER_BATCH_SIZE = 128
@@ -83,10 +81,7 @@ def write_set(folder: Path, rows: int) -> str:
     """Write an image set of the first MNIST images, in row groups of a thousand, and return its path."""
     from pipelines.ingest.flow import ingest
 
-    for stem, count in (("train", rows), ("t10k", 100)):
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            array = parse_idx(read_mnist_file(f"{stem}-{kind}.gz"), kind)[:count]
-            (folder / f"{stem}-{kind}").write_bytes(idx_bytes(array))
+    write_first_digits(folder, train=rows, test=100)
     spark = spark_session("sparkcnn benchmark")
     ingest(
         spark,

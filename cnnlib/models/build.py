@@ -58,6 +58,6 @@ def build_model(
 
 def _model(images: keras.KerasTensor, logits: keras.KerasTensor, name: str) -> keras.Model:
     if logits.dtype != "float32":
-        # With mixed precision, 16 bits are too few digits for cross-entropy and probabilities.
+        # With mixed precision, logits have 16 bits, which is not exact enough for cross-entropy and probabilities.
         logits = keras.layers.Activation("linear", dtype="float32", name="logits_float32")(logits)
     return keras.Model(images, logits, name=name)

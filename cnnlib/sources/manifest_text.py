@@ -131,7 +131,7 @@ def _parse_json(text: str, path: str) -> Entries:
 
 
 def _json_values(text: str, path: str) -> Iterator[Any]:
-    """Yield the JSON values of a text that has one after another. A value may take several lines."""
+    """Yield the JSON values that stand one after another in a text. A value may take several lines."""
     decoder = json.JSONDecoder()
     position = 0
     while True:

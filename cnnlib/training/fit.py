@@ -59,10 +59,11 @@ def fit_model(
     check_keras()
     check_fit(image_set, settings)
     make_repeatable(settings.train)
+    batches = Batches(image_set, settings, ranks)
     if resume_from is None:
         plain, history = compile_model(new_model(image_set, settings, weights), settings), {}
         if settings.model.weights is None:
-            shorten_memory(plain, settings.train.epochs * Batches(image_set, settings, ranks).steps_per_epoch)
+            shorten_memory(plain, settings.train.epochs * batches.steps_per_epoch)
     else:
         plain, state = read_checkpoint(resume_from)
         history = state.history
@@ -77,13 +78,9 @@ def fit_model(
     past_epochs = len(history.get(settings.train.monitor, ()))
     if past_epochs < settings.train.epochs and not is_over(history, settings):
         data_wait = DataWait(settings.train.deterministic)
-        batches = Batches(image_set, settings, ranks)
         epoch_report = EpochReport(image_set.split(TRAIN).rows, ranks, data_wait, report)
         statistics = BatchStatistics(plain, batches, history)
-        callbacks = list(_callbacks(plain, batches, history, StepReport(on_step), epoch_report))
-        if settings.model.weights is None:
-            # Last, so that it sees averaged weights. Pretrained statistics stay.
-            callbacks.append(statistics)
+        callbacks = list(_callbacks(plain, batches, history, StepReport(on_step), epoch_report, statistics))
         model = as_training_model(plain, image_set.image.shape, settings, ranks)
         _fit(model, batches, data_wait, past_epochs, callbacks)
     return plain, history
@@ -105,7 +102,12 @@ def is_over(history: History, settings: TrainSettings) -> bool:
 
 
 def _callbacks(
-    plain: keras.Model, batches: Batches, history: History, step_report: StepReport, epoch_report: EpochReport
+    plain: keras.Model,
+    batches: Batches,
+    history: History,
+    step_report: StepReport,
+    epoch_report: EpochReport,
+    statistics: BatchStatistics,
 ) -> Iterator[keras.callbacks.Callback]:
     """Yield the callbacks of a training in the order in which Keras calls them. `history` has the earlier epochs."""
     settings, ranks = batches.settings, batches.ranks
@@ -124,6 +126,9 @@ def _callbacks(
     yield epoch_report
     if settings.optimizer.average:
         yield AveragedWeights(resumed=bool(history))
+    if settings.model.weights is None:
+        # Last, so that it sees averaged weights. Pretrained statistics stay.
+        yield statistics
 
 
 def _fit(

@@ -38,7 +38,7 @@ _ARGUMENTS = {"--master": "spark.master", "--driver-memory": "spark.driver.memor
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 _TEMPORARY = "-Djava.io.tmpdir="
 
-# What may name a user whose id has no name.
+# If the system has no name for a user id, the first of these variables that is set names the user.
 _USER_VARIABLES = ("HADOOP_USER_NAME", "SPARK_USER", "LOGNAME", "USER")
 
 _SESSION_DEFAULTS = {"spark.sql.session.timeZone": "UTC"}

@@ -37,13 +37,13 @@ ARTIFACTS_FOLDER = "mlartifacts"
 CHECKPOINTS = "checkpoints"
 IMAGE_SET = "image_set"
 EVALUATION = "evaluation"
+RATE_SWEEP = "learning_rate"
 
 # MLflow keeps at most 36 characters of the digest of a data set. A tag of the run has the whole fingerprint.
 DIGEST_CHARACTERS = 36
 # Tags of runs, as `tags` takes them.
 FINGERPRINT, IMAGES, MODEL, PREDICTIONS, WARNINGS = "fingerprint", "images", "model", "predictions", "warnings"
 BEST_EPOCH, BEST_TRIAL, LATEST, PROGRESS = "best_epoch", "best_trial", "latest_checkpoint", "progress"
-RATE_SWEEP = "learning_rate"
 
 UI_PORT = 5000
 

@@ -151,7 +151,7 @@ def test_best_of_few_trials_is_a_file_for_train(
     values = [min(v.value for v in client.get_metric_history(t.run_id, "val_loss")) for t in result.trials]
     assert [trial.value for trial in result.trials] == pytest.approx(sorted(values))
     assert len(values) == 4
-    # Two trials at once draw in an order that no seed decides.
+    # Two trials run at once, so what they draw is random in spite of the seed.
     assert {trial.settings["optimizer.learning_rate"] for trial in result.trials} <= {1e-7, 1e-3}
     best = parse_settings("train", TrainSettings, ["--config", str(result.folder / "best.yaml")])
     assert best == result.best

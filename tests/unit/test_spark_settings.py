@@ -95,7 +95,7 @@ def test_archive_in_an_odd_folder_is_one_option(tmp_path: Path) -> None:
 
 
 def test_java_unpacks_where_it_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Java takes /tmp, and does not know TMPDIR."""
+    """By default, Java uses /tmp. It ignores TMPDIR."""
     usable = {str(tmp_path)}
     monkeypatch.setattr(session, "unpacking_problem", lambda folder: "" if folder in usable else f"{folder} is full")
     monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(tmp_path))

@@ -23,7 +23,7 @@ _MAX_PNG_TEXT, _MAX_PNG_TEXTS = 1_000_000, 20
 _MAX_PNG_CHUNKS = 200_000
 _PPM_HEADER = re.compile(rb"P[1-6]((\s|#[^\r\n]*[\r\n])+\d+){2,3}\s")
 _MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 4096, 100
-# Markers of JPEG 2000: size, coding style, that of a component, start of a tile part, start of data.
+# Markers of JPEG 2000: size, coding style, coding style of a component, start of a tile part, start of its data.
 _SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 # An image of 89 megapixels with the usual tiles of 256 x 256 has 1,366 of them.
 _MAX_J2K_TILES, _MAX_J2K_LAYERS, _MAX_J2K_MARKERS = 4096, 100, 20_000
